@@ -1,0 +1,131 @@
+"""Devices, placement and the one `pmap` wrapper: all that knows of several devices.
+
+Every parallel function of the package is made here, over one axis named `AXIS`.
+Shapes: n devices, B rows a device, d columns.
+
+Not responsible for what is computed: functions and arrays come in, functions and
+arrays go out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "data"
+
+
+def local_devices(devices: Sequence[jax.Device] | None = None) -> list[jax.Device]:
+    """The given devices, or all that this process can use."""
+    return list(devices) if devices is not None else jax.local_devices()
+
+
+def pmap(
+    fn: Callable,
+    in_axes: Any,
+    out_axes: Any,
+    donate_argnums: Sequence[int] = (),
+    devices: Sequence[jax.Device] | None = None,
+) -> Callable:
+    """`jax.pmap` over `AXIS`.
+
+    Arguments with axis `None` are the same on every device and stay unstacked;
+    arguments with axis 0 are `[n, ...]`, a slice a device. Results with axis `None`
+    must be equal on every device: read them with `fetch`.
+    """
+    return jax.pmap(
+        fn,
+        axis_name=AXIS,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        donate_argnums=tuple(donate_argnums),
+        devices=local_devices(devices),
+    )
+
+
+def replicated(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
+    """The sharding of an array that every device holds whole."""
+    mesh = Mesh(np.array(local_devices(devices)), (AXIS,))
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Copies a tree of arrays to every device, whole.
+
+    Through a compiled copy: `device_put` may alias the host's or another device's
+    buffer, and a later donation would then free memory that is still in use.
+    """
+    copy = jax.jit(
+        lambda t: jax.tree.map(lambda a: a.copy(), t), out_shardings=replicated(devices)
+    )
+    return copy(jax.tree.map(np.asarray, tree))
+
+
+def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Cuts `axis` of every array into one slice a device and brings the slices to the front.
+
+    `[..., n·B, ...]` becomes `[n, ..., B, ...]`. The length must be a multiple of n.
+    """
+    n = len(local_devices(devices))
+
+    def cut(a: np.ndarray) -> np.ndarray:
+        shape = a.shape[:axis] + (n, a.shape[axis] // n) + a.shape[axis + 1 :]
+        return np.moveaxis(a.reshape(shape), axis, 0)
+
+    return jax.tree.map(cut, tree)
+
+
+def fetch(tree: Any) -> Any:
+    """Reads a replicated tree to the host from one device (`x[0]` would ask them all)."""
+    return jax.tree.map(lambda a: np.asarray(a.addressable_data(0)), tree)
+
+
+def map_rows(
+    fn: Callable, block_rows: int, devices: Sequence[jax.Device] | None = None
+) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Makes a function that runs a per-row `fn` over all rows of a host array.
+
+    Args:
+        fn: `(params, x [B, d]) -> y [B, ...]`; row i of y may depend on row i of x only.
+        block_rows: rows a device and call; memory is bounded by it. A shorter input
+            takes one block of the next power of two a device, so few shapes are compiled.
+        devices: defaults to all.
+
+    Returns:
+        `(params, x [N, d]) -> y [N, ...]` on the host, in order. The last block is padded
+        with zero rows, which are cut off again. Keep the function: each call of `map_rows`
+        compiles anew.
+    """
+    devs = local_devices(devices)
+    mapped = pmap(fn, in_axes=(None, 0), out_axes=0, devices=devs)
+
+    def run(params: Any, x: np.ndarray) -> np.ndarray:
+        rows, n = len(x), len(devs)
+        per_device = min(block_rows, 1 << max(0, -(-rows // n) - 1).bit_length())
+        out = None
+        for start in range(0, rows, per_device * n):
+            block = np.asarray(x[start : start + per_device * n])
+            short = per_device * n - len(block)
+            if short:
+                block = np.concatenate([block, np.zeros((short, *block.shape[1:]), block.dtype)])
+            y = np.asarray(mapped(params, block.reshape(n, per_device, *block.shape[1:])))
+            y = y.reshape(n * per_device, *y.shape[2:])
+            if out is None:
+                out = np.empty((rows, *y.shape[1:]), y.dtype)
+            out[start : start + per_device * n] = y[: rows - start]
+        return out
+
+    return run
+
+
+def engine(choice: str) -> str:
+    """The search engine that fits the devices: "cpu" (faiss, numpy) or "accelerator" (JAX).
+
+    `choice` is one of the two, or "auto". Both engines give the same results; each is many
+    times slower than the other on the wrong kind of device.
+    """
+    if choice == "auto":
+        return "cpu" if jax.default_backend() == "cpu" else "accelerator"
+    return choice
