@@ -1,0 +1,1 @@
+"""SiGAH itself: networks, sparse coding, losses and the training step. Arrays in, arrays out."""

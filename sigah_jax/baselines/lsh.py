@@ -1,0 +1,30 @@
+"""Locality-sensitive hashing by random hyperplanes, on mean-centred data.
+
+Shapes: n training rows, d columns, K bits.
+
+Not responsible for packing codes: `project` gives real numbers, a bit is their sign.
+"""
+
+import jax
+import numpy as np
+
+from sigah_jax.baselines.pca import LinearHash, mean_row, project
+
+__all__ = ["fit", "project"]
+
+
+def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
+    """Draws K hyperplanes of standard normal direction through the mean of xt.
+
+    A bit differs between x and y with probability angle(x - mean, y - mean) / π, so the
+    Hamming distance estimates the angle. The data gives the mean alone.
+
+    Args:
+        key: PRNG key of the directions.
+        xt: [n, d] training rows.
+        bits: K, any number; more than d is allowed.
+
+    Source: Charikar 2002 (STOC), section 3; the centring is ours, as in the ITQ literature.
+    """
+    weights = jax.random.normal(key, (xt.shape[1], bits))
+    return LinearHash(mean_row(xt), np.asarray(weights))

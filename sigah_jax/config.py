@@ -1,0 +1,106 @@
+"""The configuration of a run: every field with its meaning and unit, presets, and `validate`.
+
+Not responsible for data sets: an experiment file takes `get_config` and fills `data`.
+"""
+
+import math
+
+from ml_collections import config_dict
+
+from sigah_jax.errors import BadInput
+
+PRESETS = ("best", "paper")
+
+
+def get_config(arguments: str = "") -> config_dict.ConfigDict:
+    """The base configuration.
+
+    Args:
+        arguments: what follows the colon of `--config=FILE:`, a comma list of `preset=best` or
+            `preset=paper` and `bits=K`.
+    """
+    preset, bits = parse_arguments(arguments)
+    c = config_dict.ConfigDict()
+    c.seed = 0  # of initial parameters, batches and baselines; the data split has its own
+    c.engine = "auto"  # search engine: auto, cpu (faiss, numpy) or accelerator (JAX)
+
+    c.data = config_dict.ConfigDict()
+    c.data.name = ""  # set by the experiment
+    c.data.queries = 1000  # test queries, drawn at random, removed from base and training set
+    c.data.val_queries = 500  # validation queries, carved out of the training set
+    c.data.split_seed = 0  # of both draws
+    c.data.max_rows = 0  # keep this many rows of the data set, for a short trial; 0: all
+
+    c.model = config_dict.ConfigDict()
+    c.model.bits = bits  # K, code length
+    c.model.input_dims = 256  # ours: principal directions kept, at most d
+    c.model.hash_widths = (512, 512)  # ours: hidden layers of the hash network
+    c.model.linear_path = True  # ours: add a linear projection to the ReLU network
+    c.model.atoms = max(256, 2 * bits)  # M, atoms of the sparse code; ours
+    c.model.ista_steps = 3  # T, unrolled iterations; ours
+    c.model.lam = 1.0  # λ of every atom at the start; ours: about 40 % of z stays non-zero
+    c.model.dis_widths = (256, 64, 256)  # ours: hidden layers of the auto-encoder
+
+    c.loss = config_dict.ConfigDict()  # weights of the terms of L_gen; 0 removes a term
+    c.loss.ordinal = 1.0  # ours: soft precision of the Hamming ranking
+    c.loss.ordinal_synthetic = 0.3  # ours: the same for the distance to synthetic features
+    c.loss.reconstruction = 0.5  # ‖x - x̂‖²
+    c.loss.adversary = 0.1  # the discriminator's error of x̂
+    c.loss.adversary_form = "match"  # match: |e(x̂) - e(x)|, ours; minimise: e(x̂), BEGAN
+    c.loss.quantisation = 0.1  # ours: (|u| - 1)²
+    c.loss.temperature_bits = 0.7  # ours: τ of the ordinal loss, in bits
+    c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
+    c.loss.batch_positives = 7  # ours: positives an anchor from the batch, beside the graph's one
+    c.loss.batch_positives_synthetic = 2  # ours: the same for synthetic features
+    c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
+
+    c.began = config_dict.ConfigDict()
+    c.began.gamma = 1.0  # wanted ratio E e(x̂) / E e(x)
+    c.began.rate = 0.01  # step of κ
+    c.began.kappa_max = 0.3  # ours: above it the auto-encoder was seen to fall apart
+
+    c.optim = config_dict.ConfigDict()  # Adam, cosine decay
+    c.optim.gen_lr = 2e-3
+    c.optim.dis_lr = 5e-4  # ours: a quarter of the generator's keeps κ off its bounds
+    c.optim.final_lr_share = 0.01  # of the initial rate, at the last step
+    c.optim.adam_b1 = 0.9
+    c.optim.adam_b2 = 0.999
+
+    c.train = config_dict.ConfigDict()
+    c.train.steps = 2000  # updates of both nets
+    c.train.anchors = 256  # rows a step that are compared with all columns of the batch
+    c.train.others = 2  # random rows a step beside each anchor
+    c.train.graph_neighbours = 64  # k of the exact neighbour graph of the training set; 0: none
+    c.train.steps_per_call = 20  # steps in one call of the device, and a row of metrics.jsonl
+    c.train.matmul_precision = "default"  # of training on GPU and TPU: default, high or highest
+
+    c.eval = config_dict.ConfigDict()
+    c.eval.every_steps = 400  # validation and checkpoint
+    c.eval.block_rows = 8192  # rows encoded a device and call
+
+    if preset == "paper":  # what the abstract says, and no more
+        c.model.input_dims = 4096
+        c.model.linear_path = False
+        c.loss.ordinal = 0.0
+        c.loss.ordinal_synthetic = 0.0
+        c.loss.quantisation = 0.0
+        c.loss.adversary_form = "minimise"
+        c.began.kappa_max = 1.0
+        c.optim.dis_lr = 2e-3
+        c.train.graph_neighbours = 0
+    return c
+
+
+def parse_arguments(arguments: str) -> tuple[str, int]:
+    """`"preset=paper,bits=32"` -> ("paper", 32); what is left out is ("best", 64)."""
+    values = {"preset": "best", "bits": "64"}
+    for item in filter(None, arguments.split(",")):
+        name, equals, value = item.partition("=")
+        if not equals or name not in values:
+            raise BadInput(f"config argument {item!r}: expected preset=… or bits=…")
+        values[name] = value
+    if values["preset"] not in PRESETS:
+        raise BadInput(f"config argument preset={values['preset']}: expected one of {PRESETS}")
+    if not values["bits"].isdecimal() or int(values["bits"]) < 1:
+        raise BadInput(f"config argument bits={values['bits']}: expected a whole number above 0")
+    return values["preset"], int(values["bits"])

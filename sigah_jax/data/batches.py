@@ -1,0 +1,67 @@
+"""Batches as a pure function of (seed, step): which rows, which neighbours, which draws.
+
+Shapes: A anchors, G rows a group, J draws an anchor, k neighbours in the graph, n rows.
+
+Not responsible for features (they are on the devices) nor for splitting over devices.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Rows(NamedTuple):
+    """The rows of one step, or of S steps with S in front; see `model.step.Batch`."""
+
+    rows: np.ndarray  # [A, G] i32
+    neighbour_ranks: np.ndarray  # [A] i32, 1 = nearest; 0 without a graph
+    draws: np.ndarray  # [A, J] f32 in [0, 1)
+
+
+@functools.lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of the n rows in one epoch, `[n] i32`."""
+    # two streams of the same seed: even keys are epochs, odd keys are steps
+    generator = np.random.Generator(np.random.Philox(key=[seed, 2 * epoch]))
+    return generator.permutation(n).astype(np.int32)
+
+
+def batch(
+    seed: int, step: int, n: int, anchors: int, others: int, draws: int, graph: np.ndarray | None
+) -> Rows:
+    """The batch of one step.
+
+    The permutations of all epochs are read as one endless list, A·(1 + others) rows a step: an
+    epoch's last rows are never dropped. The neighbour of an anchor is drawn from the graph at
+    the log-uniform rank ⌊exp(U ln(k + 1))⌋ in 1..k.
+
+    Args:
+        n: rows of the training set, at least A·(1 + others).
+        anchors: A; others: random rows beside each anchor; draws: J.
+        graph: `[n, k] i32` nearest other rows, nearest first, or None.
+
+    Returns:
+        Rows with G = 1 + others, and one more with a graph.
+    """
+    size = anchors * (1 + others)
+    epoch, start = divmod(step * size, n)
+    rows = permutation(seed, epoch, n)[start : start + size]
+    if len(rows) < size:
+        rows = np.concatenate([rows, permutation(seed, epoch + 1, n)[: size - len(rows)]])
+    rows = rows.reshape(anchors, 1 + others)
+
+    generator = np.random.Generator(np.random.Philox(key=[seed, 2 * step + 1]))
+    uniform = generator.random((anchors, draws), np.float32)
+    ranks = np.zeros(anchors, np.int32)
+    if graph is not None:
+        k = graph.shape[1]
+        ranks = np.exp(generator.random(anchors) * np.log(k + 1)).astype(np.int32).clip(1, k)
+        rows = np.concatenate([rows, graph[rows[:, 0], ranks - 1][:, None]], 1)
+    return Rows(rows, ranks, uniform)
+
+
+def batches(seed: int, first: int, steps: int, **shape) -> Rows:
+    """The batches of `steps` steps from `first` on, stacked: every field is `[S, ...]`."""
+    each = [batch(seed, step, **shape) for step in range(first, first + steps)]
+    return Rows(*(np.stack(field) for field in zip(*each, strict=True)))

@@ -1,0 +1,131 @@
+"""The terms of both objectives, each a pure function with one value an example or an anchor.
+
+Shapes: B batch, P features, K bits, A anchors, C columns (all the points of a batch that an
+anchor is compared with), J positives an anchor.
+
+Weights, means over the batch and devices are applied in `step`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def reconstruction(x: jax.Array, x_hat: jax.Array) -> jax.Array:
+    """‖x - x̂‖²: `[B, P], [B, P] -> [B]`."""
+    _same_shape(x, x_hat)
+    return jnp.sum((x - x_hat) ** 2, -1)
+
+
+def adversary_minimise(error_fake: jax.Array, error_real: jax.Array) -> jax.Array:
+    """e(x̂), the generator's term of BEGAN (Berthelot et al. 2017): `[B], [B] -> [B]`."""
+    _same_shape(error_fake, error_real)
+    return error_fake
+
+
+def adversary_match(error_fake: jax.Array, error_real: jax.Array) -> jax.Array:
+    """|e(x̂) - e(x)|: `[B], [B] -> [B]`.
+
+    ours: the synthetic feature shall be as hard for the discriminator as its own original, not
+    easier, since a feature that is easier than every real one lies off their distribution too.
+    """
+    _same_shape(error_fake, error_real)
+    return jnp.abs(error_fake - error_real)
+
+
+def discriminator(error_real: jax.Array, error_fake: jax.Array, kappa: jax.Array) -> jax.Array:
+    """e(x) - κ e(x̂), BEGAN's discriminator: `[B], [B], scalar -> [B]`."""
+    _same_shape(error_real, error_fake)
+    return error_real - kappa * error_fake
+
+
+def next_kappa(
+    kappa: jax.Array, error_real: jax.Array, error_fake: jax.Array, gamma: float, rate: float,
+    maximum: float,
+) -> jax.Array:
+    """BEGAN's equilibrium: κ ← clip(κ + rate (γ E e(x) - E e(x̂)), 0, maximum). Scalars."""
+    return jnp.clip(kappa + rate * (gamma * error_real - error_fake), 0.0, maximum)
+
+
+def quantisation(u: jax.Array) -> jax.Array:
+    """Mean over the bits of (|u| - 1)²: `[B, K] -> [B]`."""
+    return jnp.mean((jnp.abs(u) - 1.0) ** 2, -1)
+
+
+def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    """‖x_i - y_j‖² >= 0: `[A, P], [C, P] -> [A, C]`."""
+    cross = x @ y.T
+    return jnp.maximum(jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1)[None] - 2 * cross, 0.0)
+
+
+def hamming(b: jax.Array, c: jax.Array) -> jax.Array:
+    """Hamming distances of codes in {-1, +1}, (K - b·c)/2: `[A, K], [C, K] -> [A, C]` f32."""
+    return 0.5 * (b.shape[-1] - b @ c.T)
+
+
+def batch_positives(
+    distance: jax.Array, self_column: jax.Array, draws: jax.Array, share: float
+) -> tuple[jax.Array, jax.Array]:
+    """Picks positives of each anchor at log-uniform ranks among the columns of the batch.
+
+    The in-batch rank is r = ⌊exp(draw · ln(R + 1))⌋ in 1..R with R = max(1, ⌊share · C⌋), so
+    every scale of neighbourhood is drawn alike.
+
+    Args:
+        distance: `[A, C]` from anchors to columns.
+        self_column: `[A] int32`, the column that is the anchor itself; it is never picked.
+        draws: `[A, J]` uniform in [0, 1).
+        share: of the columns that are near enough to be a positive.
+
+    Returns:
+        (columns `[A, J] int32`, in-batch ranks `[A, J] int32`, 1 = nearest).
+    """
+    anchors, columns = distance.shape
+    reach = max(1, int(share * columns))
+    distance = distance.at[jnp.arange(anchors), self_column].set(jnp.inf)
+    nearest = jax.lax.top_k(-distance, reach)[1]  # ties: the lower column first
+    ranks = jnp.floor(jnp.exp(draws * jnp.log(reach + 1.0))).astype(jnp.int32)
+    ranks = jnp.clip(ranks, 1, reach)
+    return jnp.take_along_axis(nearest, ranks - 1, 1), ranks
+
+
+def ordinal(
+    distance: jax.Array,
+    code_distance: jax.Array,
+    positives: jax.Array,
+    ranks: jax.Array,
+    population: float,
+    temperature: float,
+) -> jax.Array:
+    """Minus the log precision, at each positive, of the ranking by `code_distance`.
+
+        f_ij = population/C · Σ_k [D_ik > D_ij] σ((h_ij - h_ik)/τ)
+        loss_i = mean_j ln(1 + f_ij / ρ_ij)
+
+    f is the soft count of points that are truly farther than j and yet rank before it; ρ/(ρ + f)
+    is the soft precision at j. With log-uniform ρ every scale from the nearest neighbour to the
+    farthest positive counts alike. No target distance, hence no collapse and no scale to fix.
+    ours.
+
+    Args:
+        distance: `[A, C]` true distances D (no gradient is wanted).
+        code_distance: `[A, C]` distances h of the codes, or of synthetic features.
+        positives: `[A, J] int32` columns.
+        ranks: `[A, J] f32` ρ, the rank of each positive in the whole population, > 0.
+        population: size of the set that the columns are drawn from.
+        temperature: τ in units of `code_distance`.
+
+    Returns:
+        `[A]`.
+    """
+    _same_shape(distance, code_distance)
+    _same_shape(positives, ranks)
+    d_positive = jnp.take_along_axis(distance, positives, 1)[:, :, None]
+    h_positive = jnp.take_along_axis(code_distance, positives, 1)[:, :, None]
+    before = jax.nn.sigmoid((h_positive - code_distance[:, None]) / temperature)
+    wrong = jnp.sum(jnp.where(distance[:, None] > d_positive, before, 0.0), -1)
+    return jnp.mean(jnp.log1p(population / distance.shape[1] * wrong / ranks), -1)
+
+
+def _same_shape(a: jax.Array, b: jax.Array) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"shapes must be equal, got {a.shape} and {b.shape}")

@@ -1,0 +1,156 @@
+"""The networks of SiGAH as linen modules, and their initial parameters.
+
+Shapes: B batch, P input features (after `standardise`), K bits, M atoms.
+The generator `gen` is the hash network followed by the sparse decoder; the discriminator
+`dis` is an auto-encoder.
+
+Not responsible for losses or updates: `losses`, `step`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sigah_jax.model import binarize, sparse
+
+
+def _relu_layers(h: jax.Array, widths: Sequence[int]) -> jax.Array:
+    """He-normal dense layers with ReLU, inside a compact module."""
+    for i, width in enumerate(widths):
+        layer = nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden{i}")
+        h = nn.relu(layer(h))
+    return h
+
+
+class HashNetwork(nn.Module):
+    """ReLU network f from features to real projections u; code bit k is u_k > 0.
+
+    With `linear_path`, u is the sum of a linear projection and the ReLU network (ours).
+    Without it the ReLU network alone, as in the paper's abstract.
+    """
+
+    bits: int
+    widths: Sequence[int]
+    linear_path: bool
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """`[B, P] f32 -> [B, K] f32`."""
+        # E‖z‖² = 1; scaled to variance 1 a feature, so that Adam's step fits the weights
+        h = _relu_layers(z * math.sqrt(z.shape[-1]), self.widths)
+        gain = 0.02 if self.linear_path else 2.0
+        init = nn.initializers.variance_scaling(gain, "fan_in", "normal")
+        u = nn.Dense(self.bits, kernel_init=init, name="out")(h)
+        if self.linear_path:
+            u += nn.Dense(self.bits, use_bias=False, name="linear")(z)
+        return u
+
+
+class SparseDecoder(nn.Module):
+    """Codes to synthetic features: ISTA against a sensing matrix, then a dictionary.
+
+    The sensing matrix A, the per-atom weights λ of |z|, the dictionary D and the offset c are
+    all learned; `steps` iterations of ISTA are unrolled.
+    """
+
+    atoms: int
+    features: int
+    steps: int
+    lam: float  # λ of every atom at the start
+
+    @nn.compact
+    def __call__(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`b [B, K] f32` in {-1, +1} -> (x̂ `[B, P]`, sparse z `[B, M]`)."""
+        a = self.param("sensing", _unit_columns, (b.shape[-1], self.atoms))
+        lam = self.param("lam", nn.initializers.constant(self.lam), (self.atoms,))
+        dictionary = self.param("dictionary", nn.initializers.zeros, (self.atoms, self.features))
+        offset = self.param("offset", nn.initializers.zeros, (self.features,))
+        z = sparse.ista(b, a, jnp.abs(lam), self.steps)
+        return z @ dictionary + offset, z
+
+
+class AutoEncoder(nn.Module):
+    """The discriminator: P -> widths -> P with ReLU between. ours: the widths."""
+
+    widths: Sequence[int]
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, P] f32 -> [B, P] f32`."""
+        scale = math.sqrt(x.shape[-1])
+        h = _relu_layers(x * scale, self.widths)
+        return nn.Dense(self.features, name="out")(h) / scale
+
+
+class Networks(NamedTuple):
+    """The three modules; they hold no arrays."""
+
+    hash: HashNetwork
+    decoder: SparseDecoder
+    dis: AutoEncoder
+
+
+def make_networks(config, features: int) -> Networks:
+    """The modules that `config.model` describes, for `features` = P input features."""
+    m = config.model
+    return Networks(
+        hash=HashNetwork(m.bits, tuple(m.hash_widths), m.linear_path),
+        decoder=SparseDecoder(m.atoms, features, m.ista_steps, m.lam),
+        dis=AutoEncoder(tuple(m.dis_widths), features),
+    )
+
+
+def encode(nets: Networks, gen: dict, z: jax.Array) -> jax.Array:
+    """Real projections u of standardised features: `[B, P] -> [B, K]`."""
+    return nets.hash.apply({"params": gen["hash"]}, z)
+
+
+def decode(nets: Networks, gen: dict, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Synthetic features and sparse codes of `b` in {-1, +1}: `[B, K] -> [B, P], [B, M]`."""
+    return nets.decoder.apply({"params": gen["decoder"]}, b)
+
+
+def error(nets: Networks, dis: dict, x: jax.Array) -> jax.Array:
+    """e(x) = ‖AE(x) - x‖², the discriminator's error: `[B, P] -> [B]`."""
+    return jnp.sum((nets.dis.apply({"params": dis}, x) - x) ** 2, -1)
+
+
+def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
+    """Parameters of the generator: `{"hash", "decoder"}`.
+
+    ours: the linear path starts as a random rotation W of the first K principal directions (for
+    K > P as P orthonormal rows), scaled so that |u| is about 1 on average; the dictionary starts
+    so that x̂ ≈ c W b, c the mean of |Wᵀz|: the best linear reconstruction at that W.
+
+    Args:
+        variances: `[P]` variance of each input feature, in the order of `standardise`.
+    """
+    hash_key, rotation_key, decoder_key = jax.random.split(key, 3)
+    bits, atoms, features = nets.hash.bits, nets.decoder.atoms, variances.shape[0]
+    rank = min(bits, features)
+    rotation = jax.random.orthogonal(rotation_key, bits)[:rank]  # [rank, K]
+    rows = jnp.zeros((features, bits)).at[:rank].set(rotation)
+    # mean of |N(0, s²)| is s √(2/π); a projection's variance is the mean over the bits
+    spread = jnp.sqrt(2 / jnp.pi * jnp.sum(variances[:rank]) / bits)
+
+    gen = nets.hash.init(hash_key, jnp.zeros((1, features)))["params"]
+    if nets.hash.linear_path:
+        gen["linear"]["kernel"] = rows / spread
+    decoder = nets.decoder.init(decoder_key, jnp.zeros((1, bits)))["params"]
+    decoder["dictionary"] = decoder["sensing"].T @ (rows.T * spread) * bits / atoms
+    return {"hash": gen, "decoder": decoder}
+
+
+def init_dis(key: jax.Array, nets: Networks) -> dict:
+    """Parameters of the discriminator."""
+    return nets.dis.init(key, jnp.zeros((1, nets.dis.features)))["params"]
+
+
+def _unit_columns(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    a = jax.random.normal(key, shape)
+    return a / jnp.linalg.norm(a, axis=0)

@@ -1,0 +1,221 @@
+"""The training step: state, generator update, discriminator update, and many steps a call.
+
+Shapes: S steps a call, A anchors and G rows a group on one device, C columns over all devices,
+n training rows, P features, K bits.
+
+A batch is A groups of G rows. The first row of a group is an anchor; with a neighbour graph the
+last is one of the anchor's true neighbours; the rest are random. All rows of all groups on all
+devices are the columns that anchors are compared with. A device's groups are one slice of the
+global batch, so the columns stand in the same order for every number of devices.
+
+Not responsible for choosing rows (`data.batches`) nor for devices (`parallel`): the functions
+here name a mapped axis and reduce over it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from sigah_jax.model import binarize, losses, networks
+
+
+@struct.dataclass
+class State:
+    """All that training changes, and the standardiser that its features went through."""
+
+    step: jax.Array  # i32, updates done
+    standardiser: dict  # constant; kept here so that a checkpoint is complete
+    gen: dict
+    dis: dict
+    gen_opt: Any
+    dis_opt: Any
+    kappa: jax.Array  # f32, BEGAN's κ
+
+
+class Batch(NamedTuple):
+    """One step's choice of rows, on one device; in a call every field has S in front."""
+
+    rows: jax.Array  # [A, G] i32, rows of the training set
+    neighbour_ranks: jax.Array  # [A] i32, rank of the last row among the anchor's neighbours
+    draws: jax.Array  # [A, J] f32 uniform in [0, 1), for in-batch positives
+
+
+class Optimisers(NamedTuple):
+    """Adam of the two nets."""
+
+    gen: optax.GradientTransformation
+    dis: optax.GradientTransformation
+
+
+def make_optimisers(config) -> Optimisers:
+    """Adam for both nets, cosine from the initial rate to `final_lr_share` of it."""
+    o = config.optim
+
+    def adam(lr: float) -> optax.GradientTransformation:
+        schedule = optax.cosine_decay_schedule(lr, config.train.steps, o.final_lr_share)
+        return optax.adam(schedule, b1=o.adam_b1, b2=o.adam_b2)
+
+    return Optimisers(adam(o.gen_lr), adam(o.dis_lr))
+
+
+def init_state(
+    key: jax.Array, nets: networks.Networks, tx: Optimisers, standardiser: dict, variances
+) -> State:
+    """The state before the first step; a pure function of its arguments."""
+    gen_key, dis_key = jax.random.split(key)
+    gen = networks.init_gen(gen_key, nets, variances)
+    dis = networks.init_dis(dis_key, nets)
+    return State(
+        step=jnp.int32(0),
+        standardiser=standardiser,
+        gen=gen,
+        dis=dis,
+        gen_opt=tx.gen.init(gen),
+        dis_opt=tx.dis.init(dis),
+        kappa=jnp.float32(0),
+    )
+
+
+def ordinal_terms(config, population: int, z, b, x_hat, batch: Batch, axis: str):
+    """The ordinal losses of this device's anchors, on codes and on synthetic features.
+
+    Args:
+        population: n, the rows that batches are drawn from.
+        z, b, x_hat: `[A·G, P]`, `[A·G, K]`, `[A·G, P]`: this device's columns.
+        batch: this device's slice of one step.
+        axis: the mapped axis over which columns are gathered.
+
+    Returns:
+        (`[A]` on Hamming distances, `[A]` on ‖z_anchor - x̂_column‖²).
+    """
+    c = config.loss
+    anchors, group = batch.rows.shape
+    columns_z, columns_b, columns_x = (
+        lax.all_gather(v, axis, tiled=True) for v in (lax.stop_gradient(z), b, x_hat)
+    )
+    own = lax.axis_index(axis) * anchors * group + jnp.arange(anchors) * group
+    anchors_z, anchors_b = z[::group], b[::group]
+    distance = losses.squared_distances(anchors_z, columns_z)
+    positives, in_batch = losses.batch_positives(distance, own, batch.draws, c.reach_share)
+    # in-batch rank r stands for about rank (r - ½) n / C in the whole set
+    ranks = (in_batch - 0.5) * population / distance.shape[1]
+
+    code_positives = jnp.concatenate(
+        [(own + group - 1)[:, None], positives[:, : c.batch_positives]], 1
+    )
+    code_ranks = jnp.concatenate(
+        [batch.neighbour_ranks[:, None].astype(jnp.float32), ranks[:, : c.batch_positives]], 1
+    )
+    on_codes = losses.ordinal(
+        distance,
+        losses.hamming(anchors_b, columns_b),
+        code_positives,
+        code_ranks,
+        population,
+        c.temperature_bits,
+    )
+    on_synthetic = losses.ordinal(
+        distance,
+        losses.squared_distances(anchors_z, columns_x),
+        positives[:, c.batch_positives :],
+        ranks[:, c.batch_positives :],
+        population,
+        c.temperature_synthetic,
+    )
+    return on_codes, on_synthetic
+
+
+def gen_update(
+    config, nets: networks.Networks, tx, state: State, z, batch: Batch, population: int, axis: str
+) -> tuple[State, dict, jax.Array]:
+    """One Adam step of the generator; the discriminator is left alone.
+
+    Args:
+        z: `[A·G, P]` standardised features of this device's rows.
+
+    Returns:
+        (state, means over all devices of the loss and its parts, x̂ `[A·G, P]` of this device
+        before the update).
+    """
+    weight = config.loss
+    match = weight.adversary_form == "match"
+    adversary = losses.adversary_match if match else losses.adversary_minimise
+
+    def loss_fn(gen: dict):
+        u = networks.encode(nets, gen, z)
+        b = binarize.straight_through(u)
+        x_hat, sparse_z = networks.decode(nets, gen, b)
+        error_fake = networks.error(nets, state.dis, x_hat)
+        error_real = networks.error(nets, state.dis, z)
+        terms = {
+            "reconstruction": jnp.mean(losses.reconstruction(z, x_hat)),
+            "adversary": jnp.mean(adversary(error_fake, error_real)),
+            "quantisation": jnp.mean(losses.quantisation(u)),
+        }
+        if weight.ordinal > 0 or weight.ordinal_synthetic > 0:
+            on_codes, on_synthetic = ordinal_terms(config, population, z, b, x_hat, batch, axis)
+            terms["ordinal"] = jnp.mean(on_codes)
+            terms["ordinal_synthetic"] = jnp.mean(on_synthetic)
+        terms = lax.pmean(terms, axis)
+        loss = sum(weight[name] * value for name, value in terms.items())
+        info = {f"train/loss_{name}": value for name, value in terms.items()}
+        info["train/loss_gen"] = loss
+        info["train/nonzero_share"] = lax.pmean(jnp.mean(sparse_z != 0), axis)
+        return loss, (info, x_hat)
+
+    grads, (info, x_hat) = jax.grad(loss_fn, has_aux=True)(state.gen)
+    updates, gen_opt = tx.gen.update(lax.pmean(grads, axis), state.gen_opt, state.gen)
+    gen = optax.apply_updates(state.gen, updates)
+    return state.replace(gen=gen, gen_opt=gen_opt), info, lax.stop_gradient(x_hat)
+
+
+def dis_update(
+    config, nets: networks.Networks, tx, state: State, z, x_hat, axis: str
+) -> tuple[State, dict]:
+    """One Adam step of the discriminator and of κ; the generator is left alone.
+
+    Args:
+        z, x_hat: `[A·G, P]` real and synthetic features of this device.
+    """
+    began = config.began
+
+    def loss_fn(dis: dict):
+        real, fake = networks.error(nets, dis, z), networks.error(nets, dis, x_hat)
+        loss = jnp.mean(losses.discriminator(real, fake, state.kappa))
+        return lax.pmean((loss, (jnp.mean(real), jnp.mean(fake))), axis)
+
+    (loss, (real, fake)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.dis)
+    updates, dis_opt = tx.dis.update(lax.pmean(grads, axis), state.dis_opt, state.dis)
+    dis = optax.apply_updates(state.dis, updates)
+    kappa = losses.next_kappa(state.kappa, real, fake, began.gamma, began.rate, began.kappa_max)
+    info = {
+        "train/loss_dis": loss,
+        "train/error_real": real,
+        "train/error_synthetic": fake,
+        "train/kappa": kappa,
+    }
+    return state.replace(dis=dis, dis_opt=dis_opt, kappa=kappa), info
+
+
+def make_train_steps(config, nets: networks.Networks, tx, population: int, axis: str) -> Callable:
+    """Makes `(state, training set [n, P], Batch of [S, ...]) -> (state, infos of [S])`.
+
+    To be mapped over `axis` with the batch split and everything else replicated. Both updates
+    see the same x̂, made before either.
+    """
+
+    def train_step(z_train: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
+        z = z_train[batch.rows.reshape(-1)]
+        state, gen_info, x_hat = gen_update(config, nets, tx, state, z, batch, population, axis)
+        state, dis_info = dis_update(config, nets, tx, state, z, x_hat, axis)
+        return state.replace(step=state.step + 1), gen_info | dis_info
+
+    def train_steps(state: State, z_train: jax.Array, batches: Batch) -> tuple[State, dict]:
+        return lax.scan(lambda s, b: train_step(z_train, s, b), state, batches)
+
+    return train_steps
