@@ -1,0 +1,1 @@
+"""Experiment files: each has `get_config(arguments)` for `--config=FILE:arguments`."""

@@ -1,0 +1,1 @@
+"""SiGAH in JAX: binary codes for nearest-neighbour search, learned without labels."""

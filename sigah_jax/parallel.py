@@ -57,9 +57,7 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     Through a compiled copy: `device_put` may alias the host's or another device's
     buffer, and a later donation would then free memory that is still in use.
     """
-    copy = jax.jit(
-        lambda t: jax.tree.map(lambda a: a.copy(), t), out_shardings=replicated(devices)
-    )
+    copy = jax.jit(lambda t: jax.tree.map(lambda a: a.copy(), t), out_shardings=replicated(devices))
     return copy(jax.tree.map(np.asarray, tree))
 
 

@@ -1,4 +1,4 @@
-"""ITQ: Procrustes by hand, a loss that never rises, and faiss on the same MNIST components."""
+"""ITQ: four points by hand, a loss that never rises, scipy and faiss on MNIST components."""
 
 import gzip
 from pathlib import Path
@@ -7,6 +7,7 @@ import faiss
 import jax
 import numpy as np
 import pytest
+from scipy.linalg import orthogonal_procrustes
 
 import sigah_jax
 from sigah_jax.baselines import itq, pca
@@ -54,43 +55,45 @@ def test_without_iterations_the_rotation_is_the_random_one(components):
     np.testing.assert_allclose(losses[0], quantisation_loss(components @ rotation), rtol=1e-5)
 
 
-def test_one_iteration_is_the_procrustes_solution(components):
-    # argmin_R ‖B - V R‖² by scipy's solver, B the code under the random rotation.
-    from scipy.linalg import orthogonal_procrustes
-
-    key = jax.random.key(5)
-    first, _ = itq.rotate(key, components, 0)
-    b = np.where(components @ first > 0, 1.0, -1.0)
-    expected, _ = orthogonal_procrustes(components.astype(np.float64), b)
-    rotation, _ = itq.rotate(key, components, 1)
-    np.testing.assert_allclose(rotation, expected, atol=1e-4)
+def test_every_iteration_agrees_with_scipy_in_float64(components):
+    # argmin_R ‖B - V R‖² by scipy's solver, from the same random rotation.
+    v = components.astype(np.float64)
+    first, _ = itq.rotate(jax.random.key(5), components, 0)
+    rotation, expected = np.asarray(first, np.float64), []
+    for _ in range(50):
+        expected.append(quantisation_loss(v @ rotation))
+        rotation, _ = orthogonal_procrustes(v, np.where(v @ rotation > 0, 1.0, -1.0))
+    expected.append(quantisation_loss(v @ rotation))
+    _, losses = itq.rotate(jax.random.key(5), components, 50)
+    # The losses run from 15 to 11. A bit that rounding flips early may lead float32 to a
+    # slightly different path: a hundredth is twenty times less than the whole fall.
+    np.testing.assert_allclose(losses[:6], expected[:6], rtol=1e-5)
+    np.testing.assert_allclose(losses, expected, rtol=0.01)
 
 
 def test_loss_never_increases_and_the_rotation_stays_orthogonal(components):
     rotation, losses = itq.rotate(jax.random.key(0), components, 50)
     losses = np.asarray(losses)
     assert losses.shape == (51,)
-    # Float32 sums of a loss near 10 are good to about 1e-5; the first steps fall by 1 and 0.5.
+    # Float32 sums of a loss near 11 are good to about 1e-5; the whole fall is 4.
     assert np.diff(losses).max() < 1e-5
     assert losses[-1] < 0.85 * losses[0]
     np.testing.assert_allclose(losses[-1], quantisation_loss(components @ rotation), rtol=1e-5)
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(BITS), atol=1e-5)
 
 
-def test_loss_is_that_of_faiss(components):
+def test_loss_is_not_above_that_of_faiss(components):
+    # One-sided on purpose. faiss 1.15 multiplies U by V where Procrustes asks for U Vᵀ (LAPACK
+    # returns Vᵀ and it is transposed once more), so its loss stops near 14.1 where ours and
+    # scipy's reach 10.6 to 11.3. A corrected faiss would come within the 3 % that local minima
+    # from different first rotations differ by. Random rotations, 14.9 to 15.2, fail the bound.
     theirs = faiss.ITQMatrix(BITS)
     theirs.max_iter = 50
     theirs.train(components)
-    expected = quantisation_loss(theirs.apply(components))
-    ours, random = [], []
-    for seed in range(3):
-        _, losses = itq.rotate(jax.random.key(seed), components, 50)
-        ours.append(float(losses[-1]))
-        random.append(float(losses[0]))
-    # Local minima from different random rotations differ by under 1 % (see below); random
-    # rotations are worse by more than 15 %.
-    np.testing.assert_allclose(ours, expected, rtol=0.015)
-    assert min(random) > 1.15 * expected
+    bound = 1.04 * quantisation_loss(theirs.apply(components))
+    losses = np.mean([itq.rotate(jax.random.key(k), components, 50)[1] for k in range(3)], axis=0)
+    assert losses[-1] < bound
+    assert losses[0] > bound
 
 
 def test_scale_of_the_components_does_not_move_the_rotation(components):
@@ -108,12 +111,13 @@ def test_fit_is_pca_then_rotation(mnist, components):
     u = np.asarray(itq.project(params, mnist))
     assert u.shape == (20_000, BITS)
     np.testing.assert_allclose(quantisation_loss(u), losses[-1], rtol=1e-3)
-    # A bit of a projection near zero may differ by rounding: one in ten thousand at most.
-    assert np.mean((u > 0) != (components @ rotation > 0)) < 1e-4
+    # Rounding flips a bit of a projection near zero, and each flip turns the rotation a
+    # little; under another key half of the bits differ.
+    assert np.mean((u > 0) != np.asarray(components @ rotation > 0)) < 0.01
     np.testing.assert_allclose(params.weights.T @ params.weights, np.eye(BITS), atol=1e-5)
 
 
 def test_more_bits_than_columns_are_refused():
     xt = np.ones((30, 8), np.float32)
-    with pytest.raises(BadInput, match="ITQ .* 8 columns; got 16 bits, use at most 8"):
+    with pytest.raises(BadInput, match=r"ITQ .* 8 columns; got 16 bits, use at most 8"):
         itq.fit(jax.random.key(0), xt, 16, 50)

@@ -79,7 +79,7 @@ def test_bytes_and_constant_columns():
 
 @pytest.mark.parametrize("p", [0, 5])
 def test_more_directions_than_columns_are_refused(p):
-    with pytest.raises(BadInput, match=f"got {p}, the data has 4 columns; use 1 to 4"):
+    with pytest.raises(BadInput, match=f"got {p}, the data has 4 columns, use 1 to 4"):
         pca.principal_directions(np.ones((10, 4), np.float32), p)
 
 
@@ -89,7 +89,9 @@ def test_random_rotation_keeps_the_subspace_and_its_distances():
     params = pca.fit(jax.random.key(3), xt, 6)
     np.testing.assert_allclose(params.weights.T @ params.weights, np.eye(6), atol=1e-5)
     # W Wᵀ is the projector on the span of the directions, whatever the rotation.
-    np.testing.assert_allclose(params.weights @ params.weights.T, directions @ directions.T, atol=1e-5)
+    np.testing.assert_allclose(
+        params.weights @ params.weights.T, directions @ directions.T, atol=1e-5
+    )
     u = np.asarray(pca.project(params, xt))
     assert u.shape == (500, 6)
     np.testing.assert_allclose(
@@ -108,7 +110,5 @@ def test_keys_draw_different_rotations_and_repeat():
 
 def test_project_by_hand():
     # x - mean = (2, -1): 2·1 + (-1)·0 = 2, 2·3 + (-1)·7 = -1, so the code is 1, 0.
-    params = pca.LinearHash(
-        np.array([1, 1], np.float32), np.array([[1, 3], [0, 7]], np.float32)
-    )
+    params = pca.LinearHash(np.array([1, 1], np.float32), np.array([[1, 3], [0, 7]], np.float32))
     np.testing.assert_array_equal(pca.project(params, np.array([[3, 0]], np.float32)), [[2, -1]])

@@ -4,6 +4,8 @@ Shapes: n training rows, d columns, K bits.
 
 Not responsible for packing codes, and it does not L2-normalise rows: faiss's `ITQTransform`
 does after centring, the paper does not, and Euclidean neighbours need the lengths.
+(faiss 1.15 also takes U V for U Vᵀ in its Procrustes step, so its loss stops early:
+14.1 against our 11 on the first 32 components of MNIST. Its ITQ is not this one.)
 """
 
 from functools import partial

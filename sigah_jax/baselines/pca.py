@@ -70,7 +70,9 @@ def principal_directions(
     """
     n, d = xt.shape
     if not 1 <= p <= d:
-        raise BadInput(f"principal directions: got {p}, the data has {d} columns; use 1 to {d}")
+        raise BadInput(
+            f"principal directions: one a bit; got {p}, the data has {d} columns, use 1 to {d}"
+        )
     mean = mean_row(xt, block_rows)
     covariance = np.zeros((d, d))
     for block in _blocks(xt, block_rows):
@@ -94,6 +96,9 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
         key: PRNG key of the rotation.
         xt: [n, d] training rows.
         bits: K, 1 to d.
+
+    Raises:
+        BadInput: bits > d.
 
     Source: the random-rotation baseline of Jégou et al. 2010 (CVPR) and of Gong and
     Lazebnik 2011 (CVPR).

@@ -39,7 +39,11 @@ def discriminator(error_real: jax.Array, error_fake: jax.Array, kappa: jax.Array
 
 
 def next_kappa(
-    kappa: jax.Array, error_real: jax.Array, error_fake: jax.Array, gamma: float, rate: float,
+    kappa: jax.Array,
+    error_real: jax.Array,
+    error_fake: jax.Array,
+    gamma: float,
+    rate: float,
     maximum: float,
 ) -> jax.Array:
     """BEGAN's equilibrium: κ ← clip(κ + rate (γ E e(x) - E e(x̂)), 0, maximum). Scalars."""

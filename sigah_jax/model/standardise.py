@@ -32,7 +32,9 @@ def init_standardiser(mean: jax.Array, directions: jax.Array, variances: jax.Arr
 
 def standardise(arrays: dict, x: jax.Array) -> jax.Array:
     """z = Pᵀ(x - μ)/s: `[B, d] -> [B, P] f32`."""
-    return jnp.dot(x.astype(jnp.float32) - arrays["mean"], arrays["projection"], precision="highest")
+    return jnp.dot(
+        x.astype(jnp.float32) - arrays["mean"], arrays["projection"], precision="highest"
+    )
 
 
 def restore(arrays: dict, z: jax.Array) -> jax.Array:

@@ -1,0 +1,73 @@
+"""Tables of metrics by method, for the terminal and for the README.
+
+Not responsible for computing metrics, for choosing columns, or for writing the text anywhere.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+NAMES = {"sigah": "SiGAH", "itq": "ITQ", "pca_rr": "PCA-RR", "lsh": "LSH"}
+MISSING = "n/a"
+
+
+def method_table(
+    metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str], bits: int
+) -> str:
+    """Aligned plain text, one row a method in the order given, `*` after the best of a column.
+
+    Args:
+        metrics: by method ("sigah", "itq", …) and metric key ("map", "recall@100", …), as
+            in results.json. A value that is absent, None or NaN is shown as n/a.
+        columns: metric keys to show; more is better in all of them.
+        bits: code length, the title of the first column.
+
+    Returns:
+        Lines joined by newlines, none at the end. Values have three decimals, and all that
+        agree in these are best together. A column with one value alone has no best.
+    """
+    # Every cell but the first ends in its mark or a space, so that decimal points line up.
+    table = [[f"{bits} bits", *(f"{column} " for column in columns)]]
+    for name, cells in _rows(metrics, columns):
+        table.append([name, *(text + ("*" if best else " ") for text, best in cells)])
+    first, *widths = (max(map(len, cells)) for cells in zip(*table, strict=True))
+    lines = []
+    for name, *cells in table:
+        numbers = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append("  ".join([name.ljust(first), *numbers]).rstrip())
+    if any("*" in line for line in lines):
+        lines.append("* best of the column")
+    return "\n".join(lines)
+
+
+def markdown_table(
+    metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str], bits: int
+) -> str:
+    """The table of `method_table` in GitHub's Markdown, the best of a column in bold."""
+    lines = [[f"{bits} bits", *columns], ["---", *["---:"] * len(columns)]]
+    for name, cells in _rows(metrics, columns):
+        lines.append([name, *(f"**{text}**" if best else text for text, best in cells)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def display_name(method: str) -> str:
+    """The name that readers know a method by; a method of another name keeps it."""
+    return NAMES.get(method, method)
+
+
+def _rows(
+    metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str]
+) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """For each method its name, and for each column the text and whether it is the best."""
+    text = {m: [_text(values.get(c)) for c in columns] for m, values in metrics.items()}
+    best = []
+    for i in range(len(columns)):
+        shown = [row[i] for row in text.values() if row[i] != MISSING]
+        best.append(max(shown, key=float) if len(shown) > 1 else None)
+    return [
+        (display_name(m), [(t, t == b) for t, b in zip(row, best, strict=True)])
+        for m, row in text.items()
+    ]
+
+
+def _text(value: float | None) -> str:
+    return MISSING if value is None or math.isnan(value) else f"{value:.3f}"
