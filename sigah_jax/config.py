@@ -3,8 +3,6 @@
 Not responsible for data sets: an experiment file takes `get_config` and fills `data`.
 """
 
-import math
-
 from ml_collections import config_dict
 
 from sigah_jax.errors import BadInput

@@ -69,7 +69,7 @@ def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None)
     n = len(local_devices(devices))
 
     def cut(a: np.ndarray) -> np.ndarray:
-        shape = a.shape[:axis] + (n, a.shape[axis] // n) + a.shape[axis + 1 :]
+        shape = (*a.shape[:axis], n, a.shape[axis] // n, *a.shape[axis + 1 :])
         return np.moveaxis(a.reshape(shape), axis, 0)
 
     return jax.tree.map(cut, tree)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sigah_jax.model import binarize, sparse
+from sigah_jax.model import sparse
 
 
 def _relu_layers(h: jax.Array, widths: Sequence[int]) -> jax.Array:

@@ -1,0 +1,1 @@
+"""Search and its measurement: packed codes, exact neighbours, distance histograms, metrics."""

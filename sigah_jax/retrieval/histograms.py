@@ -1,0 +1,166 @@
+"""The sufficient statistic of every Hamming metric: two histograms of the distance a query.
+
+Shapes: Q queries, N base rows, W bytes and K bits a code, k neighbours a query, S relevance
+sets. A distance is an integer 0..K, so a ranking is K + 1 groups of ties, and its metrics are
+closed forms of how many rows, and how many relevant rows, are in each group.
+
+Not responsible for what is relevant (`euclidean`) or for the closed forms (`metrics`).
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from sigah_jax import parallel
+from sigah_jax.retrieval import codes, hamming
+
+NEIGHBOUR_BYTES = 1 << 26  # codes of neighbours gathered at once
+
+_distances = jax.jit(hamming.distances)
+_paired = jax.jit(jax.vmap(hamming.distances))
+
+
+class Histograms(NamedTuple):
+    """How many base rows lie at each Hamming distance 0..K.
+
+    Attributes:
+        total: `[Q, K + 1] int64`, all base rows.
+        relevant: `[S, Q, K + 1] int64`, the rows of each relevance set.
+    """
+
+    total: np.ndarray
+    relevant: np.ndarray
+
+
+def distance_histograms(
+    cq: np.ndarray,
+    cb: np.ndarray,
+    neighbours: np.ndarray,
+    sizes: Sequence[int],
+    bits: int,
+    engine: str,
+    block_rows: int = 8192,
+    devices: Sequence[jax.Device] | None = None,
+) -> Histograms:
+    """Counts the base rows, all and relevant, at each Hamming distance from each query.
+
+    The base streams by in blocks, so memory does not grow with N.
+
+    Args:
+        cq: `[Q, W] uint8` packed codes of the queries.
+        cb: `[N, W] uint8` packed codes of the base.
+        neighbours: `[Q, k] int32` base ids, the true neighbours, nearest first.
+        sizes: of the S relevance sets; set s is the first `sizes[s]` neighbours, 1 to k.
+        bits: K.
+        engine: "cpu" (numpy counts) or "accelerator" (counted on the devices, base rows split
+            over them). Both give the same integers.
+        block_rows: base rows a block, and a device; `[Q, block_rows]` distances are in memory.
+        devices: of the accelerator engine; defaults to all.
+
+    Raises:
+        ValueError: shapes, widths, ids or sizes that do not fit one another.
+    """
+    _check(cq, cb, neighbours, sizes, bits)
+    if engine == "cpu":
+        total = _total_cpu(cq, cb, bits, block_rows)
+    elif engine == "accelerator":
+        total = _total_devices(cq, cb, bits, block_rows, parallel.local_devices(devices))
+    else:
+        raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
+    return Histograms(total, _relevant(cq, cb, neighbours, sizes, bits))
+
+
+def _check(
+    cq: np.ndarray, cb: np.ndarray, neighbours: np.ndarray, sizes: Sequence[int], bits: int
+) -> None:
+    width = codes.packed_bytes(bits)
+    for name, c in (("cq", cq), ("cb", cb)):
+        if c.ndim != 2 or c.shape[1] != width or c.dtype != np.uint8:
+            raise ValueError(
+                f"{name} must be uint8 codes of {bits} bits, so {width} bytes wide; "
+                f"got {c.dtype} {c.shape}"
+            )
+        if (c[:, -1] & (0xFF >> (bits - 1) % 8 + 1)).any():
+            raise ValueError(f"{name} has bits set past the last of {bits}")
+    if neighbours.ndim != 2 or len(neighbours) != len(cq):
+        raise ValueError(
+            f"neighbours must be [Q, k] with Q = {len(cq)} queries; got {neighbours.shape}"
+        )
+    if not all(1 <= size <= neighbours.shape[1] for size in sizes):
+        raise ValueError(
+            f"sizes must be from 1 to k = {neighbours.shape[1]} neighbours; got {tuple(sizes)}"
+        )
+    if neighbours.size and not 0 <= neighbours.min() <= neighbours.max() < len(cb):
+        raise ValueError(
+            f"neighbours must be ids of the {len(cb)} base rows; "
+            f"got ids from {neighbours.min()} to {neighbours.max()}"
+        )
+
+
+def _blocks(cb: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Blocks of `rows` base rows and how many are real; the last one is filled with zeros."""
+    for start in range(0, len(cb), rows):
+        block = cb[start : start + rows]
+        fill = np.zeros((rows - len(block), cb.shape[1]), cb.dtype)
+        yield np.concatenate([block, fill]), len(block)
+
+
+def _total_cpu(cq: np.ndarray, cb: np.ndarray, bits: int, block_rows: int) -> np.ndarray:
+    total = np.zeros((len(cq), bits + 1), np.int64)
+    queries = jnp.asarray(cq)
+    for block, valid in _blocks(cb, min(block_rows, len(cb))):
+        d = np.asarray(_distances(queries, block))[:, :valid]
+        for q, row in enumerate(d):
+            total[q] += np.bincount(row, minlength=bits + 1)
+    return total
+
+
+def _total_devices(
+    cq: np.ndarray, cb: np.ndarray, bits: int, block_rows: int, devices: list[jax.Device]
+) -> np.ndarray:
+    n = len(devices)
+    rows = min(block_rows, -(-len(cb) // n))
+    count = _device_counter(bits, tuple(devices))
+    total = np.zeros((len(cq), bits + 1), np.int64)
+    for block, valid in _blocks(cb, rows * n):
+        valid_here = np.clip(valid - rows * np.arange(n), 0, rows).astype(np.int32)
+        blocks = parallel.split(block, devices=devices)
+        total += parallel.fetch(count(cq, blocks, valid_here))
+    return total
+
+
+@functools.cache
+def _device_counter(bits: int, devices: tuple[jax.Device, ...]):
+    """`(cq, cb [n, rows, W], valid [n]) -> [Q, K + 1] int32`, summed over the devices."""
+
+    def count(cq: jax.Array, cb: jax.Array, valid: jax.Array) -> jax.Array:
+        d = hamming.distances(cq, cb)
+        # a distance that no code has keeps the filling rows out of every count
+        d = jnp.where(jnp.arange(len(cb)) < valid, d, bits + 1).astype(d.dtype)
+        at = lax.map(
+            lambda distance: jnp.sum(d == distance, axis=1, dtype=jnp.int32),
+            jnp.arange(bits + 1, dtype=d.dtype),
+        )
+        return lax.psum(at.T, parallel.AXIS)
+
+    return parallel.pmap(count, in_axes=(None, 0, 0), out_axes=None, devices=devices)
+
+
+def _relevant(
+    cq: np.ndarray, cb: np.ndarray, neighbours: np.ndarray, sizes: Sequence[int], bits: int
+) -> np.ndarray:
+    """`[S, Q, K + 1] int64`: the same for both engines, for it is Q k distances, not Q N."""
+    relevant = np.zeros((len(sizes), len(cq), bits + 1), np.int64)
+    step = max(1, NEIGHBOUR_BYTES // max(1, neighbours.shape[1] * cq.shape[1]))
+    for start in range(0, len(cq), step):
+        ids = neighbours[start : start + step]
+        near = np.asarray(_paired(cq[start : start + step, None], cb[ids]))[:, 0]
+        for q, row in enumerate(near, start):
+            for s, size in enumerate(sizes):
+                relevant[s, q] = np.bincount(row[:size], minlength=bits + 1)
+    return relevant
