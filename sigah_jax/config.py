@@ -3,6 +3,8 @@
 Not responsible for data sets: an experiment file takes `get_config` and fills `data`.
 """
 
+import math
+
 from ml_collections import config_dict
 
 from sigah_jax.errors import BadInput
@@ -19,6 +21,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     """
     preset, bits = parse_arguments(arguments)
     c = config_dict.ConfigDict()
+    c.preset = preset  # the preset that the other values started from
     c.seed = 0  # of initial parameters, batches and baselines; the data split has its own
     c.engine = "auto"  # search engine: auto, cpu (faiss, numpy) or accelerator (JAX)
 
@@ -102,3 +105,90 @@ def parse_arguments(arguments: str) -> tuple[str, int]:
     if not values["bits"].isdecimal() or int(values["bits"]) < 1:
         raise BadInput(f"config argument bits={values['bits']}: expected a whole number above 0")
     return values["preset"], int(values["bits"])
+
+
+# field -> (least, greatest) value
+_RANGES = {
+    "seed": (0, 2**31 - 1),
+    "data.queries": (1, math.inf),
+    "data.val_queries": (1, math.inf),
+    "data.split_seed": (0, 2**31 - 1),
+    "data.max_rows": (0, math.inf),
+    "model.bits": (1, 4096),
+    "model.input_dims": (1, math.inf),
+    "model.ista_steps": (1, 100),
+    "model.lam": (0, math.inf),
+    "loss.ordinal": (0, math.inf),
+    "loss.ordinal_synthetic": (0, math.inf),
+    "loss.reconstruction": (0, math.inf),
+    "loss.adversary": (0, math.inf),
+    "loss.quantisation": (0, math.inf),
+    "loss.temperature_bits": (1e-6, math.inf),
+    "loss.temperature_synthetic": (1e-6, math.inf),
+    "loss.batch_positives": (1, math.inf),
+    "loss.batch_positives_synthetic": (1, math.inf),
+    "loss.reach_share": (0, 1),
+    "began.gamma": (0, math.inf),
+    "began.rate": (0, 1),
+    "began.kappa_max": (0, 1),
+    "optim.gen_lr": (1e-12, 1),
+    "optim.dis_lr": (1e-12, 1),
+    "optim.final_lr_share": (0, 1),
+    "optim.adam_b1": (0, 0.999999),
+    "optim.adam_b2": (0, 0.999999),
+    "train.steps": (1, math.inf),
+    "train.anchors": (1, math.inf),
+    "train.others": (0, math.inf),
+    "train.graph_neighbours": (0, math.inf),
+    "train.steps_per_call": (1, math.inf),
+    "eval.every_steps": (1, math.inf),
+    "eval.block_rows": (1, math.inf),
+}
+_CHOICES = {
+    "preset": PRESETS,
+    "engine": ("auto", "cpu", "accelerator"),
+    "loss.adversary_form": ("match", "minimise"),
+    "train.matmul_precision": ("default", "high", "highest"),
+}
+
+
+def validate(config, devices: int) -> None:
+    """Raises BadInput naming the first field that no run could use.
+
+    Args:
+        devices: how many the batch will be split over.
+    """
+
+    def value(field: str):
+        node = config
+        for name in field.split("."):
+            node = node[name]
+        return node
+
+    for field, (least, greatest) in _RANGES.items():
+        if not least <= value(field) <= greatest:  # NaN fails too
+            wanted = f"at least {least}" if greatest == math.inf else f"{least} to {greatest}"
+            raise BadInput(f"config.{field}={value(field)}: expected {wanted}")
+    for field, choices in _CHOICES.items():
+        if value(field) not in choices:
+            raise BadInput(f"config.{field}={value(field)!r}: expected one of {choices}")
+    for field in ("model.hash_widths", "model.dis_widths"):
+        if not value(field) or not all(isinstance(w, int) and w > 0 for w in value(field)):
+            raise BadInput(f"config.{field}={value(field)}: expected whole numbers above 0")
+    m, t = config.model, config.train
+    if m.atoms <= m.bits:
+        raise BadInput(f"config.model.atoms={m.atoms}: expected more than model.bits={m.bits}")
+    if t.anchors % devices:
+        raise BadInput(
+            f"config.train.anchors={t.anchors}: not divisible by {devices} devices; "
+            "choose a multiple, or use fewer devices"
+        )
+    for field, steps in (("train.steps", t.steps), ("eval.every_steps", config.eval.every_steps)):
+        if steps % t.steps_per_call:
+            raise BadInput(
+                f"config.{field}={steps}: expected a multiple of "
+                f"train.steps_per_call={t.steps_per_call}"
+            )
+    ordinal = config.loss.ordinal > 0 or config.loss.ordinal_synthetic > 0
+    if ordinal and not t.graph_neighbours:
+        raise BadInput("config.train.graph_neighbours=0: the ordinal losses need a graph")

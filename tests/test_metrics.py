@@ -35,7 +35,8 @@ def test_random_histograms_against_random_orders():
         aps.append((np.cumsum(order) / np.arange(1, 41))[order].mean())
         within.append(order[:7].sum())
     assert metrics.average_precision(total, relevant) == pytest.approx(np.mean(aps), abs=3e-3)
-    assert metrics.relevant_within(total, relevant, 7) == pytest.approx(np.mean(within), abs=3e-2)
+    expected = np.mean(within) / relevance.sum()
+    assert metrics.recall_at(total, relevant, 7) == pytest.approx(expected, abs=3e-3)
 
 
 def test_precision_and_recall_inside_a_tie():
@@ -55,6 +56,6 @@ def test_pr_curve_and_area():
 
 
 def test_set_sizes_round_half_up_and_are_capped():
-    assert metrics.set_sizes(69000) == (1, 10, 1000, 1380)
-    assert metrics.set_sizes(75) == (1, 10, 75, 2)  # 1.5 -> 2
-    assert metrics.set_sizes(5) == (1, 5, 5, 1)
+    assert metrics.relevance_sizes(69000) == (1, 10, 1000, 1380)
+    assert metrics.relevance_sizes(75) == (1, 10, 75, 2)  # 1.5 -> 2
+    assert metrics.relevance_sizes(5) == (1, 5, 5, 1)

@@ -81,6 +81,20 @@ def init_state(
     )
 
 
+def abstract_state(config, nets: networks.Networks, d: int) -> State:
+    """Shapes and dtypes of the state for vectors of d columns, without any array."""
+    features = nets.dis.features
+    standardiser = {
+        "mean": jax.ShapeDtypeStruct((d,), jnp.float32),
+        "projection": jax.ShapeDtypeStruct((d, features), jnp.float32),
+    }
+    variances = jax.ShapeDtypeStruct((features,), jnp.float32)
+    tx = make_optimisers(config)
+    return jax.eval_shape(
+        lambda s, v: init_state(jax.random.key(0), nets, tx, s, v), standardiser, variances
+    )
+
+
 def ordinal_terms(config, population: int, z, b, x_hat, batch: Batch, axis: str):
     """The ordinal losses of this device's anchors, on codes and on synthetic features.
 

@@ -1,96 +1,177 @@
-"""Metrics of Hamming ranking in closed form, expected over a random order inside ties.
+"""Hamming metrics in closed form from distance histograms, expected over the order of ties.
 
-Shapes: Q queries, K bits. `total` and `relevant` are `[Q, K+1]` counts at each distance 0..K.
-Every query must have a relevant row.
+Shapes: Q queries, K bits; `total` and `relevant` are `[Q, K + 1]`, the rows, and the relevant
+rows, at each Hamming distance. A distance is one group of ties, and every value here is the
+mean over all orders inside each group, equally likely (McSherry & Najork 2008, Computing
+Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores). Pure
+numpy float64.
 
-Source of the tie-aware form: McSherry & Najork 2008; He et al. 2018.
-Not responsible for counting: `histograms`.
+Not responsible for counting (`histograms`) or for what is relevant (`euclidean`).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from sigah_jax.retrieval.histograms import Histograms
 
-SETS = ("nearest", "nearest10", "top1000", "top2percent")
+RECALL_AT = (1, 10, 100, 1000)
+NEAREST_RECALL_AT = (1, 10, 100)
 
 
-def set_sizes(base_rows: int) -> tuple[int, int, int, int]:
-    """Sizes of `SETS` in a base of N rows: 1, 10, 1000 and 2 % rounded half up, each 1 to N."""
-    return tuple(max(1, min(base_rows, n)) for n in (1, 10, 1000, int(0.02 * base_rows + 0.5)))
+class RelevanceSizes(NamedTuple):
+    """How many nearest neighbours are relevant, for each set that `summary` reads.
 
-
-def average_precision(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Average precision over the full ranking: `[Q, K+1], [Q, K+1] -> [Q]`.
-
-    n rows tie, r of them relevant, after N rows with R relevant. The i-th of the tie is relevant
-    with probability r/n, and then R + 1 + (i - 1)(r - 1)/(n - 1) of the first N + i are. With
-    H = Σ_i 1/(N + i) the tie adds (r/n) [(R + 1) H + (r - 1)/(n - 1) (n - (N + 1) H)].
+    A tuple in the order of `Histograms.relevant`: pass it as `sizes` to `distance_histograms`.
     """
-    n, r = total.astype(np.float64), relevant.astype(np.float64)
-    before, found = np.cumsum(n, 1) - n, np.cumsum(r, 1) - r
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, total.sum(1).max() + 1))])
-    h = harmonic[np.cumsum(total, 1)] - harmonic[np.cumsum(total, 1) - total]
-    slope = (r - 1) / np.maximum(n - 1, 1)
-    slope[total <= 1] = 0.0
-    gain = r / np.maximum(n, 1) * ((found + 1) * h + slope * (n - (before + 1) * h))
-    return gain.sum(1) / r.sum(1)
+
+    nearest: int
+    nearest10: int
+    top1000: int
+    top2percent: int
 
 
-def relevant_within(total: np.ndarray, relevant: np.ndarray, first: int) -> np.ndarray:
-    """Expected relevant rows among the first `first`: `[Q, K+1], [Q, K+1] -> [Q]`."""
-    before = np.cumsum(total, 1) - total
-    taken = np.clip(first - before, 0, total)
-    return (relevant * (taken / np.maximum(total, 1))).sum(1)
+def relevance_sizes(base_rows: int) -> RelevanceSizes:
+    """The sizes for a base of N rows: 1, 10, 1,000 and 2 % of N, none above N.
 
+    2 % of N is rounded to the nearest, halves up, and is at least 1.
 
-def precision_at(total: np.ndarray, relevant: np.ndarray, first: int) -> np.ndarray:
-    """Expected share of relevant rows among the first `first`: `-> [Q]`."""
-    return relevant_within(total, relevant, first) / np.minimum(first, total.sum(1))
-
-
-def recall_at(total: np.ndarray, relevant: np.ndarray, first: int) -> np.ndarray:
-    """Expected share of the relevant rows that are among the first `first`: `-> [Q]`."""
-    return relevant_within(total, relevant, first) / relevant.sum(1)
-
-
-def pr_curve(total: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall within each Hamming radius 0..K, pooled over all query-base pairs.
-
-    Returns:
-        (precision `[K+1]`, recall `[K+1]`); precision is NaN at radii that retrieve nothing.
+    Raises:
+        ValueError: no base rows.
     """
-    retrieved, hits = np.cumsum(total.sum(0)), np.cumsum(relevant.sum(0))
-    with np.errstate(invalid="ignore"):
-        return hits / retrieved, hits / hits[-1]
-
-
-def area_rp(total: np.ndarray, relevant: np.ndarray) -> float:
-    """Area under `pr_curve` over radii 0..K-1: the "mAP" of the author's earlier public code.
-
-    Trapezoid over unique recalls (the first radius of each), with a flat start at the precision
-    of the first radius that retrieves anything.
-    """
-    precision, recall = (v[:-1] for v in pr_curve(total, relevant))
-    some = ~np.isnan(precision)
-    recall, first = np.unique(recall[some], return_index=True)
-    precision = precision[some][first]
-    if not len(recall):
-        return 0.0
-    return float(recall[0] * precision[0] + np.trapezoid(precision, recall))
+    if base_rows < 1:
+        raise ValueError(f"a base has at least one row; got {base_rows}")
+    two_percent = (base_rows + 25) // 50
+    return RelevanceSizes(
+        1, min(10, base_rows), min(1000, base_rows), max(1, min(two_percent, base_rows))
+    )
 
 
 def summary(histograms: Histograms) -> dict[str, float]:
-    """All metrics of a run, by the keys of results.json. `relevant` is in the order of `SETS`."""
-    total = histograms.total
-    sets = dict(zip(SETS, histograms.relevant, strict=True))
-    out = {
-        "map": average_precision(total, sets["top2percent"]).mean(),
-        "map@1000": average_precision(total, sets["top1000"]).mean(),
-        "area_rp": area_rp(total, sets["top2percent"]),
-        "precision@100": precision_at(total, sets["top1000"], 100).mean(),
+    """All metrics of one search, by the keys of `results.json`.
+
+    Args:
+        histograms: with the relevance sets of `relevance_sizes`, in its order.
+
+    Returns:
+        `map`, `area_rp` (relevant: top 2 %), `map@1000`, `precision@100` (relevant: top 1,000),
+        `recall@R` (share of the 10 nearest within the first R) and `1-recall@R` (the nearest
+        within the first R), means over queries but for `area_rp`.
+
+    Raises:
+        ValueError: another number of relevance sets.
+    """
+    total, sets = histograms
+    if len(sets) != len(RelevanceSizes._fields):
+        raise ValueError(
+            f"summary reads the sets {', '.join(RelevanceSizes._fields)}; got {len(sets)} sets"
+        )
+    relevant = RelevanceSizes(*sets)
+    values = {
+        "map": average_precision(total, relevant.top2percent).mean(),
+        "area_rp": area_rp(total, relevant.top2percent),
+        "map@1000": average_precision(total, relevant.top1000).mean(),
+        "precision@100": precision_at(total, relevant.top1000, 100).mean(),
     }
-    for first in (1, 10, 100, 1000):
-        out[f"recall@{first}"] = recall_at(total, sets["nearest10"], first).mean()
-    for first in (1, 10, 100):
-        out[f"1-recall@{first}"] = recall_at(total, sets["nearest"], first).mean()
-    return {name: float(value) for name, value in out.items()}
+    for r in RECALL_AT:
+        values[f"recall@{r}"] = recall_at(total, relevant.nearest10, r).mean()
+    for r in NEAREST_RECALL_AT:
+        values[f"1-recall@{r}"] = recall_at(total, relevant.nearest, r).mean()
+    return {key: float(value) for key, value in values.items()}
+
+
+def average_precision(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Average precision of the whole ranking, `[Q]`.
+
+    For a group of n rows, r of them relevant, after N rows, R of them relevant, the expected
+    sum of precision over its relevant rows is
+        (r / n) Σ_{i=1..n} (R + 1 + (i - 1) (r - 1) / (n - 1)) / (N + i)
+        = (r / n) [(R + 1) H + (r - 1) / (n - 1) (n - (N + 1) H)],  H = H_{N+n} - H_N,
+    with second part 0 for n = 1; the sum over groups is divided by the number of relevant rows.
+
+    Raises:
+        ValueError: shapes differ, counts that cannot be, or a query without a relevant row.
+    """
+    n, r = _counts(total, relevant)
+    after = np.cumsum(n, axis=1)
+    before = after - n
+    relevant_before = np.cumsum(r, axis=1) - r
+    h = _harmonic(after) - _harmonic(before)
+    inside = (r - 1) / np.maximum(n - 1, 1) * (n - (before + 1) * h)
+    sums = r / np.maximum(n, 1) * ((relevant_before + 1) * h + np.where(n > 1, inside, 0))
+    return sums.sum(axis=1) / r.sum(axis=1)
+
+
+def precision_at(total: np.ndarray, relevant: np.ndarray, rows: int) -> np.ndarray:
+    """The relevant share of the first `rows` rows, `[Q]`; of all rows where there are fewer."""
+    n, r = _counts(total, relevant)
+    return _hits(n, r, rows) / np.minimum(rows, n.sum(axis=1))
+
+
+def recall_at(total: np.ndarray, relevant: np.ndarray, rows: int) -> np.ndarray:
+    """The share of the relevant rows that is within the first `rows` rows, `[Q]`."""
+    n, r = _counts(total, relevant)
+    return _hits(n, r, rows) / r.sum(axis=1)
+
+
+def pr_curve(total: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall within each Hamming radius 0..K, pooled over query-base pairs.
+
+    Returns:
+        precision `[K + 1]`, NaN at a radius within which no pair is retrieved, and recall
+        `[K + 1]`, which never falls.
+    """
+    n, r = _counts(total, relevant)
+    retrieved, hits = np.cumsum(n.sum(axis=0)), np.cumsum(r.sum(axis=0))
+    precision = np.where(retrieved > 0, hits / np.maximum(retrieved, 1), np.nan)
+    return precision, hits / hits[-1]
+
+
+def area_rp(total: np.ndarray, relevant: np.ndarray) -> float:
+    """The area under `pr_curve` over radii 0..K-1: the "mAP" of OCH (AAAI 2017) and OEH (2016).
+
+    Trapezoids between the distinct recalls, each with the precision of its first radius. The
+    curve starts flat, at recall 0 and the precision of radius 0. If radius 0 retrieves nothing,
+    it starts at the precision of the first radius that retrieves a relevant pair; if it retrieves
+    only irrelevant pairs, at (0, 0). The curve ends at radius K - 1 and is not extended to
+    recall 1. (Their code ends one radius below the largest distance of any pair, which cuts the
+    last sliver of recall where no pair is at distance K.)
+    """
+    precision, recall = pr_curve(total, relevant)
+    recall, first = np.unique(recall[:-1], return_index=True)
+    precision = precision[first]
+    if recall[0] > 0:
+        recall, precision = np.append(0, recall), np.append(precision[0], precision)
+    elif np.isnan(precision[0]) and len(precision) > 1:
+        precision[0] = precision[1]
+    return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2))
+
+
+def _counts(total: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both histograms as float64, which holds whole numbers to 2⁵³."""
+    if total.ndim != 2 or total.shape != relevant.shape:
+        raise ValueError(
+            f"total and relevant must both be [Q, K + 1]; got {total.shape} and {relevant.shape}"
+        )
+    if (relevant < 0).any() or (relevant > total).any():
+        raise ValueError("relevant must count rows among those of total, from 0 to total")
+    if not relevant.any(axis=1).all():
+        raise ValueError("every query must have a relevant row; got a query without one")
+    return total.astype(np.float64), relevant.astype(np.float64)
+
+
+def _hits(n: np.ndarray, r: np.ndarray, rows: int) -> np.ndarray:
+    """Expected relevant rows among the first `rows`, `[Q]`: a cut group gives its share."""
+    if rows < 1:
+        raise ValueError(f"the first rows must be at least one; got {rows}")
+    before = np.cumsum(n, axis=1) - n
+    taken = np.clip(rows - before, 0, n)
+    return np.sum(taken / np.maximum(n, 1) * r, axis=1)
+
+
+def _harmonic(n: np.ndarray) -> np.ndarray:
+    """H_n = Σ_{i=1..n} 1 / i for whole n >= 0: summed to 64, Euler-Maclaurin (to 1e-16) above."""
+    table = np.append(0, np.cumsum(1 / np.arange(1, 65)))
+    x = np.maximum(n, 64.0)
+    series = np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
+    return np.where(n <= 64, table[np.minimum(n, 64).astype(int)], series - 1 / (252 * x**6))

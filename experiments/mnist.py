@@ -1,0 +1,10 @@
+"""MNIST, 70,000 x 784: 1,000 random queries, the rest is base and training set. Embedded."""
+
+from sigah_jax import config as base
+
+
+def get_config(arguments: str = ""):
+    """`arguments`: see `sigah_jax.config.get_config`."""
+    config = base.get_config(arguments)
+    config.data.name = "mnist"
+    return config

@@ -1,0 +1,88 @@
+"""Checkpoints through orbax; no other file knows orbax.
+
+Kept are the latest two and the best by validation map. A save appears whole or not at all.
+
+Not responsible for when to save: `train`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from sigah_jax.errors import BadInput
+
+
+def open_manager(workdir: Path) -> ocp.CheckpointManager:
+    """The checkpoints of a run directory; unfinished saves of a killed process are removed."""
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(2),
+                policies.BestN(
+                    get_metric_fn=lambda metrics: metrics["eval/map"],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        ),
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=False,
+    )
+    return ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+
+
+def save(
+    manager: ocp.CheckpointManager, step: int, state: Any, shape: list[int], metrics: dict | None
+) -> None:
+    """Saves `state` under `step`.
+
+    Args:
+        shape: `[d, P]` of the standardiser's projection, from which `restore`'s target is built.
+        metrics: holds `eval/map`; None without validation.
+    """
+    facts = {"shape": list(shape), "metrics": metrics}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
+    manager.save(step, args=args, metrics=metrics)
+
+
+def facts(manager: ocp.CheckpointManager, step: int) -> dict:
+    """What `save` was told beside the state: `{"shape", "metrics"}`."""
+    path = Path(manager.directory) / str(step)
+    if step not in manager.all_steps():
+        raise BadInput(f"{path}: no such checkpoint; there are {sorted(manager.all_steps())}")
+    try:
+        return manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
+    except (ValueError, KeyError, FileNotFoundError) as e:
+        raise BadInput(f"{path}: damaged; remove it, the run goes on from an earlier one") from e
+
+
+def best_step(manager: ocp.CheckpointManager) -> int | None:
+    """The validated step of highest `eval/map`, the earliest of equals."""
+    metrics = {step: facts(manager, step)["metrics"] for step in sorted(manager.all_steps())}
+    scores = {step: m["eval/map"] for step, m in metrics.items() if m}
+    return max(scores, key=scores.get) if scores else None
+
+
+def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any) -> Any:
+    """The state saved under `step`, placed by `sharding`.
+
+    Args:
+        like: a state of the same structure and shapes; arrays or `ShapeDtypeStruct`.
+
+    Raises:
+        BadInput: the checkpoint is missing, damaged or of another shape.
+    """
+    path = Path(manager.directory) / str(step)
+    target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
+    try:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return manager.restore(step, args=args)["state"]
+    except (ValueError, KeyError, FileNotFoundError) as e:
+        reason = str(e).strip().splitlines()[0][:200]
+        raise BadInput(
+            f"{path}: damaged, or of another shape than the config ({reason}); "
+            "use another --workdir or remove this one"
+        ) from e

@@ -1,0 +1,73 @@
+"""What a run writes for people and tools: JSON files, metrics.jsonl, log lines, progress bar.
+
+Not responsible for checkpoints or pictures.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes a JSON file that appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl; a last line that was cut off by a kill is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Removes the rows of steps after `step`, which a resumed run will write again."""
+    rows = [row for row in read_rows(path) if row["step"] <= step]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(partial, path)
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Adds one line to metrics.jsonl."""
+    with path.open("a") as f:
+        f.write(json.dumps(row) + "\n")
+
+
+class Log:
+    """Lines to stdout and log.txt; on a terminal a progress bar, otherwise a line now and then."""
+
+    def __init__(self, path: Path | None):
+        self.file = path.open("a") if path else None
+        self.bar = None
+        self.said = 0.0
+
+    def line(self, text: str) -> None:
+        """One line for people."""
+        if self.file:
+            self.file.write(f"{time.strftime('%F %T')} {text}\n")
+            self.file.flush()
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def progress(self, step: int, steps: int, fields: dict[str, str]) -> None:
+        """Shows where training is; at most a line every ten seconds without a terminal."""
+        if sys.stderr.isatty():
+            if self.bar is None:
+                self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
+            self.bar.n = step
+            self.bar.set_postfix(fields)
+        elif time.monotonic() - self.said > 10 or step == steps:
+            self.said = time.monotonic()
+            self.line(f"step {step}/{steps}  " + "  ".join(f"{k} {v}" for k, v in fields.items()))
+
+    def end_progress(self) -> None:
+        """Leaves the bar as it stands."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

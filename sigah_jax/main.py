@@ -1,0 +1,69 @@
+"""The program: flags, device report, one call.
+
+python -m sigah_jax.main --config=experiments/mnist.py:bits=64
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from sigah_jax import rundir, train
+from sigah_jax.errors import BadInput, NonFinite
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
+_WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default runs/<config>/…/seed<k>")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluate a checkpoint")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "for --mode=eval: best, latest or a step")
+
+
+def main(argv: list[str]) -> None:
+    """Runs one experiment; raises BadInput or NonFinite."""
+    if len(argv) > 1:
+        raise BadInput(f"unexpected argument {argv[1]!r}; fields are set by --config.field=value")
+    if _CONFIG.value is None:
+        raise BadInput("--config is missing; try --config=experiments/mnist.py")
+    logging.set_verbosity(logging.WARNING)  # orbax tells of every file
+    config = _CONFIG.value
+    config.lock()
+    experiment = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    workdir = Path(_WORKDIR.value or rundir.run_directory(config, experiment, overrides))
+    devices = jax.local_devices()
+    print(f"{len(devices)} x {devices[0].device_kind} ({jax.default_backend()}), run in {workdir}")
+    if _MODE.value == "train":
+        train.train_and_evaluate(config, workdir)
+    else:
+        train.evaluate_only(config, workdir, _CHECKPOINT.value)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; whatever is wrong with them is a BadInput.
+
+    `config_flags` runs the experiment file here and raises whatever comes to its mind.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except BadInput:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        reason = " ".join(str(e).split())
+        raise BadInput(f"flags: {reason}") from e
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Runs the program and returns its exit code: 0, 2 bad input, 3 a loss not finite."""
+    try:
+        app.run(main, argv=argv, flags_parser=parse_flags)
+    except (BadInput, NonFinite) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except SystemExit as e:
+        return e.code or 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,277 @@
+"""A run from config to results: set-up, the training loop, the final evaluation, pictures.
+
+Not responsible for flags: `main`.
+"""
+
+import json
+import platform
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sigah_jax import checkpoints, evaluate, hasher, logs, parallel, rundir
+from sigah_jax.baselines import pca
+from sigah_jax.config import validate
+from sigah_jax.data import batches
+from sigah_jax.data.cache import cached
+from sigah_jax.data.datasets import Dataset, load_dataset
+from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.model import networks, step
+from sigah_jax.model.standardise import init_standardiser, standardise
+from sigah_jax.report import plots, tables
+from sigah_jax.retrieval import codes, euclidean
+
+COLUMNS = ("map", "map@1000", "area_rp", "precision@100", "recall@100", "1-recall@10")
+SHEET_IMAGES = 20
+TERMINATED = 143  # exit code after SIGTERM: 128 + 15, as a shell reports it
+
+
+class Terminated(SystemExit):
+    """SIGTERM was received and the state is saved."""
+
+
+class Setup(NamedTuple):
+    """What training needs beside its state."""
+
+    data: Dataset
+    nets: networks.Networks
+    z_train: np.ndarray  # [nt, P] f32 standardised training set, on the host
+    graph: np.ndarray | None  # [nt, k] i32
+    state: step.State  # initial, or restored from the latest checkpoint
+    validation_truth: np.ndarray  # [nv, k] i32
+
+
+def setup(config, workdir: Path, manager: ocp.CheckpointManager, log: logs.Log) -> Setup:
+    """Loads data, restores or makes the state, standardises, finds or reads the graph."""
+    data = load_dataset(config)
+    d, nt = data.xt.shape[1], len(data.xt)
+    per_step = config.train.anchors * (1 + config.train.others)
+    if per_step > nt:
+        raise BadInput(
+            f"config.train: a batch of {per_step} rows from a training set of {nt}; lower anchors"
+        )
+    if config.train.graph_neighbours >= nt:
+        raise BadInput(f"config.train.graph_neighbours: expected less than the {nt} training rows")
+    features = min(config.model.input_dims, d)
+    nets = networks.make_networks(config, features)
+    latest = manager.latest_step()
+    if latest is None:
+        # PCA is deterministic, but a resumed run takes it from the checkpoint all the same
+        standardiser, variances = init_standardiser(*pca.principal_directions(data.xt, d), features)
+        tx = step.make_optimisers(config)
+        init = jax.jit(
+            lambda key, s, v: step.init_state(key, nets, tx, s, v),
+            out_shardings=parallel.replicated(),
+        )
+        host = jax.tree.map(np.asarray, (standardiser, variances))
+        state = init(jax.random.key(config.seed), *host)
+    else:
+        checkpoints.facts(manager, latest)
+        like = step.abstract_state(config, nets, d)
+        state = checkpoints.restore(manager, latest, like, parallel.replicated())
+        # through a compiled copy: the step donates its state
+        state = parallel.replicate(parallel.fetch(state))
+        log.line(f"resumed at step {latest} of {config.train.steps}")
+    arrays = parallel.fetch(state.standardiser)
+    z_train = parallel.map_rows(standardise, config.eval.block_rows)(arrays, data.xt)
+    engine = parallel.engine(config.engine)
+    graph, k = None, config.train.graph_neighbours
+    if k:
+        log.line(f"neighbour graph of {nt} training rows, k={k}")
+        graph = cached(
+            workdir / "data",
+            "graph",
+            [z_train, k],
+            lambda: euclidean.neighbour_graph(z_train, k, engine),
+        )
+    truth = evaluate.cached_ground_truth(workdir / "data", data.xv, data.xt, engine)
+    return Setup(data, nets, z_train, graph, state, truth)
+
+
+def train(config, workdir: Path, manager, log: logs.Log, s: Setup) -> step.State:
+    """Trains to the last step; validates and saves every `eval.every_steps` and at the end.
+
+    Raises:
+        NonFinite: a loss is not finite; the last checkpoint stays.
+        Terminated: SIGTERM came; the state is saved.
+    """
+    terminated = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
+    train_steps = parallel.pmap(
+        step.make_train_steps(
+            config, s.nets, step.make_optimisers(config), len(s.z_train), parallel.AXIS
+        ),
+        in_axes=(None, None, 0),
+        out_axes=(None, None),
+        donate_argnums=(0,),
+    )
+    state, z_device = s.state, parallel.replicate(s.z_train)
+    h = hasher.make_hasher(s.nets, {}, config.eval.block_rows)
+    shape = list(s.state.standardiser["projection"].shape)
+    call, done = config.train.steps_per_call, int(parallel.fetch(state.step))
+    metrics_path, score = workdir / "metrics.jsonl", None
+    logs.drop_rows_after(metrics_path, done)
+    while done < config.train.steps:
+        start = time.monotonic()
+        batch = batches.batches(
+            config.seed,
+            done,
+            call,
+            n=len(s.z_train),
+            anchors=config.train.anchors,
+            others=config.train.others,
+            draws=config.loss.batch_positives + config.loss.batch_positives_synthetic,
+            graph=s.graph,
+        )
+        with jax.default_matmul_precision(config.train.matmul_precision):
+            state, infos = train_steps(state, z_device, parallel.split(step.Batch(*batch), axis=1))
+        infos = parallel.fetch(infos)
+        check_finite_losses(infos, done, manager.latest_step())
+        done += call
+        row = {"step": done} | {name: float(v.mean()) for name, v in infos.items()}
+        row["time/examples_per_sec"] = batch.rows.size / (time.monotonic() - start)
+        validate_now = done % config.eval.every_steps == 0 or done == config.train.steps
+        metrics = None
+        if validate_now:
+            params = parallel.fetch(hasher.params_of(state))
+            metrics = evaluate.validation(
+                h, params, s.data, s.validation_truth, parallel.engine(config.engine)
+            )
+            row, score = row | metrics, metrics["eval/map"]
+        logs.append_row(metrics_path, row)
+        log.progress(done, config.train.steps, progress_fields(row, score))
+        if validate_now or terminated:
+            checkpoints.save(manager, done, state, shape, metrics)
+        if terminated:
+            log.end_progress()
+            log.line(f"SIGTERM: saved step {done}; the same command goes on from there")
+            raise Terminated(TERMINATED)
+    log.end_progress()
+    signal.signal(signal.SIGTERM, previous)
+    return state
+
+
+def progress_fields(row: dict, score: float | None) -> dict[str, str]:
+    """What a person wants to see while it trains."""
+    return {
+        "loss": f"{row['train/loss_gen']:.3f}",
+        "κ": f"{row['train/kappa']:.2f}",
+        "val map": "–" if score is None else f"{score:.3f}",
+        "examples/s": f"{row['time/examples_per_sec']:.0f}",
+    }
+
+
+def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
+    """Raises NonFinite naming the steps since `done` whose losses `[S]` are not finite."""
+    for name, values in infos.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            first, last = done + 1 + bad[0], done + len(values)
+            kept = f"checkpoint of step {saved} is kept" if saved else "there is no checkpoint yet"
+            raise NonFinite(
+                f"{name} is not finite at step {first} (of {done + 1} to {last}); {kept}; "
+                "lower config.optim.gen_lr or config.optim.dis_lr"
+            )
+
+
+def finish(config, workdir: Path, log: logs.Log, data: Dataset, h: hasher.Hasher, seconds: dict):
+    """Evaluates on the test queries, writes results.json and pictures, prints the table."""
+    start = time.monotonic()
+    values, curves, parts = evaluate.test(config, workdir, data, h)
+    seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
+    draw(config, workdir, data, h, curves)
+    logs.write_json(
+        workdir / "results.json",
+        {
+            "config_hash": rundir.config_hash(config),
+            "commit": commit(),
+            "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+            "versions": {"python": platform.python_version(), "jax": jax.__version__},
+            "seed": config.seed,
+            "bits": config.model.bits,
+            "seconds": seconds,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "metrics": values,
+            "pr_curves": {m: [[None if np.isnan(x) else x for x in v] for v in c]
+                          for m, c in curves.items()},
+        },
+    )  # fmt: skip
+    log.line("\n" + tables.method_table(values, COLUMNS, config.model.bits))
+    log.line(f"results: {workdir / 'results.json'}  plots: {workdir / 'plots'}")
+
+
+def draw(config, workdir: Path, data: Dataset, h: hasher.Hasher, curves: dict) -> None:
+    """Training curves, precision-recall curves, and for images a sheet of synthetic features."""
+    rows = logs.read_rows(workdir / "metrics.jsonl")
+    if rows:
+        plots.training_curves(rows, workdir / "plots" / "training.png")
+    title = f"{config.data.name}, {config.model.bits} bits"
+    plots.precision_recall(curves, title, workdir / "plots" / "precision_recall.png")
+    if data.image_shape:
+        x = data.xq[:SHEET_IMAGES]
+        packed = h.encode(x)
+        plots.feature_sheet(
+            x.reshape(-1, *data.image_shape),
+            np.asarray(codes.unpack(jnp.asarray(packed), h.bits)),
+            h.synthesise(packed).reshape(-1, *data.image_shape),
+            workdir / "plots" / "synthetic.png",
+        )
+
+
+def commit() -> str:
+    """The git commit of the code, or "unknown" outside a checkout."""
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def train_and_evaluate(config, workdir: Path) -> None:
+    """Trains, or goes on training, in `workdir`, then evaluates its best checkpoint."""
+    validate(config, len(parallel.local_devices()))
+    lock = rundir.claim(workdir, config)
+    log = logs.Log(workdir / "log.txt")
+    results = workdir / "results.json"
+    if results.exists():
+        values = json.loads(results.read_text())["metrics"]
+        log.line(tables.method_table(values, COLUMNS, config.model.bits))
+        log.line(f"finished before: {results}; remove {workdir} to train again")
+        lock.close()
+        return
+    manager = checkpoints.open_manager(workdir)
+    start = time.monotonic()
+    s = setup(config, workdir, manager, log)
+    seconds = {"setup": round(time.monotonic() - start, 3)}
+    start = time.monotonic()
+    train(config, workdir, manager, log, s)
+    seconds["train"] = round(time.monotonic() - start, 3)
+    manager.close()
+    finish(config, workdir, log, s.data, hasher.load(workdir), seconds)
+    lock.close()
+
+
+def evaluate_only(config, workdir: Path, checkpoint: str) -> None:
+    """Evaluates a checkpoint of a finished or interrupted run and writes results.json."""
+    validate(config, len(parallel.local_devices()))
+    if not (workdir / "config.json").exists():
+        raise BadInput(f"{workdir}: no run there; train first, or give --workdir")
+    lock = rundir.claim(workdir, config)
+    h = hasher.load(workdir, checkpoint)
+    log = logs.Log(workdir / "log.txt")
+    log.line(f"evaluating checkpoint {checkpoint} of {workdir}")
+    finish(config, workdir, log, load_dataset(config), h, {})
+    lock.close()
