@@ -27,7 +27,6 @@ def main(argv: list[str]) -> None:
         raise BadInput("--config is missing; try --config=experiments/mnist.py")
     logging.set_verbosity(logging.WARNING)  # orbax tells of every file
     config = _CONFIG.value
-    config.lock()
     experiment = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or rundir.run_directory(config, experiment, overrides))
@@ -40,16 +39,24 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags; whatever is wrong with them is a BadInput.
+    """Parses flags and loads the experiment file; whatever is wrong with them is a BadInput.
 
-    `config_flags` runs the experiment file here and raises whatever comes to its mind.
+    `config_flags` runs the file here, reports a failure as the text of a traceback, and an
+    unknown field by its bare name.
     """
     try:
-        return flags.FLAGS(argv)
-    except BadInput:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        reason = " ".join(str(e).split())
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.lock()  # a file that failed to load raises at its first use
+        return rest
+    except (AttributeError, KeyError) as e:
+        name = str(e).strip("\"'")
+        raise BadInput(
+            f"--config: no such field: {name}; the fields are in sigah_jax/config.py"
+        ) from e
+    except (flags.Error, TypeError, ValueError, OSError) as e:
+        lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+        reason = lines[-1].rpartition("Error: ")[2].rpartition("BadInput: ")[2]
         raise BadInput(f"flags: {reason}") from e
 
 

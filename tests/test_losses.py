@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sigah_jax.model import binarize, losses
+
+
+def test_sign_of_zero_is_minus_one_and_codes_are_exact():
+    u = jnp.array([[0.0, 1e-30, -3.0, 0.3]])
+    np.testing.assert_array_equal(binarize.sign(u), [[-1, 1, -1, 1]])
+    np.testing.assert_array_equal(binarize.straight_through(u), [[-1, 1, -1, 1]])
+
+
+def test_straight_through_gradient_is_that_of_tanh():
+    u = jnp.array([0.0, 0.5, -2.0])
+    grad = jax.grad(lambda u: binarize.straight_through(u[None]).sum())(u)
+    np.testing.assert_allclose(grad, 1 - np.tanh(u) ** 2, rtol=1e-6)
+
+
+def test_reconstruction_and_quantisation_by_hand():
+    # (1 - 0)² + (2 - 4)² = 5
+    assert losses.reconstruction(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 4.0]]))[0] == 5
+    # ((3 - 1)² + (0.5 - 1)²)/2 = 2.125
+    assert losses.quantisation(jnp.array([[-3.0, 0.5]]))[0] == pytest.approx(2.125)
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    with pytest.raises(ValueError, match="shapes must be equal"):
+        losses.reconstruction(jnp.zeros((2, 3)), jnp.zeros((3,)))
+
+
+def test_adversarial_terms_by_hand():
+    fake, real = jnp.array([1.0, 5.0]), jnp.array([3.0, 4.0])
+    np.testing.assert_array_equal(losses.adversary_minimise(fake, real), [1, 5])
+    np.testing.assert_array_equal(losses.adversary_match(fake, real), [2, 1])
+    # 3 - 0.5·1, 4 - 0.5·5
+    np.testing.assert_array_equal(losses.discriminator(real, fake, 0.5), [2.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    "kappa, real, fake, expected",
+    [(0.1, 2.0, 1.0, 0.1 + 0.1 * (0.5 * 2 - 1)), (0.0, 1.0, 9.0, 0.0), (0.3, 9.0, 0.0, 0.3)],
+)
+def test_kappa_moves_to_equilibrium_and_is_clipped(kappa, real, fake, expected):
+    got = losses.next_kappa(jnp.float32(kappa), real, fake, 0.5, 0.1, 0.3)
+    assert float(got) == pytest.approx(expected)
+
+
+def test_distances_against_numpy():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 7)), rng.standard_normal((5, 7))
+    expected = ((x[:, None] - y[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(losses.squared_distances(x, y), expected, rtol=1e-4)
+    b, c = np.sign(x), np.sign(y)
+    np.testing.assert_array_equal(losses.hamming(b, c), (b[:, None] != c[None]).sum(-1))
+
+
+def test_batch_positives_are_the_columns_at_their_ranks():
+    distance = jnp.array([[0.0, 5.0, 1.0, 3.0], [2.0, 0.0, 9.0, 1.0]])
+    own = jnp.array([0, 1])
+    # reach 3: rank ⌊4^draw⌋; draws 0, 0.5, 0.999 -> 1, 2, 3
+    draws = jnp.array([[0.0, 0.5, 0.999]] * 2)
+    columns, ranks = losses.batch_positives(distance, own, draws, 0.75)
+    np.testing.assert_array_equal(ranks, [[1, 2, 3]] * 2)
+    np.testing.assert_array_equal(columns, [[2, 3, 1], [3, 0, 2]])
+
+
+def test_ordinal_against_the_definition():
+    rng = np.random.default_rng(0)
+    d, h = rng.random((3, 9)), rng.integers(0, 8, (3, 9)).astype(float)
+    positives = np.array([[0, 1], [2, 5], [8, 4]])
+    ranks = np.array([[1.0, 4.0], [2.0, 9.0], [3.0, 3.0]])
+    expected = np.zeros(3)
+    for i in range(3):
+        for j, rho in zip(positives[i], ranks[i], strict=True):
+            f = sum(
+                1 / (1 + np.exp(-(h[i, j] - h[i, k]) / 0.7)) for k in range(9) if d[i, k] > d[i, j]
+            )
+            expected[i] += np.log(1 + 90 / 9 * f / rho) / 2
+    got = losses.ordinal(d, h, positives, ranks, 90, 0.7)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_ordinal_prefers_the_true_order():
+    d = jnp.arange(6.0)[None]
+    positives, ranks = jnp.array([[1, 3]]), jnp.array([[1.0, 3.0]])
+    right = losses.ordinal(d, 4 * d, positives, ranks, 6, 0.7)
+    wrong = losses.ordinal(d, -4 * d, positives, ranks, 6, 0.7)
+    assert right[0] < 0.02 < 1 < wrong[0]

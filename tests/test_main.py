@@ -1,0 +1,164 @@
+"""The whole program, as a user runs it: results, resume after a kill, bad input."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sigah_jax import hasher
+
+SHORT = (
+    "--config.data.max_rows=3000 --config.data.queries=100 --config.data.val_queries=50 "
+    "--config.train.anchors=64 --config.train.steps=60 --config.train.steps_per_call=5 "
+    "--config.eval.every_steps=20 --config.model.hash_widths=(32,) --config.model.input_dims=64"
+).split()
+
+
+def command(workdir, *more):
+    return [
+        sys.executable,
+        *("-m", "sigah_jax.main", "--config=experiments/mnist.py:bits=32"),
+        *(f"--workdir={workdir}", *SHORT, *more),
+    ]
+
+
+def environment(devices=1):
+    return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+
+
+def run(workdir, *more):
+    return subprocess.run(
+        command(workdir, *more), env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def outcome(workdir):
+    """Metrics, logged losses and codes of a finished run."""
+    metrics = json.loads((workdir / "results.json").read_text())["metrics"]
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["time/examples_per_sec"]
+    x = np.random.default_rng(0).random((500, 784)).astype(np.float32) * 255
+    return metrics, rows, hasher.load(workdir, "latest").encode(x)
+
+
+def assert_same(a, b):
+    assert a[0] == b[0] and a[1] == b[1]
+    np.testing.assert_array_equal(a[2], b[2])
+
+
+def test_a_run_leaves_its_table_results_and_pictures(finished):
+    workdir, stdout = finished
+    assert "SiGAH" in stdout and "ITQ" in stdout and "PCA-RR" in stdout and "LSH" in stdout
+    results = json.loads((workdir / "results.json").read_text())
+    assert set(results["metrics"]) == {"sigah", "itq", "pca_rr", "lsh"}
+    for values in results["metrics"].values():
+        assert 0.02 < values["map"] < 1 and values["recall@1000"] > values["recall@10"]
+    for name in ("training", "precision_recall", "synthetic"):
+        assert (workdir / "plots" / f"{name}.png").stat().st_size > 10000
+    rows = (workdir / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(r)["step"] for r in rows] == list(range(5, 65, 5))
+
+
+def test_the_same_command_again_trains_nothing(finished):
+    again = run(finished[0])
+    assert again.returncode == 0 and "finished before" in again.stdout
+
+
+def test_eval_mode_gives_the_same_metrics(finished):
+    workdir, _ = finished
+    before = json.loads((workdir / "results.json").read_text())["metrics"]
+    done = run(workdir, "--mode=eval", "--checkpoint=best")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((workdir / "results.json").read_text())["metrics"] == before
+
+
+def kill_until_done(workdir, kills, generator):
+    """Kills the run at random moments, then lets it finish."""
+    for _ in range(kills):
+        process = subprocess.Popen(
+            command(workdir),
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(generator.uniform(1.0, 9.0))
+        process.kill()
+        process.wait()
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+
+
+def test_killed_at_random_moments_equals_uninterrupted(finished, tmp_path):
+    kill_until_done(tmp_path / "killed", 5, random.Random(0))
+    assert_same(outcome(tmp_path / "killed"), outcome(finished[0]))
+
+
+@pytest.mark.slow
+def test_twenty_kills_equal_uninterrupted(finished, tmp_path):
+    for i in range(4):
+        kill_until_done(tmp_path / str(i), 5, random.Random(i + 1))
+        assert_same(outcome(tmp_path / str(i)), outcome(finished[0]))
+
+
+def test_sigterm_saves_exits_and_resumes(finished, tmp_path):
+    workdir = tmp_path / "terminated"
+    process = subprocess.Popen(
+        command(workdir), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    rows = workdir / "metrics.jsonl"
+    while not (rows.exists() and rows.read_text()) and process.poll() is None:
+        time.sleep(0.02)
+    second = run(workdir)
+    assert second.returncode == 2 and "another process" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode in (0, 143)  # 0: it was faster than the signal
+    assert run(workdir).returncode == 0
+    assert_same(outcome(workdir), outcome(finished[0]))
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--config.optim.lrr=1"], "lrr"),
+        (["--config.optim.gen_lr=fast"], "gen_lr"),
+        (["--config.loss.reach_share=7"], "reach_share"),
+        (["--config.train.steps=7"], "steps_per_call"),
+        (["--config.data.queries=2900"], "too few"),
+        (["--config=experiments/nope.py"], "nope.py"),
+        (["--config=experiments/mnist.py:bits=0"], "bits=0"),
+        (["--mode=eval"], "no run there"),
+        (["--no_such_flag=1"], "no_such_flag"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, more, words):
+    done = run(tmp_path / "bad", *more)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_foreign_run_directory_is_refused(finished):
+    done = run(finished[0], "--config.seed=1")
+    assert done.returncode == 2 and "another config (seed=0 there)" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_with_code_3(tmp_path):
+    done = run(tmp_path / "nan", "--config.loss.reconstruction=1e38", "--config.optim.gen_lr=1")
+    assert done.returncode == 3
+    assert "not finite at step" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,119 @@
+"""The training step on one and on many devices, with small nets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sigah_jax import config as base
+from sigah_jax import parallel
+from sigah_jax.data import batches
+from sigah_jax.model import networks, step
+
+ROWS, FEATURES = 400, 12
+
+
+def small(preset="best"):
+    c = base.get_config(f"preset={preset},bits=20")
+    c.model.atoms, c.model.hash_widths, c.model.dis_widths = 40, (32,), (16, 4, 16)
+    c.train.anchors, c.train.steps = 16, 100
+    return c
+
+
+def setup(c):
+    z = np.random.default_rng(0).standard_normal((ROWS, FEATURES)).astype(np.float32)
+    z /= np.sqrt(FEATURES)
+    standardiser = {"mean": jnp.zeros(FEATURES), "projection": jnp.eye(FEATURES)}
+    nets, tx = networks.make_networks(c, FEATURES), step.make_optimisers(c)
+    variances = jnp.full(FEATURES, 1 / FEATURES)
+    state = step.init_state(jax.random.key(0), nets, tx, standardiser, variances)
+    graph = np.argsort(((z[:, None] - z[None]) ** 2).sum(-1), 1)[:, 1:9].astype(np.int32)
+    return z, nets, tx, state, graph if c.train.graph_neighbours else None
+
+
+def call(c, graph, first, steps):
+    rows = batches.batches(
+        3, first, steps, n=ROWS, anchors=c.train.anchors, others=2, draws=9, graph=graph
+    )
+    return step.Batch(*rows)
+
+
+def run(c, devices, calls=3, steps=4):
+    z, nets, tx, state, graph = setup(c)
+    traces = []
+    fn = step.make_train_steps(c, nets, tx, ROWS, parallel.AXIS)
+
+    def counted(*args):
+        traces.append(1)
+        return fn(*args)
+
+    mapped = parallel.pmap(counted, (None, None, 0), (None, None), (0,), devices)
+    state = parallel.replicate(state, devices)
+    z_device = parallel.replicate(z, devices)
+    infos = []
+    for i in range(calls):
+        batch = parallel.split(call(c, graph, i * steps, steps), 1, devices)
+        state, info = mapped(state, z_device, batch)
+        infos.append(parallel.fetch(info))
+    return parallel.fetch(state), infos, len(traces)
+
+
+@pytest.mark.parametrize("preset", base.PRESETS)
+def test_number_of_devices_does_not_change_the_run(preset):
+    c = small(preset)
+    one, infos, traces = run(c, jax.devices()[:1])
+    assert int(one.step) == 12 and traces == 1
+    for n in (2, 8):
+        many, infos_many, traces = run(c, jax.devices()[:n])
+        assert traces == 1
+        for name, values in infos[0].items():
+            np.testing.assert_allclose(infos_many[0][name], values, rtol=2e-3, atol=1e-4)
+        for a, b in zip(jax.tree.leaves(one.gen), jax.tree.leaves(many.gen), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_each_update_leaves_the_other_net_bit_identical():
+    c = small()
+    z, nets, tx, state, graph = setup(c)
+    batch = jax.tree.map(lambda a: a[None], jax.tree.map(lambda a: a[0], call(c, graph, 0, 1)))
+
+    def both(state, z, batch):
+        rows = z[batch.rows.reshape(-1)]
+        after_gen, _, x_hat = step.gen_update(c, nets, tx, state, rows, batch, ROWS, parallel.AXIS)
+        after_dis, _ = step.dis_update(c, nets, tx, state, rows, x_hat, parallel.AXIS)
+        return after_gen, after_dis
+
+    mapped = parallel.pmap(both, (None, None, 0), (None, None), devices=jax.devices()[:1])
+    after_gen, after_dis = parallel.fetch(mapped(state, z, batch))
+
+    def equal(a, b):
+        return all(
+            np.array_equal(x, y)
+            for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        )
+
+    assert equal(after_gen.dis, state.dis) and equal(after_gen.dis_opt, state.dis_opt)
+    assert equal(after_dis.gen, state.gen) and equal(after_dis.gen_opt, state.gen_opt)
+    assert not equal(after_gen.gen, state.gen) and not equal(after_dis.dis, state.dis)
+
+
+def test_training_lowers_the_ordinal_loss():
+    _, infos, _ = run(small(), jax.devices()[:1], calls=10, steps=10)
+    assert infos[-1]["train/loss_ordinal"].mean() < 0.97 * infos[0]["train/loss_ordinal"].mean()
+
+
+def test_batches_cover_every_row_once_an_epoch_and_depend_on_nothing_else():
+    c = {"n": 50, "anchors": 2, "others": 2, "draws": 3, "graph": None}
+    # 6 rows a step, 50 rows: 25 steps are 3 epochs
+    rows = np.concatenate([batches.batch(7, s, **c).rows.ravel() for s in range(25)])
+    np.testing.assert_array_equal(np.bincount(rows), np.full(50, 3))
+    for a, b in zip(batches.batch(7, 9, **c), batches.batches(7, 8, 2, **c), strict=True):
+        np.testing.assert_array_equal(a, b[1])
+    assert not np.array_equal(batches.batch(7, 9, **c).rows, batches.batch(8, 9, **c).rows)
+
+
+def test_a_batch_ends_with_the_neighbour_at_its_rank():
+    graph = np.arange(100 * 5, dtype=np.int32).reshape(100, 5)
+    got = batches.batch(0, 3, n=100, anchors=20, others=1, draws=1, graph=graph)
+    assert got.neighbour_ranks.min() >= 1 and got.neighbour_ranks.max() <= 5
+    np.testing.assert_array_equal(got.rows[:, -1], graph[got.rows[:, 0], got.neighbour_ranks - 1])
