@@ -35,7 +35,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model = config_dict.ConfigDict()
     c.model.bits = bits  # K, code length
     c.model.input_dims = 256  # ours: principal directions kept, at most d
-    c.model.hash_widths = (512, 512)  # ours: hidden layers of the hash network
+    c.model.hash_widths = (1024,)  # ours: hidden layers of the hash network
     c.model.linear_path = True  # ours: add a linear projection to the ReLU network
     c.model.atoms = max(256, 2 * bits)  # M, atoms of the sparse code; ours
     c.model.ista_steps = 3  # T, unrolled iterations; ours
@@ -68,7 +68,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.optim.adam_b2 = 0.999
 
     c.train = config_dict.ConfigDict()
-    c.train.steps = 2000  # updates of both nets
+    c.train.steps = 4000  # updates of both nets
     c.train.anchors = 256  # rows a step that are compared with all columns of the batch
     c.train.others = 2  # random rows a step beside each anchor
     c.train.graph_neighbours = 64  # k of the exact neighbour graph of the training set; 0: none
