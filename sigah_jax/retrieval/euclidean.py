@@ -48,8 +48,7 @@ def knn(
     Raises:
         ValueError: arrays that do not fit, an impossible k or an unknown engine.
     """
-    _check(xq, xb, engine)
-    _check_k(k, len(xb), "base rows")
+    _check(xq, xb, k, len(xb), engine)
     d = np.empty((len(xq), k), np.float32)
     ids = np.empty((len(xq), k), np.int32)
     centre = _centre(xb)
@@ -66,8 +65,7 @@ def neighbour_graph(x: np.ndarray, k: int, engine: str, devices: Devices = None)
     Args:
         x: `[n, d] f32`.
         k: 1 to n - 1.
-        engine: as in `knn`.
-        devices: as in `knn`.
+        engine, devices: as in `knn`.
 
     Returns:
         `[n, k] int32` ids, nearest first.
@@ -75,8 +73,7 @@ def neighbour_graph(x: np.ndarray, k: int, engine: str, devices: Devices = None)
     Raises:
         ValueError: as `knn`.
     """
-    _check(x, x, engine)
-    _check_k(k, len(x) - 1, "other rows")
+    _check(x, x, k, len(x) - 1, engine)
     graph = np.empty((len(x), k), np.int32)
     centre = _centre(x)
     for rows in _chunks(len(x), k + 1):
@@ -102,8 +99,7 @@ def ground_truth(
         xq: `[Q, d] f32`.
         xb: `[N, d] f32`.
         k: 1 to N.
-        engine: as in `knn`; the result does not depend on it.
-        devices: as in `knn`.
+        engine, devices: as in `knn`; the result does not depend on them.
 
     Returns:
         I `[Q, k] int32` base ids, sorted by (float64 distance, id). Duplicate rows tie exactly.
@@ -111,8 +107,7 @@ def ground_truth(
     Raises:
         ValueError: as `knn`.
     """
-    _check(xq, xb, engine)
-    _check_k(k, len(xb), "base rows")
+    _check(xq, xb, k, len(xb), engine)
     centre = _centre(xb)
     result = np.empty((len(xq), k), np.int32)
     todo, extra = np.arange(len(xq)), max(64, k // 16)
@@ -133,18 +128,15 @@ def ground_truth(
     return result
 
 
-def _check(xq: np.ndarray, xb: np.ndarray, engine: str) -> None:
+def _check(xq: np.ndarray, xb: np.ndarray, k: int, most: int, engine: str) -> None:
     if xq.ndim != 2 or xb.ndim != 2 or xq.shape[1] != xb.shape[1]:
         raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {xb.shape}")
     if xq.dtype != np.float32 or xb.dtype != np.float32:
         raise ValueError(f"rows must be float32; got {xq.dtype} and {xb.dtype}")
+    if not 1 <= k <= most:
+        raise ValueError(f"k must be from 1 to {most}, the rows to choose from; got {k}")
     if engine not in ("cpu", "accelerator"):
         raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
-
-
-def _check_k(k: int, most: int, of: str) -> None:
-    if not 1 <= k <= most:
-        raise ValueError(f"k must be from 1 to the {most} {of}; got {k}")
 
 
 def _chunks(rows: int, candidates: int) -> Iterator[slice]:
@@ -175,7 +167,7 @@ def _search(
     for start in range(0, len(xb), block_rows):
         base = xb[start : start + block_rows] - centre
         if engine == "cpu":
-            # faiss keeps the lower ids of a tie at its k-th place, but in no order
+            # at a tie for the k-th place faiss keeps the lower ids; their order it leaves open
             d, ids = faiss.knn(queries, base, min(k, len(base)))
         else:
             d, ids = _search_devices(queries, base, k, block_rows, devices)
@@ -199,19 +191,17 @@ def _search_devices(
     devs = parallel.local_devices(devices)
     n = len(devs)
     rows = -(-block_rows // n)
+    valid = np.clip(len(base) - rows * np.arange(n), 0, rows).astype(np.int32)
     base = np.concatenate([base, np.zeros((rows * n - len(base), base.shape[1]), np.float32)])
-    valid = np.clip(block_rows - rows * np.arange(n), 0, rows).astype(np.int32)
     step = min(len(queries), max(1, DEVICE_PAIRS // rows))
     fill = np.zeros((-len(queries) % step, base.shape[1]), np.float32)
     steps = np.concatenate([queries, fill]).reshape(-1, step, base.shape[1])
     search = _device_search(min(k, rows), tuple(devs))
     d, ids = search(steps, parallel.split(base, devices=devs), valid)
     ids = np.asarray(ids, np.int64) + (rows * np.arange(n))[:, None, None, None]
-
-    def by_query(a: np.ndarray) -> np.ndarray:
-        return np.moveaxis(a, 0, 2).reshape(-1, n * a.shape[-1])[: len(queries)]
-
-    return by_query(np.asarray(d)), by_query(ids)
+    # [n, steps, step, k] -> [Q, n · k], without the filling queries
+    by_query = (np.moveaxis(a, 0, 2).reshape(-1, n * d.shape[-1]) for a in (np.asarray(d), ids))
+    return tuple(a[: len(queries)] for a in by_query)
 
 
 @functools.cache
@@ -248,8 +238,8 @@ def _rounding_bound(xq: np.ndarray, centre: np.ndarray, kth: np.ndarray) -> np.n
     """How far above T the float32 distance of a row within T can be, `[Q] f64`.
 
     Let a, b be a query and a row less the centre, u = 2⁻²⁴ and m = d + 16. Subtracting the centre
-    in float32 moves a and b by u‖a‖ and u‖b‖; each product of the two norms and of a·b then
-    takes part in at most d + 3 roundings, whatever the order of summation. Together that is less
+    in float32 moves a and b by u‖a‖ and u‖b‖; each product in ‖a‖², ‖b‖² and a·b then takes
+    part in at most d + 3 roundings, whatever the order of summation. Together that is less
     than γ (‖a‖ + ‖b‖)² with γ = m u / (1 - m u) (Higham 2002, section 3.1), with room left for
     the bf16 × 6 products of a TPU and for the float64 error of T. A row within T has
     ‖b‖ <= ‖a‖ + √T. Underflow adds at most the smallest normal number an operation.
