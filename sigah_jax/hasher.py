@@ -84,7 +84,8 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Hasher:
         raise BadInput(f"--checkpoint={checkpoint}: expected best, latest or a step of {steps}")
     if checkpoint == "best":
         number = checkpoints.best_step(manager)
-        number = max(steps) if number is None else number
+        if number is None:
+            raise BadInput(f"{workdir}: no checkpoint is validated yet; use --checkpoint=latest")
     else:
         number = max(steps) if checkpoint == "latest" else int(checkpoint)
     d, features = checkpoints.facts(manager, number)["shape"]

@@ -42,16 +42,15 @@ def append_row(path: Path, row: dict) -> None:
 class Log:
     """Lines to stdout and log.txt; on a terminal a progress bar, otherwise a line now and then."""
 
-    def __init__(self, path: Path | None):
-        self.file = path.open("a") if path else None
+    def __init__(self, path: Path):
+        self.file = path.open("a")
         self.bar = None
         self.said = 0.0
 
     def line(self, text: str) -> None:
         """One line for people."""
-        if self.file:
-            self.file.write(f"{time.strftime('%F %T')} {text}\n")
-            self.file.flush()
+        self.file.write(f"{time.strftime('%F %T')} {text}\n")
+        self.file.flush()
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 

@@ -74,7 +74,6 @@ def setup(config, workdir: Path, manager: ocp.CheckpointManager, log: logs.Log) 
         host = jax.tree.map(np.asarray, (standardiser, variances))
         state = init(jax.random.key(config.seed), *host)
     else:
-        checkpoints.facts(manager, latest)
         like = step.abstract_state(config, nets, d)
         state = checkpoints.restore(manager, latest, like, parallel.replicated())
         # through a compiled copy: the step donates its state
@@ -182,14 +181,22 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
             )
 
 
-def finish(config, workdir: Path, log: logs.Log, data: Dataset, h: hasher.Hasher, seconds: dict):
-    """Evaluates on the test queries, writes results.json and pictures, prints the table."""
+def finish(
+    config,
+    workdir: Path,
+    log: logs.Log,
+    data: Dataset,
+    h: hasher.Hasher,
+    seconds: dict,
+    results: Path,
+) -> None:
+    """Evaluates on the test queries, writes `results` and pictures, prints the table."""
     start = time.monotonic()
     values, curves, parts = evaluate.test(config, workdir, data, h)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
     draw(config, workdir, data, h, curves)
     logs.write_json(
-        workdir / "results.json",
+        results,
         {
             "config_hash": rundir.config_hash(config),
             "commit": commit(),
@@ -205,7 +212,7 @@ def finish(config, workdir: Path, log: logs.Log, data: Dataset, h: hasher.Hasher
         },
     )  # fmt: skip
     log.line("\n" + tables.method_table(values, COLUMNS, config.model.bits))
-    log.line(f"results: {workdir / 'results.json'}  plots: {workdir / 'plots'}")
+    log.line(f"results: {results}  plots: {workdir / 'plots'}")
 
 
 def draw(config, workdir: Path, data: Dataset, h: hasher.Hasher, curves: dict) -> None:
@@ -260,12 +267,15 @@ def train_and_evaluate(config, workdir: Path) -> None:
     train(config, workdir, manager, log, s)
     seconds["train"] = round(time.monotonic() - start, 3)
     manager.close()
-    finish(config, workdir, log, s.data, hasher.load(workdir), seconds)
+    finish(config, workdir, log, s.data, hasher.load(workdir), seconds, results)
     lock.close()
 
 
 def evaluate_only(config, workdir: Path, checkpoint: str) -> None:
-    """Evaluates a checkpoint of a finished or interrupted run and writes results.json."""
+    """Evaluates a checkpoint of a finished or interrupted run and writes `eval_<checkpoint>.json`.
+
+    `results.json` is left to training: it says that a run is finished.
+    """
     validate(config, len(parallel.local_devices()))
     if not (workdir / "config.json").exists():
         raise BadInput(f"{workdir}: no run there; train first, or give --workdir")
@@ -273,5 +283,5 @@ def evaluate_only(config, workdir: Path, checkpoint: str) -> None:
     h = hasher.load(workdir, checkpoint)
     log = logs.Log(workdir / "log.txt")
     log.line(f"evaluating checkpoint {checkpoint} of {workdir}")
-    finish(config, workdir, log, load_dataset(config), h, {})
+    finish(config, workdir, log, load_dataset(config), h, {}, workdir / f"eval_{checkpoint}.json")
     lock.close()

@@ -91,7 +91,7 @@ def test_eval_mode_gives_the_same_metrics(finished):
     before = json.loads((workdir / "results.json").read_text())["metrics"]
     done = run(workdir, "--mode=eval", "--checkpoint=best")
     assert done.returncode == 0, done.stderr
-    assert json.loads((workdir / "results.json").read_text())["metrics"] == before
+    assert json.loads((workdir / "eval_best.json").read_text())["metrics"] == before
 
 
 def kill_until_done(workdir, kills, generator):
