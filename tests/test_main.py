@@ -133,6 +133,8 @@ def test_sigterm_saves_exits_and_resumes(finished, tmp_path):
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 143
+    # evaluating the unfinished run must not make it count as finished
+    assert run(workdir, "--mode=eval", "--checkpoint=latest").returncode == 0
     assert run(workdir).returncode == 0
     assert_same(outcome(workdir), outcome(finished[0]))
 
