@@ -46,6 +46,7 @@ class Log:
         self.file = path.open("a")
         self.bar = None
         self.said = 0.0
+        self.first = None  # (moment, step) of the first progress, for the time left
 
     def line(self, text: str) -> None:
         """One line for people."""
@@ -56,14 +57,19 @@ class Log:
 
     def progress(self, step: int, steps: int, fields: dict[str, str]) -> None:
         """Shows where training is; at most a line every ten seconds without a terminal."""
+        now = time.monotonic()
+        self.first = self.first or (now, step)
         if sys.stderr.isatty():
             if self.bar is None:
                 self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
             self.bar.n = step
             self.bar.set_postfix(fields)
-        elif time.monotonic() - self.said > 10 or step == steps:
-            self.said = time.monotonic()
-            self.line(f"step {step}/{steps}  " + "  ".join(f"{k} {v}" for k, v in fields.items()))
+        elif now - self.said > 10 or step == steps:
+            self.said = now
+            spent, made = now - self.first[0], step - self.first[1]
+            left = f"{spent / made * (steps - step):.0f} s" if made else "?"
+            shown = "  ".join(f"{k} {v}" for k, v in (fields | {"left": left}).items())
+            self.line(f"step {step}/{steps}  {shown}")
 
     def end_progress(self) -> None:
         """Leaves the bar as it stands."""

@@ -1,23 +1,19 @@
-"""A run from config to results: set-up, the training loop, the final evaluation, pictures.
+"""A run: set-up, the training loop, and the two things `main` can ask for.
 
-Not responsible for flags: `main`.
+Not responsible for flags (`main`) nor for what is left behind at the end (`results`).
 """
 
 import json
-import platform
-import resource
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sigah_jax import checkpoints, evaluate, hasher, logs, parallel, rundir
+from sigah_jax import checkpoints, evaluate, hasher, logs, parallel, results, rundir
 from sigah_jax.baselines import pca
 from sigah_jax.config import validate
 from sigah_jax.data import batches
@@ -26,11 +22,9 @@ from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.model import networks, step
 from sigah_jax.model.standardise import init_standardiser, standardise
-from sigah_jax.report import plots, tables
-from sigah_jax.retrieval import codes, euclidean
+from sigah_jax.report import tables
+from sigah_jax.retrieval import euclidean
 
-COLUMNS = ("map", "map@1000", "area_rp", "precision@100", "recall@100", "1-recall@10")
-SHEET_IMAGES = 20
 TERMINATED = 143  # exit code after SIGTERM: 128 + 15, as a shell reports it
 
 
@@ -181,82 +175,16 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
             )
 
 
-def finish(
-    config,
-    workdir: Path,
-    log: logs.Log,
-    data: Dataset,
-    h: hasher.Hasher,
-    seconds: dict,
-    results: Path,
-) -> None:
-    """Evaluates on the test queries, writes `results` and pictures, prints the table."""
-    start = time.monotonic()
-    values, curves, parts = evaluate.test(config, workdir, data, h)
-    seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
-    draw(config, workdir, data, h, curves)
-    logs.write_json(
-        results,
-        {
-            "config_hash": rundir.config_hash(config),
-            "commit": commit(),
-            "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-            "versions": {"python": platform.python_version(), "jax": jax.__version__},
-            "seed": config.seed,
-            "bits": config.model.bits,
-            "seconds": seconds,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "metrics": values,
-            "pr_curves": {m: [[None if np.isnan(x) else x for x in v] for v in c]
-                          for m, c in curves.items()},
-        },
-    )  # fmt: skip
-    log.line("\n" + tables.method_table(values, COLUMNS, config.model.bits))
-    log.line(f"results: {results}  plots: {workdir / 'plots'}")
-
-
-def draw(config, workdir: Path, data: Dataset, h: hasher.Hasher, curves: dict) -> None:
-    """Training curves, precision-recall curves, and for images a sheet of synthetic features."""
-    rows = logs.read_rows(workdir / "metrics.jsonl")
-    if rows:
-        plots.training_curves(rows, workdir / "plots" / "training.png")
-    title = f"{config.data.name}, {config.model.bits} bits"
-    plots.precision_recall(curves, title, workdir / "plots" / "precision_recall.png")
-    if data.image_shape:
-        x = data.xq[:SHEET_IMAGES]
-        packed = h.encode(x)
-        plots.feature_sheet(
-            x.reshape(-1, *data.image_shape),
-            np.asarray(codes.unpack(jnp.asarray(packed), h.bits)),
-            h.synthesise(packed).reshape(-1, *data.image_shape),
-            workdir / "plots" / "synthetic.png",
-        )
-
-
-def commit() -> str:
-    """The git commit of the code, or "unknown" outside a checkout."""
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def train_and_evaluate(config, workdir: Path) -> None:
     """Trains, or goes on training, in `workdir`, then evaluates its best checkpoint."""
     validate(config, len(parallel.local_devices()))
     lock = rundir.claim(workdir, config)
     log = logs.Log(workdir / "log.txt")
-    results = workdir / "results.json"
-    if results.exists():
-        values = json.loads(results.read_text())["metrics"]
-        log.line(tables.method_table(values, COLUMNS, config.model.bits))
-        log.line(f"finished before: {results}; remove {workdir} to train again")
+    finished = workdir / "results.json"
+    if finished.exists():
+        values = json.loads(finished.read_text())["metrics"]
+        log.line(tables.method_table(values, tables.COLUMNS, config.model.bits))
+        log.line(f"finished before: {finished}; remove {workdir} to train again")
         lock.close()
         return
     manager = checkpoints.open_manager(workdir)
@@ -267,7 +195,7 @@ def train_and_evaluate(config, workdir: Path) -> None:
     train(config, workdir, manager, log, s)
     seconds["train"] = round(time.monotonic() - start, 3)
     manager.close()
-    finish(config, workdir, log, s.data, hasher.load(workdir), seconds, results)
+    results.finish(config, workdir, log, s.data, hasher.load(workdir), seconds, finished)
     lock.close()
 
 
@@ -283,5 +211,6 @@ def evaluate_only(config, workdir: Path, checkpoint: str) -> None:
     h = hasher.load(workdir, checkpoint)
     log = logs.Log(workdir / "log.txt")
     log.line(f"evaluating checkpoint {checkpoint} of {workdir}")
-    finish(config, workdir, log, load_dataset(config), h, {}, workdir / f"eval_{checkpoint}.json")
+    path = workdir / f"eval_{checkpoint}.json"
+    results.finish(config, workdir, log, load_dataset(config), h, {}, path)
     lock.close()

@@ -6,7 +6,15 @@ Not responsible for computing metrics, for choosing columns, or for writing the 
 import math
 from collections.abc import Mapping, Sequence
 
-NAMES = {"sigah": "SiGAH", "itq": "ITQ", "pca_rr": "PCA-RR", "lsh": "LSH"}
+# what a run shows: both definitions of relevance, the head of the ranking, its finest neighbours
+COLUMNS = ("map", "map@1000", "area_rp", "precision@100", "recall@100", "1-recall@10")
+NAMES = {
+    "sigah": "SiGAH",
+    "sigah_paper": "SiGAH, preset=paper",
+    "itq": "ITQ",
+    "pca_rr": "PCA-RR",
+    "lsh": "LSH",
+}
 MISSING = "n/a"
 
 

@@ -1,0 +1,87 @@
+"""What a run leaves at its end: the results file, the pictures, the table for people.
+
+Not responsible for computing metrics (`evaluate`) nor for drawing (`report`).
+"""
+
+import platform
+import resource
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sigah_jax import evaluate, hasher, logs, rundir
+from sigah_jax.data.datasets import Dataset
+from sigah_jax.report import plots, tables
+from sigah_jax.retrieval import codes
+
+SHEET_IMAGES = 20
+
+
+def finish(
+    config,
+    workdir: Path,
+    log: logs.Log,
+    data: Dataset,
+    h: hasher.Hasher,
+    seconds: dict,
+    path: Path,
+) -> None:
+    """Evaluates on the test queries, writes `path` and pictures, prints the table."""
+    start = time.monotonic()
+    values, curves, parts = evaluate.test(config, workdir, data, h)
+    seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
+    draw(config, workdir, data, h, curves)
+    logs.write_json(
+        path,
+        {
+            "config_hash": rundir.config_hash(config),
+            "commit": commit(),
+            "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+            "versions": {"python": platform.python_version(), "jax": jax.__version__},
+            "seed": config.seed,
+            "bits": config.model.bits,
+            "seconds": seconds,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "metrics": values,
+            "pr_curves": {m: [[None if np.isnan(x) else x for x in v] for v in c]
+                          for m, c in curves.items()},
+        },
+    )  # fmt: skip
+    log.line("\n" + tables.method_table(values, tables.COLUMNS, config.model.bits))
+    log.line(f"results: {path}  plots: {workdir / 'plots'}")
+
+
+def draw(config, workdir: Path, data: Dataset, h: hasher.Hasher, curves: dict) -> None:
+    """Training curves, precision-recall curves, and for images a sheet of synthetic features."""
+    rows = logs.read_rows(workdir / "metrics.jsonl")
+    if rows:
+        plots.training_curves(rows, workdir / "plots" / "training.png")
+    title = f"{config.data.name}, {config.model.bits} bits"
+    plots.precision_recall(curves, title, workdir / "plots" / "precision_recall.png")
+    if data.image_shape:
+        x = data.xq[:SHEET_IMAGES]
+        packed = h.encode(x)
+        plots.feature_sheet(
+            x.reshape(-1, *data.image_shape),
+            np.asarray(codes.unpack(jnp.asarray(packed), h.bits)),
+            h.synthesise(packed).reshape(-1, *data.image_shape),
+            workdir / "plots" / "synthetic.png",
+        )
+
+
+def commit() -> str:
+    """The git commit of the code, or "unknown" outside a checkout."""
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

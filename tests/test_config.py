@@ -1,0 +1,62 @@
+"""The base configuration: arguments, presets, and what `validate` refuses."""
+
+import pytest
+
+from sigah_jax import config
+from sigah_jax.errors import BadInput
+
+
+def test_arguments_choose_preset_and_bits():
+    c = config.get_config("preset=paper,bits=200")
+    assert (c.preset, c.model.bits) == ("paper", 200)
+    assert c.model.atoms == 400  # 2 · 200, more than the least of 256
+    assert config.get_config().model.bits == 64 and config.get_config().preset == "best"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["bits=0", "bits=-8", "bits=1e2", "bits", "preset=fast", "lr=1", "bits=64;"]
+)
+def test_wrong_arguments_are_named(arguments):
+    with pytest.raises(BadInput, match="config argument"):
+        config.get_config(arguments)
+
+
+@pytest.mark.parametrize("preset", config.PRESETS)
+@pytest.mark.parametrize("bits", [1, 16, 96, 513])
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_presets_are_valid(preset, bits, devices):
+    config.validate(config.get_config(f"preset={preset},bits={bits}"), devices)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("seed", -1),
+        ("engine", "gpu"),
+        ("model.bits", 0),
+        ("model.atoms", 64),
+        ("model.hash_widths", ()),
+        ("model.hash_widths", (0,)),
+        ("model.dis_widths", (16, 2.5)),
+        ("model.lam", float("nan")),
+        ("loss.ordinal", -1.0),
+        ("loss.temperature_bits", 0.0),
+        ("loss.adversary_form", "wgan"),
+        ("optim.gen_lr", 0.0),
+        ("optim.gen_lr", float("inf")),
+        ("optim.adam_b1", 1.0),
+        ("train.steps", 4001),
+        ("train.anchors", 100),
+        ("train.graph_neighbours", 0),
+        ("train.matmul_precision", "bf16"),
+        ("eval.every_steps", 30),
+    ],
+)
+def test_a_value_that_no_run_could_use_is_named(field, value):
+    c = config.get_config()
+    node, _, name = field.rpartition(".")
+    with c.ignore_type():
+        setattr(c[node] if node else c, name, value)
+    with pytest.raises(BadInput, match=f"config.{field}") as e:
+        config.validate(c, 8)  # 100 anchors do not divide over 8 devices
+    assert "\n" not in str(e.value)

@@ -1,0 +1,45 @@
+"""What a run writes for people and tools."""
+
+import json
+
+from sigah_jax import logs
+
+
+def test_a_line_cut_off_by_a_kill_is_not_a_row(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert logs.read_rows(path) == []
+    for step in (5, 10, 15):
+        logs.append_row(path, {"step": step})
+    with path.open("a") as f:
+        f.write('{"step": 20')
+    assert [row["step"] for row in logs.read_rows(path)] == [5, 10, 15]
+
+
+def test_rows_after_the_restored_step_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for step in (5, 10, 15):
+        logs.append_row(path, {"step": step})
+    logs.drop_rows_after(path, 10)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 10]
+
+
+def test_without_a_terminal_progress_is_lines_with_the_time_left(tmp_path, capsys):
+    log = logs.Log(tmp_path / "log.txt")
+    log.progress(50, 100, {"loss": "1.5"})
+    log.progress(60, 100, {"loss": "1.4"})  # within ten seconds: silent
+    log.progress(100, 100, {"loss": "1.3"})  # the last step always
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("step 50/100  loss 1.5") and "left" in lines[0]
+    assert lines[1].startswith("step 100/100  loss 1.3")
+    assert [line.split(" ", 2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()] == (
+        lines
+    )
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "results.json"
+    logs.write_json(path, {"a": 1})
+    logs.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]

@@ -1,0 +1,66 @@
+"""Run directories: their names, their lock, whose config they hold."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sigah_jax import config, rundir
+from sigah_jax.errors import BadInput
+
+
+def test_the_name_follows_from_the_command_line():
+    c = config.get_config("bits=32")
+    c.seed = 3
+    got = rundir.run_directory(c, "mnist", {"seed": 3, "optim.gen_lr": 0.001})
+    assert got == Path("runs/mnist/preset=best,bits=32,optim.gen_lr=0.001/seed3")
+
+
+def test_values_that_are_no_file_names_stay_apart():
+    c = config.get_config()
+    paths = {rundir.run_directory(c, "v", {"data.base": base}) for base in ("a/b", "a_b", "a:b")}
+    assert len(paths) == 3
+    assert all(len(path.parts) == 4 for path in paths)
+    long = rundir.run_directory(c, "v", {"data.base": "x" * 500})
+    assert len(long.parts[2]) < 255  # the limit of a file name
+
+
+def test_the_same_config_may_come_back_and_another_may_not(tmp_path):
+    c = config.get_config()
+    rundir.claim(tmp_path / "run", c).close()
+    rundir.claim(tmp_path / "run", c).close()
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["hash"] == rundir.config_hash(c) and written["config"]["model"]["bits"] == 64
+    c.optim.gen_lr = 0.5
+    assert rundir.config_hash(c) != written["hash"]
+    with pytest.raises(BadInput, match=r"another config \(optim.gen_lr=0.002 there\)"):
+        rundir.claim(tmp_path / "run", c)
+
+
+def test_a_directory_in_use_is_refused_until_it_is_free(tmp_path):
+    c = config.get_config()
+    lock = rundir.claim(tmp_path, c)
+    with pytest.raises(BadInput, match="another process is running here"):
+        rundir.claim(tmp_path, c)
+    lock.close()
+    rundir.claim(tmp_path, c).close()
+
+
+def test_foreign_files_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(BadInput, match=r"no config\.json"):
+        rundir.claim(tmp_path, config.get_config())
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_path_that_cannot_be_a_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        rundir.claim(tmp_path / "file" / "run", config.get_config())
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"hash": "12')
+    with pytest.raises(BadInput, match="damaged"):
+        rundir.claim(tmp_path, config.get_config())
