@@ -16,40 +16,41 @@ from sigah_jax.baselines import itq, lsh, pca
 from sigah_jax.data.cache import cached
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.hasher import Hasher
-from sigah_jax.retrieval import codes, euclidean, histograms, metrics
+from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 ITQ_ITERATIONS = 50  # Gong & Lazebnik 2011
 
 
 def cached_ground_truth(directory: Path, xq: np.ndarray, xb: np.ndarray, engine: str) -> np.ndarray:
-    """Neighbours for every relevance set, `[Q, k] i32`, from the cache or computed into it."""
-    k = max(metrics.relevance_sizes(len(xb)))
+    """`neighbours.nearest_sets` of every relevance set, `[Q, k] i32`, kept in `directory`."""
+    sizes = metrics.relevance_sizes(len(xb))
     return cached(
-        directory, "ground_truth", [xq, xb, k], lambda: euclidean.ground_truth(xq, xb, k, engine)
+        directory,
+        "ground_truth",
+        [xq, xb, *sizes],
+        lambda: neighbours.nearest_sets(xq, xb, sizes, engine),
     )
 
 
 def measure(
-    cq: np.ndarray, cb: np.ndarray, neighbours: np.ndarray, bits: int, engine: str
+    cq: np.ndarray, cb: np.ndarray, truth: np.ndarray, bits: int, engine: str
 ) -> tuple[dict[str, float], tuple[list, list]]:
     """Metrics of packed codes, and precision and recall at each radius (relevant = top 2 %).
 
     Args:
-        cq: `[Q, W] u1`; cb: `[N, W] u1`; neighbours: `[Q, k] i32`, nearest first.
+        cq: `[Q, W] u1`; cb: `[N, W] u1`; truth: `[Q, k] i32`, of `cached_ground_truth`.
     """
     h = histograms.distance_histograms(
-        cq, cb, neighbours, metrics.relevance_sizes(len(cb)), bits, engine
+        cq, cb, truth, metrics.relevance_sizes(len(cb)), bits, engine
     )
     curve = metrics.pr_curve(h.total, h.relevant[-1])
     return metrics.summary(h), tuple(v.tolist() for v in curve)
 
 
-def validation(
-    hasher: Hasher, params: dict, data: Dataset, neighbours: np.ndarray, engine: str
-) -> dict:
+def validation(hasher: Hasher, params: dict, data: Dataset, truth: np.ndarray, engine: str) -> dict:
     """Metrics of the validation queries against the training set, as `eval/…` rows."""
     h = hasher._replace(params=params)
-    values, _ = measure(h.encode(data.xv), h.encode(data.xt), neighbours, hasher.bits, engine)
+    values, _ = measure(h.encode(data.xv), h.encode(data.xt), truth, hasher.bits, engine)
     return {f"eval/{name}": value for name, value in values.items()}
 
 
@@ -69,7 +70,7 @@ def test(config, workdir: Path, data: Dataset, hasher: Hasher) -> tuple[dict, di
     Baselines that need bits <= d are left out beyond that; a table says "n/a".
     """
     engine = parallel.engine(config.engine)
-    neighbours = cached_ground_truth(workdir / "data", data.xq, data.xb, engine)
+    truth = cached_ground_truth(workdir / "data", data.xq, data.xb, engine)
     bits, d = config.model.bits, data.xb.shape[1]
     methods = ("sigah", "itq", "pca_rr", "lsh") if bits <= d else ("sigah", "lsh")
     values, curves, seconds = {}, {}, {}
@@ -83,5 +84,5 @@ def test(config, workdir: Path, data: Dataset, hasher: Hasher) -> tuple[dict, di
         seconds[f"fit_and_encode_{method}" if method != "sigah" else "encode_sigah"] = round(
             time.monotonic() - start, 3
         )
-        values[method], curves[method] = measure(cq, cb, neighbours, bits, engine)
+        values[method], curves[method] = measure(cq, cb, truth, bits, engine)
     return values, curves, seconds

@@ -31,24 +31,6 @@ def tied(nq=30, nb=403, d=5):
     return x[:nq], x[nq:]
 
 
-def pixels(nq=40, nb=2000):
-    """Like MNIST: bytes, most of them 0, many columns, squared distances in the millions."""
-    rng = np.random.default_rng(1)
-    prototypes = rng.integers(0, 256, (10, 196)) * (rng.random((10, 196)) < 0.3)
-    noise = rng.integers(-2, 3, (nq + nb, 196))
-    x = np.clip(prototypes[rng.integers(0, 10, nq + nb)] + noise, 0, 255).astype(np.float32)
-    x[nq + 50 : nq + 90] = x[nq + 100 : nq + 140]  # duplicates
-    return x[:nq], x[nq:]
-
-
-def two_far_clusters(step, nq=20, nb=1200, d=8):
-    """Rows a few `step`s apart in two clusters far apart, where float32 distances err by ~10."""
-    rng = np.random.default_rng(2)
-    side = np.where(rng.random((nq + nb, 1)) < 0.5, 4096.0, -4096.0)
-    x = (side + rng.integers(0, 9, (nq + nb, d)) * step).astype(np.float32)
-    return x[:nq], x[nq:]
-
-
 def test_knn_by_hand():
     # from 1: rows 0, 3, 2, 2 are at squared distances 1, 4, 1, 1; ties by id
     xb = np.array([[0], [3], [2], [2]], np.float32)
@@ -82,6 +64,7 @@ def test_knn_does_not_depend_on_block_sizes(monkeypatch, rows, engine):
     # 403 rows: a last block of 3 for both 50 and 400; two queries a chunk
     xq, xb = tied(5)
     monkeypatch.setattr(euclidean, "BASE_BYTES", rows * 4 * xb.shape[1])
+    monkeypatch.setattr(euclidean, "DEVICE_BASE_BYTES", rows * 4 * xb.shape[1])
     monkeypatch.setattr(euclidean, "PAIRS", 2 * 60)
     monkeypatch.setattr(euclidean, "DEVICE_PAIRS", 7)
     np.testing.assert_array_equal(euclidean.knn(xq, xb, 60, engine)[1], brute(xq, xb, 60)[1])
@@ -102,74 +85,6 @@ def test_knn_is_accurate_far_from_the_origin(by_matrix_product):
         np.testing.assert_array_equal(
             euclidean.knn(x[:20], x, 30, engine)[1], brute(x[:20], x, 30)[1]
         )
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("k", [1, 40, 403])
-def test_ground_truth_is_exact_with_ties_and_duplicates(k, engine):
-    xq, xb = tied()
-    np.testing.assert_array_equal(euclidean.ground_truth(xq, xb, k, engine), brute(xq, xb, k)[1])
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_ground_truth_is_exact_on_pixels(engine, by_matrix_product):
-    xq, xb = pixels()
-    np.testing.assert_array_equal(
-        euclidean.ground_truth(xq, xb, 200, engine), brute(xq, xb, 200)[1]
-    )
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("step", [2.0**-10, 0.5])
-def test_ground_truth_widens_until_certified(step, engine, by_matrix_product):
-    # squared distances within a cluster are below 8 · 64 · step²: far below the noise, where any
-    # row may be a candidate, and some times above it, where only the bound tells how many may
-    xq, xb = two_far_clusters(step)
-    expected = brute(xq / step, xb / step, 5)[1]
-    # the premise: the candidates of the first round, 5 + 64, miss true neighbours
-    _, first = euclidean.knn(xq, xb, 69, engine)
-    assert not all(np.isin(e, f).all() for e, f in zip(expected, first, strict=True))
-    np.testing.assert_array_equal(euclidean.ground_truth(xq, xb, 5, engine), expected)
-
-
-def test_only_uncertain_queries_are_searched_again(monkeypatch, by_matrix_product):
-    xq, xb = two_far_clusters(2.0**-10, nq=6)
-    alone = np.zeros((3, xb.shape[1]), np.float32)  # rows at the origin are far from both clusters
-    alone[:, 0] = [0, 300, 600]
-    xq, xb = np.concatenate([alone[:1], xq]), np.concatenate([alone, xb])
-    searched, search = [], euclidean._search
-
-    def spy(queries, *rest):
-        searched.append((len(queries), rest[2]))
-        return search(queries, *rest)
-
-    monkeypatch.setattr(euclidean, "_search", spy)
-    ids = euclidean.ground_truth(xq, xb, 3, "cpu")
-    np.testing.assert_array_equal(ids[0], [0, 1, 2])
-    # 3 + 64 candidates certify the first query: the fourth row is 10⁸ away, noise is some 10³
-    assert searched[:2] == [(7, 67), (6, 131)]
-
-
-def test_the_rounding_bound_covers_float32(by_matrix_product):
-    rng = np.random.default_rng(4)
-    xq, xb = rng.random((50, 100), np.float32) - 0.3, rng.random((500, 100), np.float32) - 0.3
-    d, ids = euclidean.knn(xq, xb, 500, "cpu")
-    exact = euclidean._exact_distances(xq, xb, ids)
-    bound = euclidean._rounding_bound(xq, euclidean._centre(xb), exact.max(axis=1))
-    error = np.abs(d - exact).max(axis=1)
-    assert (error > 0).all() and (error < bound).all()
-    # and it is not so wide that it certifies nothing: 116 · 2⁻²⁴ · (2 ‖a‖ + √T)² < 116 · 6e-8 · 200
-    assert (bound < 1.4e-3).all()
-
-
-def test_duplicates_tie_exactly_in_float64():
-    rng = np.random.default_rng(5)
-    row = rng.standard_normal((1, 101), np.float32)
-    xb = rng.standard_normal((1500, 101), np.float32)
-    places = rng.permutation(1500)[:700]  # more than one block of EXACT_VALUES
-    xb[places] = row
-    ids = euclidean.ground_truth(row + 0.01, xb, 700, "cpu")
-    np.testing.assert_array_equal(ids[0], np.sort(places))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -194,15 +109,9 @@ def test_graph_leaves_out_the_row_itself_among_many_duplicates(monkeypatch, engi
     np.testing.assert_array_equal(graph[25], [24, 26, 23, 27])
 
 
-def test_a_single_row_is_a_base():
-    one = np.ones((1, 3), np.float32)
-    for engine in ENGINES:
-        np.testing.assert_array_equal(euclidean.ground_truth(one, one, 1, engine), [[0]])
-
-
 @pytest.mark.parametrize(
     ("function", "k", "most"),
-    [(euclidean.knn, 6, 5), (euclidean.ground_truth, 6, 5), (euclidean.knn, 0, 5)],
+    [(euclidean.knn, 6, 5), (euclidean.knn, 0, 5)],
 )
 def test_refuses_an_impossible_k(function, k, most):
     x = np.zeros((5, 2), np.float32)

@@ -162,6 +162,7 @@ def test_summary_from_codes():
             "recall@10": 1,
             "recall@100": 1,
             "recall@1000": 1,
+            "recall@10000": 1,
             "1-recall@1": 1,
             "1-recall@10": 1,
             "1-recall@100": 1,

@@ -4,7 +4,7 @@ Shapes: Q queries, N base rows, W bytes and K bits a code, k neighbours a query,
 sets. A distance is an integer 0..K, so a ranking is K + 1 groups of ties, and its metrics are
 closed forms of how many rows, and how many relevant rows, are in each group.
 
-Not responsible for what is relevant (`euclidean`) or for the closed forms (`metrics`).
+Not responsible for what is relevant (`neighbours`) or for the closed forms (`metrics`).
 """
 
 import functools
@@ -54,7 +54,8 @@ def distance_histograms(
     Args:
         cq: `[Q, W] uint8` packed codes of the queries.
         cb: `[N, W] uint8` packed codes of the base.
-        neighbours: `[Q, k] int32` base ids, the true neighbours, nearest first.
+        neighbours: `[Q, k] int32` base ids, the true neighbours, of
+            `neighbours.nearest_sets`: the first s columns are the s nearest, for each size s.
         sizes: of the S relevance sets; set s is the first `sizes[s]` neighbours, 1 to k.
         bits: K.
         engine: "cpu" (numpy counts) or "accelerator" (counted on the devices, base rows split

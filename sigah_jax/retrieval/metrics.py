@@ -6,7 +6,7 @@ mean over all orders inside each group, equally likely (McSherry & Najork 2008, 
 Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores). Pure
 numpy float64.
 
-Not responsible for counting (`histograms`) or for what is relevant (`euclidean`).
+Not responsible for counting (`histograms`) or for what is relevant (`neighbours`).
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 
 from sigah_jax.retrieval.histograms import Histograms
 
-RECALL_AT = (1, 10, 100, 1000)
+RECALL_AT = (1, 10, 100, 1000, 10000)
 NEAREST_RECALL_AT = (1, 10, 100)
 
 

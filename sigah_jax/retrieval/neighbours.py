@@ -1,0 +1,208 @@
+"""Ground truth: which base rows are the s nearest of a query, for several s, certified in float64.
+
+Shapes: Q queries, N base rows, d columns, q queries of one chunk, c candidates. Distances are
+squared and Euclidean; ties go to the lower id. The top 2 % of a million rows are 20,000 a query:
+they are found by a threshold a query, not by sorting. The base is read in blocks and may be a
+memory map.
+
+Two steps. Float32 search proposes candidates and a limit that every other row lies beyond
+(`_below_threshold` on CPU; the device top-k of `euclidean` on accelerators). `_members` then
+keeps exactly the nearest s: rows farther from the s-th place than rounding can reach are decided
+by their float32 distance, the few others in float64. So both engines give the same integers.
+
+Not responsible for keeping results on disk.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from sigah_jax.retrieval import euclidean
+
+QUERIES = 1024  # at once
+PAIRS = 1 << 24  # query-candidate pairs at once, about 30 bytes each
+SCORES = 1 << 22  # scores at once, 4 bytes each: they stay near the cores
+SAMPLE_ROWS = 1 << 15  # of the base, to guess the threshold from
+EXACT_VALUES = 1 << 16  # float64 differences at once: they stay in the cache
+
+
+def nearest_sets(
+    xq: np.ndarray,
+    xb: np.ndarray,
+    sizes: Sequence[int],
+    engine: str,
+    devices: euclidean.Devices = None,
+) -> np.ndarray:
+    """The nearest base rows of each query, exact as sets: the s nearest, for every s in `sizes`.
+
+    Args:
+        xq: `[Q, d] f32`.
+        xb: `[N, d] f32`.
+        sizes: each 1 to N, in any order.
+        engine: "cpu" (numpy) or "accelerator" (JAX, base rows split over the devices).
+        devices: of the accelerator engine; defaults to all.
+
+    Returns:
+        I `[Q, max(sizes)] int32` base ids. For each s in `sizes` the first s columns hold the s
+        nearest rows by (float64 distance, id). Between one size and the next, ids rise.
+
+    Raises:
+        ValueError: arrays that do not fit, an impossible size or an unknown engine.
+    """
+    sizes = sorted(set(sizes))
+    for size in (sizes[0], sizes[-1]):
+        euclidean.check(xq, xb, size, len(xb), engine)
+    k = sizes[-1]
+    centre = euclidean.centre_of(xb)
+    result = np.empty((len(xq), k), np.int32)
+    todo, widen = np.arange(len(xq)), 1
+    while len(todo):
+        rank, sample_rows = _sample_rank(k, len(xb), widen)
+        candidates = max(k, math.ceil(rank / sample_rows * len(xb)))
+        step = min(QUERIES, max(1, PAIRS // candidates))
+        uncertain = []
+        for rows in (todo[start : start + step] for start in range(0, len(todo), step)):
+            if engine == "cpu":
+                found = _below_threshold(xq[rows], xb, centre, rank, sample_rows)
+            else:
+                found = _nearest_on_devices(xq[rows], xb, centre, candidates, devices)
+            for q, d32, ids, limit in zip(rows, *found, strict=True):
+                row = _members(xq[q], xb, centre, d32, ids, limit, sizes)
+                if row is None:
+                    uncertain.append(q)
+                else:
+                    result[q] = row
+        todo, widen = np.array(uncertain, int), 2 * widen
+    return result
+
+
+def _sample_rank(k: int, nb: int, widen: int) -> tuple[int, int]:
+    """(rank among a sample of the base that lies beyond the k-th row, rows of the sample).
+
+    Five standard deviations, times `widen`, beyond the expected rank; all of the sample at most.
+    """
+    sample_rows = -(-nb // -(-nb // SAMPLE_ROWS))
+    expected = k * sample_rows / nb
+    rank = math.ceil(expected + 5 * widen * (math.sqrt(expected) + 1))
+    return min(rank, sample_rows), sample_rows
+
+
+def _below_threshold(
+    xq: np.ndarray, xb: np.ndarray, centre: np.ndarray, rank: int, sample_rows: int
+):
+    """The base rows nearer to each query than row number `rank` of a sample of the base.
+
+    The score of a row is a·b - ½‖b‖², for a query a and a row b less the centre: half of the
+    negative squared distance up to ½‖a‖².
+
+    Returns:
+        For each query, float64 `[c]` distances (of float32 accuracy) and int32 `[c]` ids, and
+        the limit that all other rows lie at or beyond. The limit is infinite where all rows came.
+    """
+    queries = xq - centre
+    squared = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
+    threshold = np.full(len(xq), -np.inf, np.float32)
+    if rank < sample_rows:
+        scores = _scores(queries, xb[:: -(-len(xb) // SAMPLE_ROWS)], centre)
+        threshold = np.partition(scores, -rank, axis=1)[:, -rank]
+    owners, ids, kept = [], [], []
+    block_rows = max(1, SCORES // len(xq))
+    for start in range(0, len(xb), block_rows):
+        scores = _scores(queries, xb[start : start + block_rows], centre)
+        hits = np.flatnonzero(scores > threshold[:, None])
+        owner, row = np.divmod(hits, scores.shape[1])
+        owners.append(owner.astype(np.int32))
+        ids.append((row + start).astype(np.int32))
+        kept.append(scores.reshape(-1)[hits])
+    owners, ids, kept = (np.concatenate(parts) for parts in (owners, ids, kept))
+    order = np.argsort(owners, kind="stable")
+    ends = np.cumsum(np.bincount(owners, minlength=len(xq)))[:-1]
+    d32 = squared[owners[order]] - 2 * kept[order].astype(np.float64)
+    limits = squared - 2 * threshold.astype(np.float64)
+    return np.split(d32, ends), np.split(ids[order], ends), limits
+
+
+def _scores(queries: np.ndarray, rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """a·b - ½‖b‖² of every centred query and every row less the centre, `[q, n] f32`."""
+    rows = rows - centre
+    scores = queries @ rows.T
+    scores -= np.einsum("ij,ij->i", rows, rows) / 2
+    return scores
+
+
+def _nearest_on_devices(xq, xb, centre, candidates: int, devices: euclidean.Devices):
+    """As `_below_threshold`, for the `candidates` nearest rows by float32 distance."""
+    d32, ids = euclidean.search(xq, xb, centre, candidates, "accelerator", devices)
+    limits = d32[:, -1] if candidates < len(xb) else np.full(len(xq), np.inf)
+    return d32.astype(np.float64), ids, limits
+
+
+def _members(
+    xq: np.ndarray,
+    xb: np.ndarray,
+    centre: np.ndarray,
+    d32: np.ndarray,
+    ids: np.ndarray,
+    limit: float,
+    sizes: Sequence[int],
+) -> np.ndarray | None:
+    """The row of `nearest_sets` for one query `[d]`, or None if the candidates cannot tell.
+
+    Let v be the s-th smallest float32 distance and ε the rounding bound at v. Among the s rows
+    up to v none is farther than v + ε, so the true s-th distance T is at most that, and a row
+    within T has a float32 distance of at most v + 2ε. In the same way T is at least v - ε, and
+    rows below v - 2ε are surely within it. What lies between is compared in float64.
+    """
+    if len(ids) < sizes[-1]:
+        return None
+    nested = []
+    for size in reversed(sizes):
+        v = np.partition(d32, size - 1)[size - 1]
+        margin = 2 * _rounding_bound(xq, centre, v)
+        if not v + margin < limit:
+            return None
+        inside = np.flatnonzero(d32 < v - margin)
+        between = np.flatnonzero((d32 >= v - margin) & (d32 <= v + margin))
+        missing = size - len(inside)
+        if missing < len(between):
+            d64 = _exact_distances(xq, xb, ids[between])
+            between = between[np.lexsort((ids[between], d64))[:missing]]
+        chosen = np.concatenate([inside, between])
+        d32, ids, limit = d32[chosen], ids[chosen], np.inf  # the next set is within this one
+        nested.append(np.sort(ids))
+    rings = [np.setdiff1d(a, b, assume_unique=True) for a, b in itertools.pairwise(nested)]
+    return np.concatenate([nested[-1], *reversed(rings)])
+
+
+def _exact_distances(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Squared distances of one query `[d]` and rows `ids`, `[c] f64`, by direct differences."""
+    d = np.empty(len(ids))
+    step = max(1, EXACT_VALUES // xb.shape[1])
+    for start in range(0, len(ids), step):
+        part = slice(start, start + step)
+        difference = np.subtract(xb[ids[part]], xq, dtype=np.float64)
+        d[part] = np.einsum("ij,ij->i", difference, difference)
+    return d
+
+
+def _rounding_bound(xq: np.ndarray, centre: np.ndarray, v: float) -> float:
+    """How far a float32 distance can be from the true one, for rows up to about v away.
+
+    Let a, b be a query and a row less the centre, u = 2⁻²⁴ and m = d + 16. Subtracting the centre
+    in float32 moves a and b by u‖a‖ and u‖b‖; each product in ‖a‖², ‖b‖² and a·b then takes
+    part in at most d + 4 roundings, whatever the order of summation. Together that is less
+    than γ (‖a‖ + ‖b‖)² with γ = m u / (1 - m u) (Higham 2002, section 3.1), with room left for
+    the bf16 × 6 products of a TPU and for the float64 error of exact distances. A row at true
+    distance r² has ‖b‖ <= ‖a‖ + r, and r² <= v + γ (2‖a‖ + r)² for rows of float32 distance v;
+    r below solves it. Underflow adds at most the smallest normal number an operation.
+    """
+    m, u = len(xq) + 16, 2.0**-24
+    gamma = m * u / (1 - m * u)
+    tiny = 4 * m * np.finfo(np.float32).tiny
+    a = np.linalg.norm(xq.astype(np.float64) - centre)
+    v = max(v, 0.0) + tiny
+    shift = 2 * gamma * a
+    r = (shift + math.sqrt(shift**2 + (1 - gamma) * (v + 4 * gamma * a**2))) / (1 - gamma)
+    return gamma * (2 * a + r) ** 2 + tiny
