@@ -1,0 +1,208 @@
+"""Formats of vectors that need a library to read: HDF5, MAT and parquet.
+
+Shapes: n rows, d columns.
+
+Not responsible for the raw formats, nor for the choice by file name: `vectors`.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sigah_jax.errors import BadInput
+
+# MATLAB class -> dtype, of arrays of numbers; logical, char, sparse and cell are among the others
+_MAT_NUMBERS = {"double": "float64", "single": "float32"}
+_MAT_NUMBERS |= {kind: kind for b in (8, 16, 32, 64) for kind in (f"int{b}", f"uint{b}")}
+
+
+class Opened(NamedTuple):
+    """What an opener finds; the fields of `vectors.Vectors` before the shape is checked."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[int, int], np.ndarray]
+    view: Callable[[], np.ndarray] | None
+
+
+def in_memory(x: np.ndarray) -> Opened:
+    """An array that had to be loaded whole."""
+    return Opened(x.shape, x.dtype, lambda start, stop: x[start:stop].copy(), lambda: x)
+
+
+@contextlib.contextmanager
+def reading_as(kind: str, path: Path) -> Iterator[None]:
+    """Turns what a library raises on bytes it cannot read into BadInput."""
+    try:
+        yield
+    except (BadInput, MemoryError):
+        raise
+    # on damaged bytes the libraries raise nearly anything, so only their calls stand in here
+    except Exception as e:
+        reason = " ".join(str(e).split())
+        raise BadInput(f"{path}: cannot be read as {kind} ({reason}); get it again") from e
+
+
+def open_hdf5(path: Path, dataset: str) -> Opened:
+    """A 2-d dataset of an HDF5 file, `[n, d]`; ann-benchmarks calls them train and test."""
+    h5py = _library("h5py", path)
+    found = {}
+
+    def note(name: str, item) -> None:
+        if _is_matrix(h5py, item):
+            found[name] = f"{item.dtype} {list(item.shape)}"
+
+    with reading_as("HDF5", path), h5py.File(path) as f:
+        f.visititems(note)
+    return _hdf5_matrix(path, _choose(path, found, dataset.strip("/")), transposed=False)
+
+
+def open_mat(path: Path, dataset: str) -> Opened:
+    """A matrix `[n, d]` of a MAT file: the one named, else the only one, else X.
+
+    Version 7.3 is HDF5 and is read by rows; older ones pack a matrix as one piece: it is loaded.
+    """
+    with path.open("rb") as f:
+        if f.read(10) == b"MATLAB 7.3":
+            return _open_mat73(path, dataset)
+
+    from scipy import io
+
+    with reading_as("MAT", path):
+        listed = io.whosmat(path)
+    kinds = {name: kind for name, shape, kind in listed if len(shape) == 2 and kind in _MAT_NUMBERS}
+    found = {name: f"{kind} {list(shape)}" for name, shape, kind in listed if name in kinds}
+    name = _choose(path, found, dataset, "X")
+    with reading_as("MAT", path):
+        x = io.loadmat(path, variable_names=[name])[name]
+    # complex numbers have the class of their parts: the caller refuses them
+    if not np.iscomplexobj(x):
+        # MATLAB packs a double matrix of small integers as bytes; and it stores by columns
+        x = np.ascontiguousarray(x, _MAT_NUMBERS[kinds[name]])
+    return in_memory(x)
+
+
+def open_parquet(path: Path, dataset: str) -> Opened:
+    """A column of lists of d numbers each, `[n, d]`; keeps the last decoded row group."""
+    pa, pq = _library("pyarrow", path), _library("pyarrow.parquet", path)
+    options = {"page_checksum_verification": True}
+    with reading_as("parquet", path), pq.ParquetFile(path, **options) as f:
+        columns = {c.name: c.type for c in f.schema_arrow if _is_list_of_numbers(pa.types, c.type)}
+        name = _choose(path, {c: str(t) for c, t in columns.items()}, dataset)
+        dtype = np.dtype(columns[name].value_type.to_pandas_dtype())
+        meta = f.metadata
+        rows = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+        first = next((b for b in f.iter_batches(1, columns=[name]) if len(b)), None)
+        d = 0 if first is None else len(first.column(0)[0].as_py() or ())
+    ends = np.cumsum(rows, dtype=np.int64)
+
+    # blocks are smaller than row groups: decode each group once when they are read in order
+    @lru_cache(maxsize=1)
+    def decode(group: int) -> np.ndarray:
+        start = int(ends[group]) - rows[group]
+        with reading_as("parquet", path), pq.ParquetFile(path, **options) as f:
+            chunks = f.read_row_group(group, columns=[name]).column(0).chunks
+        parts = []
+        for chunk in chunks:
+            parts.append(_list_rows(path, chunk, d, start).astype(dtype, copy=False))
+            start += len(chunk)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        x = np.empty((stop - start, d), dtype)
+        for group in range(np.searchsorted(ends, start, "right"), len(ends)):
+            at = int(ends[group]) - rows[group]
+            if at >= stop:
+                break
+            low, high = max(start, at), min(stop, int(ends[group]))
+            if low == high:
+                continue
+            x[low - start : high - start] = decode(group)[low - at : high - at]
+        return x
+
+    return Opened((int(meta.num_rows), d), dtype, read, None)
+
+
+def _open_mat73(path: Path, dataset: str) -> Opened:
+    h5py = _library("h5py", path)
+    found = {}
+    with reading_as("MAT 7.3", path), h5py.File(path) as f:
+        for name, item in f.items():
+            # a sparse matrix is a group and a complex one holds pairs, both with the class of
+            # their parts
+            kind = bytes(item.attrs.get("MATLAB_class", b"")).decode()
+            if kind in _MAT_NUMBERS and _is_matrix(h5py, item):
+                found[name] = f"{kind} {list(item.shape[::-1])}"
+    return _hdf5_matrix(path, _choose(path, found, dataset, "X"), transposed=True)
+
+
+def _hdf5_matrix(path: Path, name: str, transposed: bool) -> Opened:
+    """`transposed`: the file holds `[d, n]`, as MATLAB writes them."""
+    h5py = _library("h5py", path)
+    with reading_as("HDF5", path), h5py.File(path) as f:
+        shape, stored = f[name].shape, f[name].dtype
+    dtype = stored.newbyteorder("=")
+
+    # opened each time: an open file would have to be closed by somebody
+    def read(start: int, stop: int) -> np.ndarray:
+        with reading_as("HDF5", path), h5py.File(path) as f:
+            x = f[name][:, start:stop].T if transposed else f[name][start:stop]
+        return np.ascontiguousarray(x, dtype)
+
+    return Opened(shape[::-1] if transposed else shape, dtype, read, None)
+
+
+def _is_matrix(h5py, item) -> bool:
+    return isinstance(item, h5py.Dataset) and item.ndim == 2 and item.dtype.kind in "iuf"
+
+
+def _is_list_of_numbers(types, kind) -> bool:
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return types.is_integer(kind.value_type) or types.is_floating(kind.value_type)
+    return False
+
+
+def _list_rows(path: Path, lists, d: int, first: int) -> np.ndarray:
+    """`[len(lists), d]` of an arrow array of lists, whose first is row `first` of the file."""
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    wrong = (lengths != d) | ~lists.is_valid().to_numpy(zero_copy_only=False)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise BadInput(
+            f"{path}: row {first + row} holds {lists[row].as_py()!r:.60}, expected a list of {d} "
+            "numbers as in row 0; repair or remove it"
+        )
+    values = lists.flatten()
+    if values.null_count:
+        row = int(values.is_null().to_numpy(zero_copy_only=False).argmax()) // d
+        raise BadInput(f"{path}: row {first + row} holds null; repair or remove it")
+    return values.to_numpy(zero_copy_only=False).reshape(-1, d)
+
+
+def _choose(path: Path, found: dict[str, str], dataset: str, default: str = "") -> str:
+    """The name among `found`, name -> dtype and shape for the message, that `dataset` means."""
+    if dataset in found:
+        return dataset
+    if not dataset and len(found) == 1:
+        return next(iter(found))
+    if not dataset and default in found:
+        return default
+    if not found:
+        raise BadInput(f"{path}: holds no matrix of numbers; write one of n rows, d columns")
+    listed = ", ".join(f"{name} ({what})" for name, what in sorted(found.items()))
+    wrong = f"no matrix of numbers named {dataset!r}" if dataset else "more than one matrix"
+    raise BadInput(f"{path}: {wrong}; set dataset to one of: {listed}")
+
+
+def _library(name: str, path: Path):
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise BadInput(
+            f"{path}: reading it needs {name}; run pip install 'sigah_jax[formats]'"
+        ) from e
