@@ -27,10 +27,15 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.data = config_dict.ConfigDict()
     c.data.name = ""  # set by the experiment
-    c.data.queries = 1000  # test queries, drawn at random, removed from base and training set
-    c.data.val_queries = 500  # validation queries, carved out of the training set
-    c.data.split_seed = 0  # of both draws
-    c.data.max_rows = 0  # keep this many rows of the data set, for a short trial; 0: all
+    c.data.dir = ""  # holds a directory a data set; "": $SIGAH_DATA, else ~/.cache/sigah_jax
+    c.data.base = ""  # experiments/vectors.py: file of the base; file.hdf5:name for one array of it
+    c.data.queries = ""  # the same: file of test queries; "": test_queries random rows of the base
+    c.data.train = ""  # the same: file of training rows; "": the base
+    c.data.test_queries = 1000  # drawn from the base and removed from it, where there are none
+    c.data.val_queries = 500  # validation queries, carved out of the training rows
+    c.data.train_rows = 0  # training rows kept, drawn at random; 0: all
+    c.data.split_seed = 0  # of these draws
+    c.data.max_rows = 0  # keep this many rows of the base, for a short trial; 0: all
 
     c.model = config_dict.ConfigDict()
     c.model.bits = bits  # K, code length
@@ -86,8 +91,6 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
         c.loss.ordinal_synthetic = 0.0
         c.loss.quantisation = 0.0
         c.loss.adversary_form = "minimise"
-        c.began.kappa_max = 1.0
-        c.optim.dis_lr = 2e-3
         c.train.graph_neighbours = 0
     return c
 
@@ -110,8 +113,9 @@ def parse_arguments(arguments: str) -> tuple[str, int]:
 # field -> (least, greatest) value
 _RANGES = {
     "seed": (0, 2**31 - 1),
-    "data.queries": (1, math.inf),
+    "data.test_queries": (1, math.inf),
     "data.val_queries": (1, math.inf),
+    "data.train_rows": (0, math.inf),
     "data.split_seed": (0, 2**31 - 1),
     "data.max_rows": (0, math.inf),
     "model.bits": (1, 4096),
@@ -146,6 +150,7 @@ _RANGES = {
 }
 _CHOICES = {
     "preset": PRESETS,
+    "data.name": ("mnist", "tiny100k", "gist1m", "deep1m", "sift1m", "vectors"),
     "engine": ("auto", "cpu", "accelerator"),
     "loss.adversary_form": ("match", "minimise"),
     "train.matmul_precision": ("default", "high", "highest"),
@@ -175,6 +180,15 @@ def validate(config, devices: int) -> None:
     for field in ("model.hash_widths", "model.dis_widths"):
         if not value(field) or not all(isinstance(w, int) and w > 0 for w in value(field)):
             raise BadInput(f"config.{field}={value(field)}: expected whole numbers above 0")
+    for field in ("base", "queries", "train"):
+        given = value(f"data.{field}")
+        if given and config.data.name != "vectors":
+            raise BadInput(
+                f"config.data.{field}={given}: {config.data.name} has its own files; "
+                "use --config=experiments/vectors.py for others"
+            )
+    if config.data.name == "vectors" and not config.data.base:
+        raise BadInput("config.data.base is missing; give your file: --config.data.base=my.npy")
     m, t = config.model, config.train
     if m.atoms <= m.bits:
         raise BadInput(f"config.model.atoms={m.atoms}: expected more than model.bits={m.bits}")

@@ -42,6 +42,8 @@ def finish(
             "commit": commit(),
             "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
             "versions": {"python": platform.python_version(), "jax": jax.__version__},
+            "data": data.origin,
+            "rows": {"base": len(data.xb), "training": len(data.xt), "queries": len(data.xq)},
             "seed": config.seed,
             "bits": config.model.bits,
             "seconds": seconds,

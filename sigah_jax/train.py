@@ -47,6 +47,8 @@ def setup(config, workdir: Path, manager: ocp.CheckpointManager, log: logs.Log) 
     """Loads data, restores or makes the state, standardises, finds or reads the graph."""
     data = load_dataset(config)
     d, nt = data.xt.shape[1], len(data.xt)
+    log.line(f"data: {data.origin}")
+    log.line(f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {d}")
     per_step = config.train.anchors * (1 + config.train.others)
     if per_step > nt:
         raise BadInput(

@@ -6,6 +6,12 @@ from sigah_jax import config
 from sigah_jax.errors import BadInput
 
 
+def named(arguments=""):
+    c = config.get_config(arguments)
+    c.data.name = "mnist"
+    return c
+
+
 def test_arguments_choose_preset_and_bits():
     c = config.get_config("preset=paper,bits=200")
     assert (c.preset, c.model.bits) == ("paper", 200)
@@ -25,7 +31,7 @@ def test_wrong_arguments_are_named(arguments):
 @pytest.mark.parametrize("bits", [1, 16, 96, 513])
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_presets_are_valid(preset, bits, devices):
-    config.validate(config.get_config(f"preset={preset},bits={bits}"), devices)
+    config.validate(named(f"preset={preset},bits={bits}"), devices)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,9 @@ def test_presets_are_valid(preset, bits, devices):
     [
         ("seed", -1),
         ("engine", "gpu"),
+        ("data.name", "cifar"),
+        ("data.base", "my.npy"),
+        ("data.train_rows", -1),
         ("model.bits", 0),
         ("model.atoms", 64),
         ("model.hash_widths", ()),
@@ -53,7 +62,7 @@ def test_presets_are_valid(preset, bits, devices):
     ],
 )
 def test_a_value_that_no_run_could_use_is_named(field, value):
-    c = config.get_config()
+    c = named()
     node, _, name = field.rpartition(".")
     with c.ignore_type():
         setattr(c[node] if node else c, name, value)

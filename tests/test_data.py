@@ -29,14 +29,87 @@ def test_damaged_files_are_named(tmp_path, damage, words):
     assert name in str(e.value)
 
 
-def test_split_keeps_queries_out_of_the_base_and_validation_out_of_training():
+def fields(**changes):
     data = base.get_config().data
-    data.queries, data.val_queries = 10, 5
-    x = np.arange(100, dtype=np.float32)[:, None]
-    got = datasets.split(x, data)
+    data.test_queries, data.val_queries = 10, 5
+    data.update(changes)
+    return data
+
+
+def column(n, first=0):
+    return np.arange(first, first + n, dtype=np.float32)[:, None]
+
+
+def test_without_queries_some_rows_leave_the_base():
+    got = datasets.assemble(column(100), None, None, fields(), "here")
     assert [len(v) for v in (got.xt, got.xv, got.xb, got.xq)] == [85, 5, 90, 10]
     assert sorted(np.concatenate([got.xt, got.xv, got.xq])[:, 0]) == list(range(100))
     np.testing.assert_array_equal(np.sort(np.concatenate([got.xt, got.xv]), 0), np.sort(got.xb, 0))
+    assert got.origin == "here, 10 random rows held out as test queries"
+
+
+def test_given_queries_and_training_rows_are_taken_as_they_are():
+    base_rows, queries = column(100), column(3, 200)
+    got = datasets.assemble(base_rows, queries, column(50, 300), fields(train_rows=20), "here")
+    assert got.xb is base_rows and got.xq is queries and got.origin == "here"
+    assert len(got.xt) == 20 and len(got.xv) == 5
+    pool = np.concatenate([got.xt, got.xv])[:, 0]
+    assert len(set(pool)) == 25 and pool.min() >= 300
+
+
+def test_another_seed_draws_others_and_max_rows_keeps_some():
+    one, same, two = (
+        datasets.assemble(column(1000), None, None, fields(split_seed=seed), "")
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one.xt, same.xt)
+    assert not np.array_equal(one.xq, two.xq)
+    assert len(datasets.assemble(column(1000), None, None, fields(max_rows=60), "").xb) == 50
+
+
+@pytest.mark.parametrize(
+    "n, changes, words",
+    [
+        (19, {}, "config.data.test_queries: 19 rows are too few, expected at least 20"),
+        (50, {"val_queries": 30}, "config.data.val_queries: 40 training rows are too few"),
+    ],
+)
+def test_too_few_rows_are_refused(n, changes, words):
+    with pytest.raises(BadInput, match=words):
+        datasets.assemble(column(n), None, None, fields(**changes), "")
+
+
+@pytest.mark.parametrize("part", ["base", "queries", "training rows"])
+def test_the_part_and_row_that_is_not_finite_is_named(part):
+    parts = {"base": column(100), "queries": column(100), "training rows": column(100)}
+    parts[part][17] = np.nan
+    with pytest.raises(BadInput, match=f"{part}: row 17 holds NaN"):
+        datasets.assemble(*parts.values(), fields(name="mine"), "")
+
+
+def test_files_of_two_widths_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((50, 3), np.float32))
+    np.save(tmp_path / "b.npy", np.zeros((50, 4), np.float32))
+    data = fields(base=str(tmp_path / "a.npy"), queries=str(tmp_path / "b.npy"))
+    with pytest.raises(BadInput, match=r"4 columns, but .* has 3") as e:
+        datasets.load_files(data)
+    assert str(tmp_path / "b.npy") in str(e.value)
+
+
+def test_an_array_inside_a_file_is_named_after_a_colon(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "my.hdf5", "w") as f:
+        f["train"], f["test"] = column(100), column(20, 500)
+    name = str(tmp_path / "my.hdf5")
+    got = datasets.load_files(fields(base=f"{name}:train", queries=f"{name}:test"))
+    assert len(got.xb) == 100 and got.xq[0, 0] == 500
+
+
+def test_half_precision_and_bytes_become_float32(tmp_path):
+    for dtype in (np.float16, np.uint8):
+        np.save(tmp_path / "a.npy", column(100).astype(dtype))
+        got = datasets.load_files(fields(base=str(tmp_path / "a.npy")))
+        assert {v.dtype for v in (got.xt, got.xv, got.xb, got.xq)} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -57,3 +130,12 @@ def test_cache_computes_once_and_again_for_other_input(tmp_path):
     for inputs in ([np.zeros(2), 1], [np.zeros(2), 1], [np.zeros(2), 2], [np.ones(2), 1]):
         np.testing.assert_array_equal(cache.cached(tmp_path, "a", inputs, compute), [0, 1, 2])
     assert len(calls) == 3 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_hash_of_a_memory_map_is_that_of_the_array(tmp_path):
+    x = np.random.default_rng(0).random((20001, 3), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    strided = np.concatenate([x, x], 1)[:, :3]
+    assert cache.content_hash([x]) == cache.content_hash([mapped]) == cache.content_hash([strided])
+    assert cache.content_hash([x]) != cache.content_hash([x[:-1]])

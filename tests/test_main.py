@@ -16,7 +16,7 @@ from sigah_jax import hasher
 
 SHORT = [
     "--config.data.max_rows=3000",
-    "--config.data.queries=100",
+    "--config.data.test_queries=100",
     "--config.data.val_queries=50",
     "--config.train.anchors=64",
     "--config.train.steps=60",
@@ -153,7 +153,7 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
         (["--config.optim.gen_lr=fast"], "gen_lr"),
         (["--config.loss.reach_share=7"], "reach_share"),
         (["--config.train.steps=7"], "steps_per_call"),
-        (["--config.data.queries=2900"], "too few"),
+        (["--config.data.test_queries=2900"], "too few"),
         (["--config=experiments/nope.py"], "nope.py"),
         (["--config=experiments/mnist.py:bits=0"], "bits=0"),
         (["--mode=eval"], "no run there"),

@@ -95,15 +95,12 @@ def test_the_threshold_leaves_most_rows_out(monkeypatch):
     xq, xb = x[:20], x[20:]
     rank, sample_rows = neighbours._sample_rank(400, len(xb), 1)
     assert (rank, sample_rows) == (28, 400)
-    d32, ids, limits = neighbours._below_threshold(
-        xq, xb, euclidean.centre_of(xb), rank, sample_rows
-    )
-    assert all(400 <= len(i) < 3000 for i in ids)
+    found = neighbours._below_threshold(xq, xb, euclidean.centre_of(xb), rank, sample_rows)
     exact = ((xq[:, None].astype(np.float64) - xb[None]) ** 2).sum(-1)
-    for q in range(20):
-        np.testing.assert_allclose(d32[q], exact[q, ids[q]], atol=0.5)
-        outside = np.delete(exact[q], ids[q])
-        assert outside.min() >= limits[q] - 0.5
+    for distances, (d32, ids, limit) in zip(exact, found, strict=True):
+        assert 400 <= len(ids) < 3000
+        np.testing.assert_allclose(d32, distances[ids], atol=0.5)
+        assert np.delete(distances, ids).min() >= limit - 0.5
     got = neighbours.nearest_sets(xq, xb, [10, 400], "cpu")
     np.testing.assert_array_equal(got, brute(xq, xb, [10, 400]))
 
@@ -145,11 +142,9 @@ def test_the_rounding_bound_covers_float32():
     rng = np.random.default_rng(4)
     xq, xb = rng.random((50, 100), np.float32) - 0.3, rng.random((500, 100), np.float32) - 0.3
     centre = euclidean.centre_of(xb)
-    d32, ids, _ = neighbours._below_threshold(xq, xb, centre, 500, 500)
-    for q in range(50):
-        exact = neighbours._exact_distances(xq[q], xb, ids[q])
-        error = np.abs(d32[q] - exact).max()
-        bound = neighbours._rounding_bound(xq[q], centre, d32[q].max())
+    for q, (d32, ids, _) in enumerate(neighbours._below_threshold(xq, xb, centre, 500, 500)):
+        error = np.abs(d32 - neighbours._exact_distances(xq[q], xb, ids)).max()
+        bound = neighbours._rounding_bound(xq[q], centre, d32.max())
         # 116 · 2⁻²⁴ · (2 ‖a‖ + r)² < 116 · 6e-8 · 200: not so wide that it tells nothing
         assert 0 < error < bound < 1.4e-3
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+BLOCK_ROWS = 8192
+
 
 def content_hash(parts: Sequence[np.ndarray | str | int]) -> str:
     """16 hex digits of BLAKE2b over the dtype, shape and bytes of every part."""
@@ -17,7 +19,8 @@ def content_hash(parts: Sequence[np.ndarray | str | int]) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).data)
+            for start in range(0, len(part), BLOCK_ROWS):  # a memory map is not read whole
+                digest.update(np.ascontiguousarray(part[start : start + BLOCK_ROWS]).data)
         else:
             digest.update(f"{type(part).__name__}{part}".encode())
     return digest.hexdigest()

@@ -2,62 +2,128 @@
 
 Shapes: d columns; nt, nv, nb, nq rows.
 
-Not responsible for ground truth: `retrieval.euclidean`.
+Not responsible for ground truth: `retrieval.neighbours`.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.data import mnist
+from sigah_jax.data import benchmarks, mnist, tiny100k
+from sigah_jax.data.directory import data_directory
+from sigah_jax.data.sources import command_for
+from sigah_jax.data.vectors import as_array, open_vectors
 from sigah_jax.errors import BadInput
 
 
 class Dataset(NamedTuple):
-    """Four sets of feature vectors, f32, finite."""
+    """Four sets of feature vectors, f32, finite; the base may be a memory map."""
 
     xt: np.ndarray  # [nt, d] training set; validation searches it
     xv: np.ndarray  # [nv, d] validation queries, carved from the training split: choose by these
     xb: np.ndarray  # [nb, d] base, which test queries search
     xq: np.ndarray  # [nq, d] test queries: looked at once, at the end
     image_shape: tuple[int, ...]  # (height, width) if rows are grey images, else ()
+    origin: str  # where it came from and what was carved, for people
 
 
 def load_dataset(config) -> Dataset:
     """The data set that `config.data` names.
 
     Raises:
-        BadInput: an unknown name, a bad file, a value that is not finite, too few rows.
+        BadInput: a missing or bad file, a value that is not finite, too few rows.
     """
-    if config.data.name != "mnist":
-        raise BadInput(f"config.data.name={config.data.name!r}: expected mnist")
-    return split(mnist.load_images(), config.data, (mnist.SIDE, mnist.SIDE))
+    data = config.data
+    root = data_directory(data.dir)
+    if data.name == "mnist":
+        shape = (mnist.SIDE, mnist.SIDE)
+        return assemble(mnist.load_images(), None, None, data, "MNIST, embedded", shape)
+    if data.name == "tiny100k":
+        x, origin = tiny100k.load_tiny100k(root / "tiny100k", root / "cifar")
+        return assemble(x, None, None, data, origin)
+    if data.name == "vectors":
+        return load_files(data)
+    parts = benchmarks.load_benchmark(data.name, root, command_for(data.name, data.dir))
+    return assemble(parts.base, parts.queries, parts.learn, data, parts.origin)
 
 
-def split(x: np.ndarray, data, image_shape: tuple[int, ...] = ()) -> Dataset:
-    """Draws test queries, then validation queries, at random; the rest is base and training set.
+def load_files(data) -> Dataset:
+    """The files `data.base` and, where given, `data.queries` and `data.train`.
 
-    Base = all rows but the test queries. Training set = base without validation queries.
+    An array inside an HDF5, MAT or parquet file is named after a colon: `my.hdf5:train`.
+    """
+    base = read_file(data.base)
+    queries, learn = (read_file(name) if name else None for name in (data.queries, data.train))
+    for name, x in ((data.queries, queries), (data.train, learn)):
+        if x is not None and x.shape[1] != base.shape[1]:
+            raise BadInput(
+                f"{name}: {x.shape[1]} columns, but {data.base} has {base.shape[1]}; "
+                "all files must come from one model"
+            )
+    return assemble(base, queries, learn, data, data.base)
+
+
+def read_file(name: str) -> np.ndarray:
+    """The rows of a file, memory-mapped where its format allows."""
+    path, _, dataset = name.rpartition(":") if not Path(name).exists() else (name, "", "")
+    return as_array(open_vectors(Path(path or name), dataset if path else ""))
+
+
+def assemble(
+    base: np.ndarray,
+    queries: np.ndarray | None,
+    learn: np.ndarray | None,
+    data,
+    origin: str,
+    image_shape: tuple[int, ...] = (),
+) -> Dataset:
+    """A data set out of its parts; what is not given is drawn at random by `data.split_seed`.
+
+    Without queries, `data.test_queries` rows leave the base and become test queries. The
+    training pool is `learn`, or the base where there is none; `data.val_queries` of its rows
+    become validation queries, and `data.train_rows` of the others, or all, the training set.
 
     Args:
-        x: `[n, d]`, any real dtype.
-        data: `config.data`: queries, val_queries, split_seed, max_rows.
+        base: `[n, d]`; queries: `[nq, d]`; learn: `[nl, d]`; any real dtype.
+        data: `config.data`.
+        origin: where the parts come from.
+
+    Raises:
+        BadInput: too few rows, or a value that is not finite.
     """
-    check_finite(x, f"data set {data.name}")
-    order = np.random.default_rng(data.split_seed).permutation(len(x))
-    order = order[: data.max_rows] if data.max_rows else order
-    if len(order) < 2 * (data.queries + data.val_queries):
-        raise BadInput(
-            f"config.data: {len(order)} rows are too few for queries={data.queries} and "
-            f"val_queries={data.val_queries}; lower them or raise max_rows"
-        )
-    xq = x[order[: data.queries]].astype(np.float32)
-    xb = x[order[data.queries :]].astype(np.float32)
-    return Dataset(xb[data.val_queries :], xb[: data.val_queries], xb, xq, image_shape)
+    for x, part in ((base, "base"), (queries, "queries"), (learn, "training rows")):
+        if x is not None:
+            check_finite(x, f"{data.name}, {part}")
+    generator = np.random.default_rng(data.split_seed)
+    if queries is None:
+        order = generator.permutation(len(base))
+        order = order[: data.max_rows] if data.max_rows else order
+        enough(len(order), 2 * data.test_queries, "rows", "data.test_queries")
+        queries, base = base[order[: data.test_queries]], base[order[data.test_queries :]]
+        origin += f", {data.test_queries} random rows held out as test queries"
+    elif data.max_rows:
+        base = base[: data.max_rows]
+    xb, xq = np.asarray(base, np.float32), np.asarray(queries, np.float32)
+    pool = xb if learn is None else learn
+    enough(len(pool), 2 * data.val_queries, "training rows", "data.val_queries")
+    order = generator.permutation(len(pool))
+    drawn = order[data.val_queries :]
+    drawn = np.sort(drawn[: data.train_rows] if data.train_rows else drawn)
+    xv = np.asarray(pool[order[: data.val_queries]], np.float32)
+    return Dataset(np.asarray(pool[drawn], np.float32), xv, xb, xq, image_shape, origin)
+
+
+def enough(rows: int, wanted: int, what: str, field: str) -> None:
+    """Raises BadInput if a draw would take more than half of the rows."""
+    if rows < wanted:
+        raise BadInput(f"config.{field}: {rows} {what} are too few, expected at least {wanted}")
 
 
 def check_finite(x: np.ndarray, name: str, block_rows: int = 65536) -> None:
     """Raises BadInput naming the first row of `x [n, d]` that holds NaN or infinity."""
+    if not np.issubdtype(x.dtype, np.floating):
+        return
     for start in range(0, len(x), block_rows):
         bad = ~np.isfinite(x[start : start + block_rows]).all(axis=1)
         if bad.any():

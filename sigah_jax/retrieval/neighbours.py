@@ -13,18 +13,20 @@ by their float32 distance, the few others in float64. So both engines give the s
 Not responsible for keeping results on disk.
 """
 
-import itertools
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from sigah_jax.retrieval import euclidean
 
 QUERIES = 1024  # at once
 PAIRS = 1 << 24  # query-candidate pairs at once, about 30 bytes each
-SCORES = 1 << 22  # scores at once, 4 bytes each: they stay near the cores
-SAMPLE_ROWS = 1 << 15  # of the base, to guess the threshold from
+SCORES = 1 << 22  # scores at once and core, 4 bytes each
+SAMPLE_ROWS = 1 << 14  # of the base, to guess the threshold from
 EXACT_VALUES = 1 << 16  # float64 differences at once: they stay in the cache
 
 
@@ -68,7 +70,7 @@ def nearest_sets(
                 found = _below_threshold(xq[rows], xb, centre, rank, sample_rows)
             else:
                 found = _nearest_on_devices(xq[rows], xb, centre, candidates, devices)
-            for q, d32, ids, limit in zip(rows, *found, strict=True):
+            for q, (d32, ids, limit) in zip(rows, found, strict=True):
                 row = _members(xq[q], xb, centre, d32, ids, limit, sizes)
                 if row is None:
                     uncertain.append(q)
@@ -91,52 +93,70 @@ def _sample_rank(k: int, nb: int, widen: int) -> tuple[int, int]:
 
 def _below_threshold(
     xq: np.ndarray, xb: np.ndarray, centre: np.ndarray, rank: int, sample_rows: int
-):
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """The base rows nearer to each query than row number `rank` of a sample of the base.
 
     The score of a row is a·b - ½‖b‖², for a query a and a row b less the centre: half of the
-    negative squared distance up to ½‖a‖².
+    negative squared distance up to ½‖a‖². Each core takes its own blocks of the base.
 
-    Returns:
-        For each query, float64 `[c]` distances (of float32 accuracy) and int32 `[c]` ids, and
-        the limit that all other rows lie at or beyond. The limit is infinite where all rows came.
+    Yields:
+        For each query, float64 `[c]` distances (of float32 accuracy), int32 `[c]` ids, and the
+        limit that all other rows lie at or beyond; it is infinite where all rows came.
     """
     queries = xq - centre
     squared = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
     threshold = np.full(len(xq), -np.inf, np.float32)
     if rank < sample_rows:
-        scores = _scores(queries, xb[:: -(-len(xb) // SAMPLE_ROWS)], centre)
-        threshold = np.partition(scores, -rank, axis=1)[:, -rank]
-    owners, ids, kept = [], [], []
-    block_rows = max(1, SCORES // len(xq))
-    for start in range(0, len(xb), block_rows):
-        scores = _scores(queries, xb[start : start + block_rows], centre)
-        hits = np.flatnonzero(scores > threshold[:, None])
-        owner, row = np.divmod(hits, scores.shape[1])
-        owners.append(owner.astype(np.int32))
-        ids.append((row + start).astype(np.int32))
-        kept.append(scores.reshape(-1)[hits])
-    owners, ids, kept = (np.concatenate(parts) for parts in (owners, ids, kept))
-    order = np.argsort(owners, kind="stable")
-    ends = np.cumsum(np.bincount(owners, minlength=len(xq)))[:-1]
-    d32 = squared[owners[order]] - 2 * kept[order].astype(np.float64)
-    limits = squared - 2 * threshold.astype(np.float64)
-    return np.split(d32, ends), np.split(ids[order], ends), limits
+        sample = xb[:: -(-len(xb) // SAMPLE_ROWS)]
+        scores = [block.copy() for _, block in _scores(queries, sample, centre, 0, 1)]
+        threshold = np.partition(np.concatenate(scores, axis=1), -rank, axis=1)[:, -rank]
+
+    def sift(first: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For every `cores`-th block: where each query's hits begin, their scores and ids."""
+        parts = []
+        for start, scores in _scores(queries, xb, centre, first, cores):
+            hits, wide = np.flatnonzero(scores > threshold[:, None]), scores.shape[1]
+            begins = np.searchsorted(hits, wide * np.arange(len(xq) + 1))
+            ids = (hits % wide + start).astype(np.int32)
+            parts.append((begins, scores.reshape(-1)[hits], ids))
+        return parts
+
+    cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):
+        parts = [part for parts in pool.map(sift, range(cores)) for part in parts]
+    for q in range(len(xq)):
+        mine = [(scores[b[q] : b[q + 1]], ids[b[q] : b[q + 1]]) for b, scores, ids in parts]
+        scores, ids = (np.concatenate(pieces) for pieces in zip(*mine, strict=True))
+        limit = squared[q] - 2 * float(threshold[q])
+        yield squared[q] - 2 * scores.astype(np.float64), ids, limit
 
 
-def _scores(queries: np.ndarray, rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """a·b - ½‖b‖² of every centred query and every row less the centre, `[q, n] f32`."""
-    rows = rows - centre
-    scores = queries @ rows.T
-    scores -= np.einsum("ij,ij->i", rows, rows) / 2
-    return scores
+def _scores(
+    queries: np.ndarray, xb: np.ndarray, centre: np.ndarray, first: int, every: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Scores a·b - ½‖b‖² of block number `first` of the base and of each `every`-th after it.
+
+    Yields:
+        (first row of the block, `[q, n] f32`). The next block overwrites the scores: fresh memory
+        for each would take as long as the sums.
+    """
+    block_rows = min(len(xb), max(1, SCORES // len(queries)))
+    centred = np.empty((block_rows, xb.shape[1]), np.float32)
+    memory = np.empty(len(queries) * block_rows, np.float32)
+    for start in range(first * block_rows, len(xb), every * block_rows):
+        rows = xb[start : start + block_rows]
+        rows = np.subtract(rows, centre, out=centred[: len(rows)])
+        scores = memory[: len(queries) * len(rows)].reshape(len(queries), -1)
+        np.matmul(queries, rows.T, out=scores)
+        scores -= np.einsum("ij,ij->i", rows, rows) / 2
+        yield start, scores
 
 
 def _nearest_on_devices(xq, xb, centre, candidates: int, devices: euclidean.Devices):
     """As `_below_threshold`, for the `candidates` nearest rows by float32 distance."""
     d32, ids = euclidean.search(xq, xb, centre, candidates, "accelerator", devices)
     limits = d32[:, -1] if candidates < len(xb) else np.full(len(xq), np.inf)
-    return d32.astype(np.float64), ids, limits
+    return zip(d32.astype(np.float64), ids, limits, strict=True)
 
 
 def _members(
@@ -157,23 +177,22 @@ def _members(
     """
     if len(ids) < sizes[-1]:
         return None
-    nested = []
+    rings = []
     for size in reversed(sizes):
         v = np.partition(d32, size - 1)[size - 1]
         margin = 2 * _rounding_bound(xq, centre, v)
         if not v + margin < limit:
             return None
-        inside = np.flatnonzero(d32 < v - margin)
+        chosen = d32 < v - margin
         between = np.flatnonzero((d32 >= v - margin) & (d32 <= v + margin))
-        missing = size - len(inside)
+        missing = size - np.count_nonzero(chosen)
         if missing < len(between):
             d64 = _exact_distances(xq, xb, ids[between])
             between = between[np.lexsort((ids[between], d64))[:missing]]
-        chosen = np.concatenate([inside, between])
+        chosen[between] = True
+        rings.append(np.sort(ids[~chosen]))
         d32, ids, limit = d32[chosen], ids[chosen], np.inf  # the next set is within this one
-        nested.append(np.sort(ids))
-    rings = [np.setdiff1d(a, b, assume_unique=True) for a, b in itertools.pairwise(nested)]
-    return np.concatenate([nested[-1], *reversed(rings)])
+    return np.concatenate([np.sort(ids), *rings[:0:-1]])
 
 
 def _exact_distances(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray) -> np.ndarray:

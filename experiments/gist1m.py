@@ -1,0 +1,11 @@
+"""GIST1M, 1,000,000 x 960: official 1,000 queries; trained on rows of the learn split."""
+
+from sigah_jax import config as base
+
+
+def get_config(arguments: str = ""):
+    """`arguments`: see `sigah_jax.config.get_config`."""
+    config = base.get_config(arguments)
+    config.data.name = "gist1m"
+    config.data.train_rows = 100_000  # ours: the exact neighbour graph of more takes long on CPU
+    return config

@@ -1,0 +1,10 @@
+"""SIFT1M, 1,000,000 x 128: official 10,000 queries; trained on the 100,000 of the learn split."""
+
+from sigah_jax import config as base
+
+
+def get_config(arguments: str = ""):
+    """`arguments`: see `sigah_jax.config.get_config`."""
+    config = base.get_config(arguments)
+    config.data.name = "sift1m"
+    return config

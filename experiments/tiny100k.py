@@ -1,0 +1,13 @@
+"""Tiny100K, 100,000 x 384 GIST: 1,000 random queries, the rest is base and training set.
+
+The original file is not public. Without it, CIFAR-10 and CIFAR-100 stand in: see the README.
+"""
+
+from sigah_jax import config as base
+
+
+def get_config(arguments: str = ""):
+    """`arguments`: see `sigah_jax.config.get_config`."""
+    config = base.get_config(arguments)
+    config.data.name = "tiny100k"
+    return config

@@ -1,0 +1,30 @@
+"""Where data sets lie on disk.
+
+Not responsible for what lies there: `sources` names the files, `download` gets them.
+"""
+
+import os
+from pathlib import Path
+
+from sigah_jax.errors import BadInput
+
+
+def data_directory(given: str = "") -> Path:
+    """The directory of all data sets: `given`, else `$SIGAH_DATA`, else `~/.cache/sigah_jax`.
+
+    Args:
+        given: `config.data.dir` or `--dir`; empty: not given. `~` is expanded.
+
+    Returns:
+        A path that need not exist.
+
+    Raises:
+        BadInput: a home directory is needed and not known.
+    """
+    chosen = given or os.environ.get("SIGAH_DATA", "") or "~/.cache/sigah_jax"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as e:
+        raise BadInput(
+            f"data directory {chosen}: no home directory is known; give --dir or set $SIGAH_DATA"
+        ) from e

@@ -1,0 +1,300 @@
+"""Gets data sets: python -m sigah_jax.data.download gist1m
+
+Not responsible for addresses and checksums (`sources`) nor for one file's transfer (`transfer`).
+"""
+
+import argparse
+import contextlib
+import fcntl
+import functools
+import os
+import shutil
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from sigah_jax.data import transfer
+from sigah_jax.data.directory import data_directory
+from sigah_jax.data.sources import SOURCES, File, Member, Way, finals
+from sigah_jax.data.transfer import PATIENCE, Patience
+from sigah_jax.errors import BadInput
+
+_CHUNK_BYTES = 1 << 20
+_LINE_EVERY_SECS = 10
+
+
+def get_set(
+    name: str,
+    ways: tuple[Way, ...],
+    directory: Path,
+    patience: Patience = PATIENCE,
+    free_bytes: Callable[[Path], int] = lambda d: shutil.disk_usage(d).free,
+) -> None:
+    """Brings one data set into `directory/<name>/`, in the first form that can be had.
+
+    Args:
+        ways: the forms of the set, best first.
+        directory: the data directory; made if missing.
+        free_bytes: how much room a directory has.
+
+    Raises:
+        BadInput: no mirror gave it, the disk is too small or refuses, or another download of the
+            same set runs.
+    """
+    place = directory / name
+    for way in ways:  # before the lock: a complete set may lie where we may not write
+        if all(_complete(file, directory) for file in way.files):
+            print(f"{name}: already complete in {place}{_without(way)}")
+            return
+    reasons = []
+    with _locked(place):
+        for way in ways:
+            if reasons:
+                print(f"{name}: no mirror gave it; now another form{_without(way)}", flush=True)
+            failed = _get_way(name, way, directory, patience, free_bytes)
+            if not failed:
+                print(f"{name}: complete in {place}{_without(way)}")
+                for part in place.glob("*.part*"):  # of a form that is not needed any more
+                    part.unlink()
+                return
+            reasons += failed
+    kept = sum(part.stat().st_size for part in place.glob("*.part"))
+    more = f"; {tqdm.format_sizeof(kept, 'B')} are kept, the same command continues"
+    raise BadInput(f"{name}: no mirror gave it: {'; '.join(reasons)}{more if kept else ''}")
+
+
+def check_free(directory: Path, needed_bytes: int, free_bytes: Callable[[Path], int]) -> None:
+    """Raises BadInput if `directory` has no room for so many bytes."""
+    free = free_bytes(directory)
+    if needed_bytes > free:
+        raise BadInput(
+            f"{directory}: {tqdm.format_sizeof(needed_bytes, 'B')} are needed and "
+            f"{tqdm.format_sizeof(free, 'B')} are free; free some, or choose another directory "
+            "with --dir or $SIGAH_DATA"
+        )
+
+
+def extract(archive: Path, members: tuple[Member, ...], directory: Path) -> None:
+    """Takes the members out of a `.tar.gz` file, then removes it.
+
+    The names in the archive are only compared, never used as paths, and only plain files are
+    read: nothing can be written elsewhere.
+
+    Raises:
+        BadInput: a damaged archive (it is removed), a member that is missing, not a plain file or
+            of another size, or a disk that refuses.
+    """
+    todo = [m for m in members if not _has_size(directory / m.path, m.size_bytes)]
+    missing = {member.name: member for member in todo}
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for info in tar:
+                member = missing.pop(info.name.removeprefix("./"), None)
+                if member:
+                    _extract_member(tar, info, member, archive, directory)
+                if not missing:
+                    break
+    except (tarfile.TarError, EOFError, zlib.error) as e:
+        archive.unlink()
+        raise BadInput(
+            f"{archive}: damaged ({e}) and removed; the same command gets it anew"
+        ) from e
+    if missing:
+        raise BadInput(f"{archive}: holds no {', '.join(missing)}; remove it and try again")
+    archive.unlink()
+
+
+def keep_rows(part: Path, shape: tuple[int, int]) -> str:
+    """Makes the beginning of a larger f32 fbin file a file of its own, by its header.
+
+    Args:
+        part: header, then the first rows.
+        shape: (rows, columns) of the result.
+
+    Returns:
+        "", or what is wrong with the header.
+    """
+    with part.open("r+b") as f:
+        rows, columns = shape
+        n, d = np.frombuffer(f.read(8), "<u4").tolist()
+        if d != columns or n < rows:
+            return f"the fbin header says {n} x {d}, expected {columns} columns and {rows} rows"
+        f.seek(0)
+        f.write(np.array(shape, "<u4").tobytes())
+    return ""
+
+
+def run(
+    argv: list[str] | None = None,
+    sources: dict[str, tuple[Way, ...]] = SOURCES,
+    patience: Patience = PATIENCE,
+) -> int:
+    """The command. Returns its exit code: 0, 2 for whatever went wrong, 130 interrupted."""
+    try:
+        names, directory = _arguments(argv, sources)
+        for name in names:
+            get_set(name, sources[name], directory, patience)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except OSError as e:  # a disk that fails between the writes that are watched
+        print(f"error: {e}", file=sys.stderr)
+        return BadInput.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what has come is kept, the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _arguments(argv: list[str] | None, sources) -> tuple[list[str], Path]:
+    known = ", ".join(sources)
+    parser = argparse.ArgumentParser(
+        prog="python -m sigah_jax.data.download",
+        description="Downloads data sets. A broken download is continued by the same command, "
+        "and what is there already is not fetched again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("names", nargs="+", metavar="SET", help=f"one or more of: {known}")
+    parser.add_argument(
+        "--dir", default="", help="data directory; default $SIGAH_DATA, else ~/.cache/sigah_jax"
+    )
+
+    def fail(message: str):
+        raise BadInput(f"{message}; sets are {known}; try --help")
+
+    parser.error = fail  # argparse prints two lines
+    arguments = parser.parse_args(argv)
+    for name in arguments.names:
+        if name not in sources:
+            fail(f"unknown data set {name!r}")
+    return list(dict.fromkeys(arguments.names)), data_directory(arguments.dir)
+
+
+def _get_way(name: str, way: Way, directory: Path, patience: Patience, free_bytes) -> list[str]:
+    """[] when all files of a way are there, else why the first missing one could not be had."""
+    todo = [file for file in way.files if not _complete(file, directory)]
+    check_free(directory / name, sum(_needed_bytes(file, directory) for file in todo), free_bytes)
+    for file in todo:
+        path = directory / file.path
+        if not _has_size(path, file.size_bytes):
+            size = tqdm.format_sizeof(file.size_bytes, "B")
+            print(f"{name}: {path.name}, {size} from {file.urls[0]}", flush=True)
+            rows = file.first_rows
+            with _progress(path, file.size_bytes) as show:
+                failed = transfer.fetch(
+                    file.urls,
+                    path,
+                    file.size_bytes,
+                    file.digest,
+                    prefix=bool(rows),
+                    finish=functools.partial(keep_rows, shape=rows) if rows else None,
+                    show=show,
+                    patience=patience,
+                )
+            if failed:
+                return failed
+        if file.members:
+            print(f"{name}: unpacking {path.name}", flush=True)
+            extract(path, file.members, directory)
+    return []
+
+
+def _extract_member(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member, archive: Path, directory: Path
+) -> None:
+    path = directory / member.path
+    part = path.with_name(f"{path.name}.unpacking")
+    if not info.isreg() or info.size != member.size_bytes:
+        kind = f"a file of {info.size} bytes" if info.isreg() else "no plain file"
+        raise BadInput(
+            f"{archive}: {info.name} is {kind}, expected a file of {member.size_bytes} bytes; "
+            "remove the archive and try again"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tar.extractfile(info) as source, part.open("wb", buffering=0) as f:
+            while chunk := source.read(_CHUNK_BYTES):
+                transfer.write_all(f, chunk, path)
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Makes the directory of a set and keeps other downloads of the same set out."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "download.lock").open("w")
+    except OSError as e:
+        raise BadInput(
+            f"{directory}: cannot be used ({e.strerror}); choose another directory with --dir or "
+            "$SIGAH_DATA"
+        ) from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise BadInput(
+                f"{directory}: another download of this set is running; wait for it to end"
+            ) from e
+        yield
+
+
+@contextlib.contextmanager
+def _progress(path: Path, size_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Yields show(bytes): a bar on a terminal, else a line every ten seconds."""
+    if sys.stderr.isatty():
+        unit = {"unit": "B", "unit_scale": True, "dynamic_ncols": True}
+        with tqdm(total=size_bytes, desc=path.name, **unit) as bar:
+            yield lambda have: bar.update(have - bar.n)
+        return
+    said, total = time.monotonic(), tqdm.format_sizeof(size_bytes, "B")
+
+    def line(have: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > _LINE_EVERY_SECS:
+            said = time.monotonic()
+            now = tqdm.format_sizeof(have, "B")
+            print(f"{path.name}: {now} of {total} ({have / size_bytes:.0%})", flush=True)
+
+    yield line
+
+
+def _needed_bytes(file: File, directory: Path) -> int:
+    """Disk that a file still needs while it is fetched and unpacked."""
+    path = directory / file.path
+    part = path.with_name(f"{path.name}.part")
+    fetched = next((p.stat().st_size for p in (path, part) if p.exists()), 0)
+    unpacked = sum(
+        member.size_bytes
+        for member in file.members
+        if not _has_size(directory / member.path, member.size_bytes)
+    )
+    return max(file.size_bytes - fetched, 0) + unpacked
+
+
+def _complete(file: File, directory: Path) -> bool:
+    return all(_has_size(directory / path, size) for path, size in finals(file))
+
+
+def _has_size(path: Path, size_bytes: int) -> bool:
+    try:
+        return path.stat().st_size == size_bytes
+    except OSError:
+        return False
+
+
+def _without(way: Way) -> str:
+    return f", without {way.lacks}" if way.lacks else ""
+
+
+if __name__ == "__main__":
+    sys.exit(run())

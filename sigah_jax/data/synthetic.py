@@ -1,0 +1,101 @@
+"""Stand-ins of the large benchmarks: their shapes and files, made-up vectors.
+
+    python -m sigah_jax.data.synthetic gist1m --dir=/big/disk
+
+They let a machine be tried at full size before the real files are there. Numbers measured on
+them say how long a run takes and what memory it needs, and nothing about retrieval on real data.
+
+Shapes: B rows of a block, m intrinsic dimensions, d columns.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Benchmark
+from sigah_jax.data.directory import data_directory
+from sigah_jax.data.vectors import write_vectors
+from sigah_jax.errors import BadInput
+
+INTRINSIC_DIMS = 16  # of the manifold that the rows lie near
+CENTRES = 200  # clusters on it
+NOISE = 0.02  # standard deviation of a column, relative to that of the manifold
+BLOCK_ROWS = 16384
+
+
+def make_manifold(seed: int, d: int):
+    """A function `(generator, rows) -> [rows, d] f32` of points near an m-dimensional manifold.
+
+    A Gaussian mixture in m dimensions goes through one random tanh layer: curved, clustered, of
+    low intrinsic dimension, as descriptors are.
+    """
+    generator = np.random.default_rng(seed)
+    centres = generator.standard_normal((CENTRES, INTRINSIC_DIMS), np.float32)
+    inner = generator.standard_normal((INTRINSIC_DIMS, 256), np.float32) / 4
+    outer = generator.standard_normal((256, d), np.float32) / 16
+
+    def draw(generator: np.random.Generator, rows: int) -> np.ndarray:
+        z = centres[generator.integers(0, CENTRES, rows)]
+        z = z + 0.5 * generator.standard_normal(z.shape, np.float32)
+        noise = generator.standard_normal((rows, d), np.float32)
+        return np.tanh(z @ inner) @ outer + NOISE * noise
+
+    return draw
+
+
+def blocks(draw, key: list[int], rows: int, unit_length: bool) -> Iterator[np.ndarray]:
+    """Blocks of `rows` rows in all, a pure function of `key`."""
+    for i, start in enumerate(range(0, rows, BLOCK_ROWS)):
+        x = draw(np.random.default_rng([*key, i]), min(BLOCK_ROWS, rows - start))
+        if unit_length:  # as Deep1B is
+            x /= np.linalg.norm(x, axis=1, keepdims=True)
+        yield x
+
+
+def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int = 0) -> None:
+    """Writes the files of the first layout of `benchmark` into `directory`.
+
+    Raises:
+        BadInput: files that are no stand-in are there, or the disk is too small.
+    """
+    layout = benchmark.layouts[0]
+    sizes = (benchmark.base_rows, benchmark.query_rows, benchmark.learn_rows)
+    directory.mkdir(parents=True, exist_ok=True)
+    marker = directory / STAND_IN
+    if any(directory.iterdir()) and not marker.exists():
+        raise BadInput(f"{directory}: holds other files; give another --dir for a stand-in")
+    needed, free = 4 * benchmark.d * sum(sizes), shutil.disk_usage(directory).free
+    if needed > free:
+        raise BadInput(
+            f"{directory}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; free some, or "
+            "give another --dir"
+        )
+    marker.write_text(f"Synthetic stand-in of {name}, made by sigah_jax.data.synthetic.\n")
+    draw = make_manifold(seed, benchmark.d)
+    for number, (part, rows) in enumerate(zip(layout, sizes, strict=True)):
+        path = directory / part.file
+        print(f"{path}: {rows} rows of {benchmark.d}", flush=True)
+        made = blocks(draw, [seed, number + 1], rows, name == "deep1m")
+        write_vectors(path, (rows, benchmark.d), np.float32, made)
+
+
+def main() -> int:
+    """Returns the exit code: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--dir", default="", help="data directory; default as in the README")
+    args = parser.parse_args()
+    try:
+        write_stand_in(args.name, data_directory(args.dir) / args.name, BENCHMARKS[args.name])
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,329 @@
+"""One file over HTTP or FTP: continued where it was cut, checked, then renamed into place.
+
+While it comes it is `<name>.part`; `<name>.part.json` says from which URL and which version.
+
+Not responsible for what a file means, nor for two programs that fetch the same file at once:
+`download` locks.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from ftplib import FTP, error_perm
+from ftplib import Error as FtpError
+from pathlib import Path
+from typing import NamedTuple
+
+import requests
+import urllib3
+from tqdm import tqdm
+
+from sigah_jax.errors import BadInput
+
+_CHUNK_BYTES = 1 << 18
+_NETWORK_ERRORS = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    FtpError,
+    OSError,
+    EOFError,
+)
+_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+
+
+class Patience(NamedTuple):
+    """How long a mirror is asked."""
+
+    tries: int = 5  # attempts in a row that bring nothing new
+    back_off_secs: float = 2.0  # before the second attempt; doubles, at most a minute
+    timeout_secs: float = 60.0  # without an answer or a byte
+
+
+PATIENCE = Patience()
+
+
+class Wanted(NamedTuple):
+    """What a complete download is."""
+
+    size_bytes: int
+    digest: str  # "md5:<hex>"; empty: unknown
+    prefix: bool  # the first bytes of a larger file
+
+
+class Body(NamedTuple):
+    """A server's answer that brings bytes."""
+
+    start: int  # position of the first byte in the file
+    version: str  # changes when the file on the server does; empty: unknown
+    chunks: Iterator[bytes]
+
+
+class Refusal(NamedTuple):
+    """Why an attempt did not bring the whole file."""
+
+    reason: str
+    again: bool = False  # the same mirror may give it later
+    discard: bool = False  # the bytes held are of no use
+
+
+def fetch(
+    urls: Sequence[str],
+    path: Path,
+    size_bytes: int,
+    digest: str = "",
+    prefix: bool = False,
+    finish: Callable[[Path], str] | None = None,
+    show: Callable[[int], None] = lambda have: None,
+    patience: Patience = PATIENCE,
+) -> list[str]:
+    """Gets one file from the first mirror that has it.
+
+    Args:
+        urls: mirrors of the same bytes, `http(s)://` or `ftp://`, asked in turn.
+        path: final name, in a directory that exists.
+        size_bytes: exact length of the result.
+        digest: "md5:<hex>" or "sha256:<hex>"; empty: unknown.
+        prefix: the result is the first `size_bytes` of a larger file; only HTTP has that.
+        finish: called with the checked part before it gets its name; returns "" or what is wrong
+            with the content. It must bear being called twice.
+        show: told how many bytes there are, again and again.
+
+    Returns:
+        [] when `path` is complete, else one line `<url>: <reason>` a mirror.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    wanted = Wanted(size_bytes, digest, prefix)
+    part = path.with_name(path.name + ".part")
+    reasons = []
+    for url in urls:
+        if reasons:
+            tqdm.write(f"{reasons[-1]}; now the next mirror", file=sys.stdout)
+        reason = _from_mirror(url, part, wanted, patience, show)
+        reason = reason or _wrong_digest(part, digest) or (finish(part) if finish else "")
+        if not reason:
+            _into_place(part, path)
+            return []
+        if _size(part) == size_bytes:
+            _discard(part)
+            reason += "; what came was removed"
+        reasons.append(f"{url}: {reason}")
+    if _size(part) == 0:
+        _discard(part)
+    return reasons
+
+
+def write_all(f, data: bytes, path: Path) -> None:
+    """Writes `data` to the unbuffered `f`; BadInput names `path` if the disk refuses."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[f.write(view) :]
+    except OSError as e:
+        raise BadInput(
+            f"{path}: cannot be written ({e.strerror}); free some disk, then the same command "
+            "continues"
+        ) from e
+
+
+def _from_mirror(url: str, part: Path, wanted: Wanted, patience: Patience, show) -> str:
+    """Asks one mirror until the part is complete ("") or it is time to give up (why)."""
+    best, failures = _size(part), 0
+    while True:
+        refusal = _attempt(url, part, wanted, patience, show)
+        if refusal is None:
+            return ""
+        if refusal.discard:
+            _discard(part)
+        # an attempt that brought something new is no reason to lose patience
+        failures = 1 if _size(part) > best else failures + 1
+        best = max(best, _size(part))
+        if not refusal.again:
+            return refusal.reason
+        if failures >= patience.tries:
+            return f"{refusal.reason}, {failures} times in a row"
+        wait = min(patience.back_off_secs * 2 ** (failures - 1), 60)
+        tqdm.write(f"{url}: {refusal.reason}; again in {wait:g} s", file=sys.stdout)
+        time.sleep(wait)
+
+
+def _attempt(url: str, part: Path, wanted: Wanted, patience: Patience, show) -> Refusal | None:
+    """One connection: appends to the part what comes; None when it is complete."""
+    held, version = _held(url, part, wanted)
+    if held == wanted.size_bytes:
+        return None
+    open_url = _open_ftp if url.startswith("ftp://") else _open_http
+    with contextlib.ExitStack() as stack:
+        try:
+            answer = open_url(url, held, version, wanted, patience.timeout_secs, stack)
+        except _NETWORK_ERRORS as e:
+            return _network_refusal(e, patience)
+        if isinstance(answer, Refusal):
+            return answer
+        if held:
+            how = f"continues at byte {held}" if answer.start else "starts again, cannot continue"
+            tqdm.write(f"{url}: {how}", file=sys.stdout)
+        f = stack.enter_context(_open_part(url, part, answer))
+        have = answer.start
+        try:
+            for chunk in answer.chunks:
+                if have == 0 and chunk.lstrip()[:1] == b"<":
+                    return Refusal("sent an HTML page in place of the file")
+                have += len(chunk)
+                if have > wanted.size_bytes:
+                    reason = f"sends more than the {wanted.size_bytes} bytes expected"
+                    return Refusal(reason, discard=True)
+                write_all(f, chunk, part)
+                show(have)
+        except _TIMEOUTS:
+            reason = f"no byte for {patience.timeout_secs:g} s at byte {have}"
+            return Refusal(reason, again=True)
+        except _NETWORK_ERRORS:
+            pass  # however it broke, what counts is how far it came
+    if have < wanted.size_bytes:
+        return Refusal(f"connection cut at byte {have} of {wanted.size_bytes}", again=True)
+    return None
+
+
+def _open_http(
+    url: str, start: int, version: str, wanted: Wanted, timeout: float, stack
+) -> Body | Refusal:
+    # without "identity" a server may compress, and positions would be those of something else
+    headers = {"Accept-Encoding": "identity"}
+    if start or wanted.prefix:
+        headers["Range"] = f"bytes={start}-{wanted.size_bytes - 1 if wanted.prefix else ''}"
+    if start and version:
+        headers["If-Range"] = version
+    response = requests.get(url, headers=headers, stream=True, timeout=timeout)
+    stack.callback(response.close)
+    status, got = response.status_code, response.headers
+    if status not in (200, 206):
+        again = status in (408, 416, 429) or status >= 500
+        return Refusal(f"HTTP {status} {response.reason}", again, discard=status == 416)
+    if got.get("Content-Type", "").startswith("text/html"):
+        return Refusal("sent an HTML page in place of the file")
+    etag = got.get("ETag", "")
+    now = etag if etag.startswith('"') else got.get("Last-Modified", "")  # weak ETags do not count
+    total = got.get("Content-Length", "")
+    if status == 206:
+        asked, _, total = got.get("Content-Range", "").partition("/")
+        if not asked.startswith(f"bytes {start}-"):
+            return Refusal(f"answers with the range {asked!r}, asked for byte {start} on")
+        if start and version and now and now != version:
+            return Refusal("the file on the server has changed", again=True, discard=True)
+    elif wanted.prefix:
+        if start and version:  # If-Range failed
+            return Refusal("the file on the server has changed", again=True, discard=True)
+        whole = f"all {int(total) / 1e9:.3g} GB" if total.isdigit() else "the whole file"
+        return Refusal(
+            f"does not serve byte ranges; {whole} would have to come for the first "
+            f"{wanted.size_bytes} bytes"
+        )
+    else:
+        start = 0
+    short = total.isdigit() and int(total) < wanted.size_bytes
+    if short or (total.isdigit() and not wanted.prefix and int(total) > wanted.size_bytes):
+        return Refusal(f"has {total} bytes, expected {wanted.size_bytes}")
+    return Body(start, now, response.raw.stream(_CHUNK_BYTES, decode_content=False))
+
+
+def _open_ftp(
+    url: str, start: int, version: str, wanted: Wanted, timeout: float, stack
+) -> Body | Refusal:
+    parts = urllib.parse.urlsplit(url)
+    path = urllib.parse.unquote(parts.path)
+    ftp = FTP(timeout=timeout)
+    stack.callback(ftp.close)
+    ftp.connect(parts.hostname, parts.port or 0)
+    ftp.login()
+    ftp.voidcmd("TYPE I")
+    size = ftp.size(path)
+    if size != wanted.size_bytes:
+        return Refusal(f"has {size} bytes, expected {wanted.size_bytes}")
+    now = ""
+    with contextlib.suppress(error_perm):  # not every server tells the time
+        now = ftp.voidcmd(f"MDTM {path}")
+    if start and version and now != version:
+        return Refusal("the file on the server has changed", again=True, discard=True)
+    try:
+        data = ftp.transfercmd(f"RETR {path}", rest=start or None)
+    except error_perm:
+        if not start:
+            raise
+        start, data = 0, ftp.transfercmd(f"RETR {path}")  # a server without REST
+    stack.callback(data.close)
+    return Body(start, now, iter(lambda: data.recv(_CHUNK_BYTES), b""))
+
+
+def _network_refusal(e: Exception, patience: Patience) -> Refusal:
+    """The reason in a few words; urllib3 wraps it several times."""
+    if isinstance(e, error_perm):
+        return Refusal(f"FTP {e}", again=str(e).startswith("530"))  # 530: too many users
+    if isinstance(e, ValueError):  # requests: not a URL
+        return Refusal(str(e))
+    if isinstance(e, _TIMEOUTS):
+        return Refusal(f"no answer for {patience.timeout_secs:g} s", again=True)
+    inner = e.args[0] if e.args and isinstance(e.args[0], Exception) else e
+    inner = getattr(inner, "reason", inner)
+    return Refusal(f"no connection ({str(inner).rpartition('): ')[2]})", again=True)
+
+
+def _held(url: str, part: Path, wanted: Wanted) -> tuple[int, str]:
+    """How many bytes of the part may be continued from `url`, and the version they must have.
+
+    With a digest any mirror may continue: a wrong mixture is found at the end. Without one only
+    the URL it came from, and only if the server then names the same version.
+    """
+    held = _size(part)
+    try:
+        came_from, version = json.loads((part.parent / f"{part.name}.json").read_text())
+    except (OSError, ValueError):
+        came_from, version = "", ""
+    if 0 < held <= wanted.size_bytes:
+        if came_from == url and version:
+            return held, version
+        if wanted.digest:
+            return held, ""
+    return 0, ""
+
+
+def _open_part(url: str, part: Path, answer: Body):
+    """The part, cut to where the answer starts; unbuffered, so what has come survives a kill."""
+    try:
+        f = part.open("ab", buffering=0)
+        f.truncate(answer.start)
+        (part.parent / f"{part.name}.json").write_text(json.dumps([url, answer.version]))
+        return f
+    except OSError as e:
+        raise BadInput(f"{part}: cannot be written ({e.strerror}); choose another --dir") from e
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    (part.parent / f"{part.name}.json").unlink(missing_ok=True)
+
+
+def _wrong_digest(part: Path, digest: str) -> str:
+    kind, _, expected = digest.partition(":")
+    if not digest:
+        return ""
+    with part.open("rb") as f:
+        got = hashlib.file_digest(f, kind).hexdigest()
+    return "" if got == expected else f"{kind} is {got}, expected {expected}"
+
+
+def _into_place(part: Path, path: Path) -> None:
+    with part.open("rb") as f:
+        os.fsync(f.fileno())
+    os.replace(part, path)
+    _discard(part)

@@ -1,0 +1,369 @@
+"""One file from servers that misbehave: what arrives, what is left, what is said."""
+
+import contextlib
+import hashlib
+import http.server
+import os
+import resource
+import threading
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from sigah_jax.data import transfer
+from sigah_jax.errors import BadInput
+
+FAST = transfer.Patience(tries=3, back_off_secs=0.001, timeout_secs=5)
+DATA = np.random.default_rng(0).bytes(1_000_000)
+CUT = 400_000  # 40 % of DATA
+
+
+class Page(NamedTuple):
+    """How the server answers one request for a path."""
+
+    data: bytes = DATA
+    status: int = 200
+    cut: int = 1 << 62  # the connection ends at this byte of the file
+    ranges: bool = True
+    etag: str = '"one"'
+    kind: str = "application/octet-stream"
+    heeds: bool = True  # If-Range
+    skew: int = 0  # error of the position in Content-Range
+    claim: int = 0  # another Content-Length; -1: none
+    gate: threading.Event | None = None  # waited for before the second half
+
+
+class Hit(NamedTuple):
+    """What the server was asked and how many bytes it gave."""
+
+    path: str
+    range: str | None
+    sent: int
+
+
+@contextlib.contextmanager
+def serve(pages):
+    """Yields (address, hits). `pages`: path -> its Pages, one a request, the last for good."""
+    pages = {path: list(answers) for path, answers in pages.items()}
+    hits = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            answers = pages.get(self.path, [Page(b"gone", 404)])
+            page = answers.pop(0) if len(answers) > 1 else answers[0]
+            asked, condition = self.headers["Range"], self.headers["If-Range"]
+            size, start, end, status = len(page.data), 0, len(page.data), page.status
+            if asked and page.ranges and (condition in (None, page.etag) or not page.heeds):
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                start, end = int(first), min(int(last or size), size - 1) + 1
+                status = 206 if start < size else 416
+                start = min(start, end)
+            self.send_response(status)
+            self.send_header("Content-Type", page.kind)
+            if page.claim >= 0:
+                self.send_header("Content-Length", str(page.claim or end - start))
+            if page.etag:
+                self.send_header("ETag", page.etag)
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {start + page.skew}-{end - 1}/{size}")
+            self.end_headers()
+            body = page.data[start : min(end, page.cut)]
+            hits.append(Hit(self.path, asked, len(body)))
+            half = len(body) // 2
+            self.wfile.write(body[:half])
+            if page.gate:
+                self.wfile.flush()
+                page.gate.wait(20)
+            self.wfile.write(body[half:])
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a client that hangs up is meant
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", hits
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def md5(data):
+    return "md5:" + hashlib.md5(data).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def get(pages, path, names=("/a",), **more):
+    """`(reasons, hits)` of a download of DATA."""
+    with serve(pages) as (address, hits):
+        urls = [address + name for name in names]
+        more = {"size_bytes": len(DATA), "digest": md5(DATA), "patience": FAST} | more
+        reasons = transfer.fetch(urls, path, **more)
+        return [reason.replace(address, "") for reason in reasons], hits
+
+
+def names(directory):
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+@pytest.mark.parametrize("digest", [md5(DATA), ""])
+def test_a_cut_download_asks_for_the_rest_only(tmp_path, digest, capsys):
+    reasons, hits = get({"/a": [Page(cut=CUT), Page()]}, tmp_path / "f", digest=digest)
+    assert reasons == [] and (tmp_path / "f").read_bytes() == DATA
+    assert hits == [Hit("/a", None, CUT), Hit("/a", f"bytes={CUT}-", len(DATA) - CUT)]
+    assert names(tmp_path) == ["f"]
+    said = capsys.readouterr().out
+    assert f"connection cut at byte {CUT} of {len(DATA)}; again in 0.001 s" in said
+    assert f"continues at byte {CUT}" in said
+
+
+def test_the_next_run_continues_where_the_last_gave_up(tmp_path):
+    pages = {"/a": [Page(cut=CUT)]}
+    reasons, hits = get(pages, tmp_path / "f", digest="")
+    assert reasons == [f"/a: connection cut at byte {CUT} of {len(DATA)}, 3 times in a row"]
+    assert len(hits) == 3 and names(tmp_path) == ["f.part", "f.part.json"]
+
+    # the address changed with the server: only a digest lets another one continue
+    reasons, hits = get({"/a": [Page()]}, tmp_path / "f")
+    assert reasons == [] and hits == [Hit("/a", f"bytes={CUT}-", len(DATA) - CUT)]
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+def test_a_slow_stream_of_cuts_is_not_given_up(tmp_path):
+    cuts = [Page(cut=100_000 * i) for i in range(1, 10)]
+    reasons, hits = get({"/a": [*cuts, Page()]}, tmp_path / "f")
+    assert reasons == [] and len(hits) == 10 > FAST.tries
+    assert sum(hit.sent for hit in hits) == len(DATA)
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_changed_file_is_not_glued_to_the_old_one(tmp_path, heeds):
+    new = bytes(reversed(DATA))
+    pages = {"/a": [Page(cut=CUT), Page(new, etag='"two"', heeds=heeds)]}
+    reasons, hits = get(pages, tmp_path / "f", digest="")
+    assert reasons == [] and (tmp_path / "f").read_bytes() == new
+    assert [hit.sent for hit in hits] == [CUT, *([] if heeds else [len(DATA) - CUT]), len(DATA)]
+
+
+def test_a_file_that_became_shorter_is_named(tmp_path):
+    reasons, hits = get({"/a": [Page(cut=CUT), Page(DATA[:1000])]}, tmp_path / "f")
+    assert reasons == ["/a: has 1000 bytes, expected 1000000"] and names(tmp_path) == []
+    assert [hit.range for hit in hits] == [None, f"bytes={CUT}-", None]
+
+
+def test_another_range_than_asked_for_is_refused(tmp_path):
+    reasons, _ = get({"/a": [Page(cut=CUT), Page(skew=1)]}, tmp_path / "f")
+    got = f"'bytes {CUT + 1}-{len(DATA) - 1}'"
+    assert reasons == [f"/a: answers with the range {got}, asked for byte {CUT} on"]
+    assert (tmp_path / "f.part").read_bytes() == DATA[:CUT]
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+def test_a_file_without_version_and_digest_is_not_continued(tmp_path, etag):
+    pages = {"/a": [Page(cut=CUT, etag=etag), Page(etag=etag)]}
+    reasons, hits = get(pages, tmp_path / "f", digest="")
+    assert reasons == [] and [hit.range for hit in hits] == [None, None]
+
+
+def test_a_server_without_ranges_starts_again(tmp_path, capsys):
+    pages = {"/a": [Page(cut=CUT), Page(ranges=False)]}
+    reasons, hits = get(pages, tmp_path / "f")
+    assert reasons == [] and (tmp_path / "f").read_bytes() == DATA
+    assert [hit.sent for hit in hits] == [CUT, len(DATA)]
+    assert "starts again, cannot continue" in capsys.readouterr().out
+
+
+def test_the_first_bytes_of_a_large_file(tmp_path):
+    prefix = {"prefix": True, "size_bytes": 1000, "digest": ""}
+    reasons, hits = get({"/a": [Page(cut=300), Page()]}, tmp_path / "f", **prefix)
+    assert reasons == [] and (tmp_path / "f").read_bytes() == DATA[:1000]
+    assert hits == [Hit("/a", "bytes=0-999", 300), Hit("/a", "bytes=300-999", 700)]
+
+
+def test_the_first_bytes_are_refused_without_ranges(tmp_path):
+    page = Page(ranges=False, claim=384_000_000_008)
+    prefix = {"prefix": True, "size_bytes": 1000, "digest": ""}
+    reasons, hits = get({"/a": [page]}, tmp_path / "f", **prefix)
+    assert reasons == [
+        "/a: does not serve byte ranges; all 384 GB would have to come for the first 1000 bytes"
+    ]
+    assert len(hits) == 1 and names(tmp_path) == []
+
+
+def test_the_first_bytes_of_a_file_that_changed_start_again(tmp_path):
+    new = bytes(reversed(DATA))
+    prefix = {"prefix": True, "size_bytes": 1000, "digest": ""}
+    pages = {"/a": [Page(cut=300), Page(new, etag='"two"')]}
+    reasons, hits = get(pages, tmp_path / "f", **prefix)
+    assert reasons == [] and (tmp_path / "f").read_bytes() == new[:1000]
+    assert [hit.range for hit in hits] == ["bytes=0-999", "bytes=300-999", "bytes=0-999"]
+
+
+def test_the_second_mirror_is_asked(tmp_path):
+    reasons, hits = get({"/b": [Page()]}, tmp_path / "f", names=("/a", "/b"))
+    assert reasons == [] and (tmp_path / "f").read_bytes() == DATA
+    assert [hit.path for hit in hits] == ["/a", "/b"]
+
+
+def test_the_second_mirror_continues_what_the_first_began(tmp_path):
+    refused = Page(b"no", 403, ranges=False)
+    pages = {"/a": [Page(cut=CUT), refused], "/b": [Page(etag='"other"')]}
+    reasons, hits = get(pages, tmp_path / "f", names=("/a", "/b"))
+    assert reasons == [] and hits[-1] == Hit("/b", f"bytes={CUT}-", len(DATA) - CUT)
+
+
+def test_every_mirror_that_failed_is_named(tmp_path):
+    html = Page(b"\n<!doctype html><p>moved", kind="text/html; charset=utf-8")
+    plain = Page(b"<html>" + DATA[6:])
+    pages = {
+        "/busy": [Page(b"", 503, ranges=False)],
+        "/html": [html],
+        "/plain": [plain],
+        "/short": [Page(DATA[:-1])],
+        "/long": [Page(DATA + b"1")],
+        "/bad": [Page(bytes(reversed(DATA)))],
+    }
+    reasons, _ = get(pages, tmp_path / "f", names=("/none", *pages))
+    got = hashlib.md5(bytes(reversed(DATA))).hexdigest()
+    assert reasons == [
+        "/none: HTTP 404 Not Found",
+        "/busy: HTTP 503 Service Unavailable, 3 times in a row",
+        "/html: sent an HTML page in place of the file",
+        "/plain: sent an HTML page in place of the file",
+        "/short: has 999999 bytes, expected 1000000",
+        "/long: has 1000001 bytes, expected 1000000",
+        f"/bad: md5 is {got}, expected {md5(DATA)[4:]}; what came was removed",
+    ]
+    assert names(tmp_path) == []
+
+
+def test_a_stream_of_unknown_length_may_not_be_longer(tmp_path):
+    reasons, _ = get({"/a": [Page(DATA + b"1", claim=-1)]}, tmp_path / "f")
+    assert reasons == ["/a: sends more than the 1000000 bytes expected"] and names(tmp_path) == []
+    assert get({"/a": [Page(claim=-1)]}, tmp_path / "f")[0] == []
+
+
+def test_a_page_in_place_of_a_file_leaves_nothing(tmp_path):
+    reasons, _ = get({"/a": [Page(b"<html>" + DATA[6:])]}, tmp_path / "f")
+    assert reasons == ["/a: sent an HTML page in place of the file"] and names(tmp_path) == []
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    with serve({}) as (address, _):
+        pass
+    ftp = address.replace("http", "ftp")
+    reasons = transfer.fetch([f"{address}/a", f"{ftp}/a", "x"], tmp_path / "f", 9, patience=FAST)
+    for reason, url in zip(reasons, (address, ftp), strict=False):
+        assert reason.startswith(f"{url}/a: no connection (") and "object at" not in reason
+        assert reason.endswith("Connection refused), 3 times in a row")
+    assert reasons[2].startswith("x: Invalid URL 'x': No scheme supplied")
+
+
+def test_a_server_that_falls_silent(tmp_path):
+    patience = FAST._replace(timeout_secs=0.2, tries=2)
+    gate = threading.Event()
+    reasons, _ = get({"/a": [Page(gate=gate)]}, tmp_path / "f", patience=patience)
+    gate.set()
+    assert reasons[0].startswith("/a: no byte for 0.2 s at byte ")
+
+
+def test_content_that_is_refused_at_the_end_is_removed(tmp_path):
+    reasons, _ = get({"/a": [Page()]}, tmp_path / "f", finish=lambda part: "not an fbin file")
+    assert reasons == ["/a: not an fbin file; what came was removed"] and names(tmp_path) == []
+
+
+def test_a_full_disk_is_named_and_the_part_kept(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CUT, hard))
+    try:
+        with pytest.raises(BadInput, match=r"f\.part: cannot be written \(File too large\); free"):
+            get({"/a": [Page()]}, tmp_path / "f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "f.part").stat().st_size == CUT
+    reasons, hits = get({"/a": [Page()]}, tmp_path / "f")
+    assert reasons == [] and hits == [Hit("/a", f"bytes={CUT}-", len(DATA) - CUT)]
+
+
+@contextlib.contextmanager
+def serve_ftp(directory, cut=1 << 62):
+    """Yields (address, bytes sent by each transfer); the first transfer is cut at `cut` bytes."""
+    reason = "pyftpdlib is not installed"
+    servers = pytest.importorskip("pyftpdlib.servers", reason=reason)
+    handlers = pytest.importorskip("pyftpdlib.handlers", reason=reason)
+    authorizers = pytest.importorskip("pyftpdlib.authorizers", reason=reason)
+    sent = []
+
+    class Data(handlers.DTPHandler):
+        ac_out_buffer_size = CUT
+
+        def use_sendfile(self):
+            return False
+
+        def initiate_send(self):
+            if not sent and self.tot_bytes_sent >= cut:
+                self.close()
+            else:
+                super().initiate_send()
+
+        def close(self):
+            if not self._closed:
+                sent.append(self.tot_bytes_sent)
+            super().close()
+
+    class Handler(handlers.FTPHandler):
+        dtp_handler = Data
+        authorizer = authorizers.DummyAuthorizer()
+        use_sendfile = False
+
+    Handler.authorizer.add_anonymous(str(directory))
+    server = servers.FTPServer(("127.0.0.1", 0), Handler)
+    stop = threading.Event()
+
+    def loop():
+        while not stop.is_set():
+            server.serve_forever(timeout=0.01, blocking=False)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield f"ftp://127.0.0.1:{server.socket.getsockname()[1]}", sent
+    finally:
+        stop.set()
+        thread.join()
+        server.close_all()
+
+
+def test_ftp_continues_and_names_what_is_wrong(tmp_path):
+    there = tmp_path / "server"
+    there.mkdir()
+    (there / "a").write_bytes(DATA)
+    path = tmp_path / "f"
+    with serve_ftp(there, cut=CUT) as (address, sent):
+        assert transfer.fetch([f"{address}/a"], path, len(DATA), md5(DATA), patience=FAST) == []
+        assert path.read_bytes() == DATA
+        assert CUT <= sent[0] < len(DATA) and sum(sent) == len(DATA)
+        reasons = transfer.fetch([f"{address}/b", f"{address}/a"], path, 10, patience=FAST)
+    assert reasons[0].startswith(f"{address}/b: FTP 550 ")
+    assert reasons[1] == f"{address}/a: has 1000000 bytes, expected 10"
+
+
+def test_ftp_does_not_glue_a_changed_file(tmp_path):
+    there = tmp_path / "server"
+    there.mkdir()
+    (there / "a").write_bytes(DATA)
+    (tmp_path / "f.part").write_bytes(b"old" * 1000)
+    os.utime(there / "a", (1e9, 1e9))
+    with serve_ftp(there) as (address, sent):
+        (tmp_path / "f.part.json").write_text(f'["{address}/a", "213 20200101000000"]')
+        assert transfer.fetch([f"{address}/a"], tmp_path / "f", len(DATA), patience=FAST) == []
+        assert (tmp_path / "f").read_bytes() == DATA and sum(sent) == len(DATA)
