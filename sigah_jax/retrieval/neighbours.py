@@ -13,9 +13,10 @@ by their float32 distance, the few others in float64. So both engines give the s
 Not responsible for keeping results on disk.
 """
 
+import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,10 +24,11 @@ from threadpoolctl import threadpool_limits
 
 from sigah_jax.retrieval import euclidean
 
+CORES = len(os.sched_getaffinity(0))
 QUERIES = 1024  # at once
-PAIRS = 1 << 24  # query-candidate pairs at once, about 30 bytes each
+PAIRS = 1 << 25  # query-candidate pairs at once, about 10 bytes each
 SCORES = 1 << 22  # scores at once and core, 4 bytes each
-SAMPLE_ROWS = 1 << 14  # of the base, to guess the threshold from
+SAMPLE_ROWS = 1 << 13  # of the base, to guess the threshold from
 EXACT_VALUES = 1 << 16  # float64 differences at once: they stay in the cache
 
 
@@ -70,8 +72,11 @@ def nearest_sets(
                 found = _below_threshold(xq[rows], xb, centre, rank, sample_rows)
             else:
                 found = _nearest_on_devices(xq[rows], xb, centre, candidates, devices)
-            for q, (d32, ids, limit) in zip(rows, found, strict=True):
-                row = _members(xq[q], xb, centre, d32, ids, limit, sizes)
+            # bound here: the threads must not see the next chunk's
+            members = functools.partial(_members, xb=xb, centre=centre, sizes=sizes, found=found)
+            with ThreadPoolExecutor(CORES) as pool:
+                sets = pool.map(members, range(len(rows)), xq[rows])
+            for q, row in zip(rows, sets, strict=True):
                 if row is None:
                     uncertain.append(q)
                 else:
@@ -93,15 +98,16 @@ def _sample_rank(k: int, nb: int, widen: int) -> tuple[int, int]:
 
 def _below_threshold(
     xq: np.ndarray, xb: np.ndarray, centre: np.ndarray, rank: int, sample_rows: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+) -> Callable[[int], tuple[np.ndarray, np.ndarray, float]]:
     """The base rows nearer to each query than row number `rank` of a sample of the base.
 
     The score of a row is a·b - ½‖b‖², for a query a and a row b less the centre: half of the
     negative squared distance up to ½‖a‖². Each core takes its own blocks of the base.
 
-    Yields:
-        For each query, float64 `[c]` distances (of float32 accuracy), int32 `[c]` ids, and the
-        limit that all other rows lie at or beyond; it is infinite where all rows came.
+    Returns:
+        A function that gives, for a query by its number, float64 `[c]` distances (of float32
+        accuracy), int32 `[c]` ids, and the limit that all other rows lie at or beyond; it is
+        infinite where all rows came.
     """
     queries = xq - centre
     squared = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
@@ -112,23 +118,28 @@ def _below_threshold(
         threshold = np.partition(np.concatenate(scores, axis=1), -rank, axis=1)[:, -rank]
 
     def sift(first: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For every `cores`-th block: where each query's hits begin, their scores and ids."""
-        parts = []
-        for start, scores in _scores(queries, xb, centre, first, cores):
-            hits, wide = np.flatnonzero(scores > threshold[:, None]), scores.shape[1]
+        """For every `CORES`-th block: where each query's hits begin, their scores and ids."""
+        parts, near = [], None
+        for start, scores in _scores(queries, xb, centre, first, CORES):
+            wide = scores.shape[1]
+            if near is None or near.shape[1] != wide:
+                near = np.empty(scores.shape, bool)
+            hits = np.flatnonzero(np.greater(scores, threshold[:, None], out=near))
             begins = np.searchsorted(hits, wide * np.arange(len(xq) + 1))
             ids = (hits % wide + start).astype(np.int32)
             parts.append((begins, scores.reshape(-1)[hits], ids))
         return parts
 
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):
-        parts = [part for parts in pool.map(sift, range(cores)) for part in parts]
-    for q in range(len(xq)):
-        mine = [(scores[b[q] : b[q + 1]], ids[b[q] : b[q + 1]]) for b, scores, ids in parts]
-        scores, ids = (np.concatenate(pieces) for pieces in zip(*mine, strict=True))
+    with ThreadPoolExecutor(CORES) as pool, threadpool_limits(1, "blas"):
+        parts = [part for parts in pool.map(sift, range(CORES)) for part in parts]
+
+    def found(q: int) -> tuple[np.ndarray, np.ndarray, float]:
+        scores = np.concatenate([scores[b[q] : b[q + 1]] for b, scores, _ in parts])
+        ids = np.concatenate([ids[b[q] : b[q + 1]] for b, _, ids in parts])
         limit = squared[q] - 2 * float(threshold[q])
-        yield squared[q] - 2 * scores.astype(np.float64), ids, limit
+        return squared[q] - 2 * scores.astype(np.float64), ids, limit
+
+    return found
 
 
 def _scores(
@@ -156,25 +167,25 @@ def _nearest_on_devices(xq, xb, centre, candidates: int, devices: euclidean.Devi
     """As `_below_threshold`, for the `candidates` nearest rows by float32 distance."""
     d32, ids = euclidean.search(xq, xb, centre, candidates, "accelerator", devices)
     limits = d32[:, -1] if candidates < len(xb) else np.full(len(xq), np.inf)
-    return zip(d32.astype(np.float64), ids, limits, strict=True)
+    return lambda q: (d32[q].astype(np.float64), ids[q], limits[q])
 
 
 def _members(
+    q: int,
     xq: np.ndarray,
     xb: np.ndarray,
     centre: np.ndarray,
-    d32: np.ndarray,
-    ids: np.ndarray,
-    limit: float,
     sizes: Sequence[int],
+    found: Callable[[int], tuple[np.ndarray, np.ndarray, float]],
 ) -> np.ndarray | None:
-    """The row of `nearest_sets` for one query `[d]`, or None if the candidates cannot tell.
+    """The row of `nearest_sets` for query number q, `[d]`, or None if `found(q)` cannot tell.
 
     Let v be the s-th smallest float32 distance and ε the rounding bound at v. Among the s rows
     up to v none is farther than v + ε, so the true s-th distance T is at most that, and a row
     within T has a float32 distance of at most v + 2ε. In the same way T is at least v - ε, and
     rows below v - 2ε are surely within it. What lies between is compared in float64.
     """
+    d32, ids, limit = found(q)
     if len(ids) < sizes[-1]:
         return None
     rings = []
