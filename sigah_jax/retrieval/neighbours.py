@@ -201,9 +201,10 @@ def _members(
             d64 = _exact_distances(xq, xb, ids[between])
             between = between[np.lexsort((ids[between], d64))[:missing]]
         chosen[between] = True
-        rings.append(np.sort(ids[~chosen]))
+        if size < sizes[-1]:
+            rings.append(np.sort(ids[~chosen]))
         d32, ids, limit = d32[chosen], ids[chosen], np.inf  # the next set is within this one
-    return np.concatenate([np.sort(ids), *rings[:0:-1]])
+    return np.concatenate([np.sort(ids), *reversed(rings)])
 
 
 def _exact_distances(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray) -> np.ndarray:
