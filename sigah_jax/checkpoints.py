@@ -5,6 +5,8 @@ Kept are the latest two and the best by validation map. A save appears whole or 
 Not responsible for when to save: `train`.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ from orbax.checkpoint import checkpoint_managers as policies
 from sigah_jax.errors import BadInput
 
 
-def open_manager(workdir: Path) -> ocp.CheckpointManager:
-    """The checkpoints of a run directory; unfinished saves of a killed process are removed."""
+@contextlib.contextmanager
+def open_manager(workdir: Path) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a run directory; unfinished saves of a killed process are removed.
+
+    Closed at the end whatever happens: a thread of orbax would complain on standard error.
+    """
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(
             [
@@ -31,7 +37,11 @@ def open_manager(workdir: Path) -> ocp.CheckpointManager:
         cleanup_tmp_directories=True,
         enable_async_checkpointing=False,
     )
-    return ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+    manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+    try:
+        yield manager
+    finally:
+        manager.close()
 
 
 def save(
@@ -43,13 +53,13 @@ def save(
         shape: `[d, P]` of the standardiser's projection, from which `restore`'s target is built.
         metrics: holds `eval/map`; None without validation.
     """
-    facts = {"shape": list(shape), "metrics": metrics}
+    facts = {"shape": list(shape), "metrics": metrics, "arrays": _arrays(state)}
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
     manager.save(step, args=args, metrics=metrics)
 
 
 def facts(manager: ocp.CheckpointManager, step: int) -> dict:
-    """What `save` was told beside the state: `{"shape", "metrics"}`."""
+    """What is known beside the state: `{"shape", "metrics", "arrays"}`."""
     path = Path(manager.directory) / str(step)
     if step not in manager.all_steps():
         raise BadInput(f"{path}: no such checkpoint; there are {sorted(manager.all_steps())}")
@@ -76,6 +86,15 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any)
         BadInput: the checkpoint is missing, damaged or of another shape.
     """
     path = Path(manager.directory) / str(step)
+    # compared here, for a restore that fails inside orbax leaves threads that complain at exit
+    there, wanted = facts(manager, step)["arrays"], _arrays(like)
+    differ = [name for name in sorted(there | wanted) if there.get(name) != wanted.get(name)]
+    if differ:
+        name = differ[0]
+        raise BadInput(
+            f"{path}: of another shape than the config: {name} is {there.get(name)} there, "
+            f"{wanted.get(name)} is expected; use another --workdir"
+        )
     target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
     try:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
@@ -83,6 +102,13 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any)
     except (ValueError, KeyError, FileNotFoundError) as e:
         reason = str(e).strip().splitlines()[0][:200]
         raise BadInput(
-            f"{path}: damaged, or of another shape than the config ({reason}); "
-            "use another --workdir or remove this one"
+            f"{path}: damaged ({reason}); remove it, the run goes on from an earlier one"
         ) from e
+
+
+def _arrays(state: Any) -> dict[str, str]:
+    """Name -> "float32[2,3]" of every array of a tree."""
+    return {
+        jax.tree_util.keystr(path): f"{a.dtype}{list(a.shape)}".replace(" ", "")
+        for path, a in jax.tree_util.tree_leaves_with_path(state)
+    }

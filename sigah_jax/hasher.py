@@ -76,7 +76,17 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Hasher:
     if not path.exists():
         raise BadInput(f"{workdir}: no config.json, so no run directory; train first")
     config = config_dict.ConfigDict(json.loads(path.read_text())["config"])
-    manager = checkpoints.open_manager(workdir)
+    with checkpoints.open_manager(workdir) as manager:
+        number = checkpoint_number(manager, workdir, checkpoint)
+        d, features = checkpoints.facts(manager, number)["shape"]
+        nets = networks.make_networks(config, features)
+        like = step.abstract_state(config, nets, d)
+        state = checkpoints.restore(manager, number, like, parallel.replicated())
+    return make_hasher(nets, params_of(state), config.eval.block_rows)
+
+
+def checkpoint_number(manager, workdir: Path, checkpoint: str) -> int:
+    """The step that "best", "latest" or a step's number means; BadInput if there is none."""
     steps = list(manager.all_steps())
     if not steps:
         raise BadInput(f"{workdir}: no checkpoint yet; train first")
@@ -86,11 +96,5 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Hasher:
         number = checkpoints.best_step(manager)
         if number is None:
             raise BadInput(f"{workdir}: no checkpoint is validated yet; use --checkpoint=latest")
-    else:
-        number = max(steps) if checkpoint == "latest" else int(checkpoint)
-    d, features = checkpoints.facts(manager, number)["shape"]
-    nets = networks.make_networks(config, features)
-    like = step.abstract_state(config, nets, d)
-    state = checkpoints.restore(manager, number, like, parallel.replicated())
-    manager.close()
-    return make_hasher(nets, params_of(state), config.eval.block_rows)
+        return number
+    return max(steps) if checkpoint == "latest" else int(checkpoint)

@@ -43,12 +43,14 @@ class Setup(NamedTuple):
     validation_truth: np.ndarray  # [nv, k] i32
 
 
-def setup(config, workdir: Path, manager: ocp.CheckpointManager, log: logs.Log) -> Setup:
-    """Loads data, restores or makes the state, standardises, finds or reads the graph."""
+def load_data(config, log: logs.Log) -> Dataset:
+    """The data set; BadInput if a batch or the graph needs more training rows than it has."""
     data = load_dataset(config)
-    d, nt = data.xt.shape[1], len(data.xt)
+    nt = len(data.xt)
     log.line(f"data: {data.origin}")
-    log.line(f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {d}")
+    log.line(
+        f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
+    )
     per_step = config.train.anchors * (1 + config.train.others)
     if per_step > nt:
         raise BadInput(
@@ -56,6 +58,14 @@ def setup(config, workdir: Path, manager: ocp.CheckpointManager, log: logs.Log) 
         )
     if config.train.graph_neighbours >= nt:
         raise BadInput(f"config.train.graph_neighbours: expected less than the {nt} training rows")
+    return data
+
+
+def setup(
+    config, workdir: Path, data: Dataset, manager: ocp.CheckpointManager, log: logs.Log
+) -> Setup:
+    """Restores or makes the state, standardises, finds or reads graph and ground truth."""
+    d, nt = data.xt.shape[1], len(data.xt)
     features = min(config.model.input_dims, d)
     nets = networks.make_networks(config, features)
     latest = manager.latest_step()
@@ -189,15 +199,15 @@ def train_and_evaluate(config, workdir: Path) -> None:
         log.line(f"finished before: {finished}; remove {workdir} to train again")
         lock.close()
         return
-    manager = checkpoints.open_manager(workdir)
     start = time.monotonic()
-    s = setup(config, workdir, manager, log)
-    seconds = {"setup": round(time.monotonic() - start, 3)}
-    start = time.monotonic()
-    train(config, workdir, manager, log, s)
-    seconds["train"] = round(time.monotonic() - start, 3)
-    manager.close()
-    results.finish(config, workdir, log, s.data, hasher.load(workdir), seconds, finished)
+    data = load_data(config, log)
+    with checkpoints.open_manager(workdir) as manager:
+        s = setup(config, workdir, data, manager, log)
+        seconds = {"setup": round(time.monotonic() - start, 3)}
+        start = time.monotonic()
+        train(config, workdir, manager, log, s)
+        seconds["train"] = round(time.monotonic() - start, 3)
+    results.finish(config, workdir, log, data, hasher.load(workdir), seconds, finished)
     lock.close()
 
 

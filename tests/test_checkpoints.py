@@ -1,5 +1,7 @@
 """Saving and restoring: what is kept, what is refused, what a damaged file says."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ def state(value, width=3):
     return {"w": np.full((2, width), value, np.float32), "step": np.int32(value)}
 
 
+@contextlib.contextmanager
 def save(tmp_path, scores):
     """Saves a state at steps 1, 2, …; a score of None is a save without validation."""
-    manager = checkpoints.open_manager(tmp_path)
-    for step, score in enumerate(scores, 1):
-        metrics = None if score is None else {"eval/map": score}
-        checkpoints.save(manager, step, state(step), [4, 3], metrics)
-    return manager
+    with checkpoints.open_manager(tmp_path) as manager:
+        for step, score in enumerate(scores, 1):
+            metrics = None if score is None else {"eval/map": score}
+            checkpoints.save(manager, step, state(step), [4, 3], metrics)
+        yield manager
 
 
 def damage(directory):
@@ -28,44 +31,50 @@ def damage(directory):
 
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
-    manager = save(tmp_path, [0.5, 0.9, 0.6, 0.7, None])
-    assert sorted(manager.all_steps()) == [2, 4, 5]
-    assert checkpoints.best_step(manager) == 2
+    with save(tmp_path, [0.5, 0.9, 0.6, 0.7, None]) as manager:
+        assert sorted(manager.all_steps()) == [2, 4, 5]
+        assert checkpoints.best_step(manager) == 2
 
 
-def test_the_earliest_of_equally_good_ones_is_best(tmp_path):
-    assert checkpoints.best_step(save(tmp_path, [0.5, 0.5])) == 1
-
-
-def test_without_validation_there_is_no_best(tmp_path):
-    assert checkpoints.best_step(save(tmp_path, [None, None])) is None
+@pytest.mark.parametrize("scores, best", [([0.5, 0.5], 1), ([None, None], None)])
+def test_the_earliest_of_equals_is_best_and_none_without_validation(tmp_path, scores, best):
+    with save(tmp_path, scores) as manager:
+        assert checkpoints.best_step(manager) == best
 
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_restored_equals_saved_on_any_number_of_devices(tmp_path, devices):
-    manager = save(tmp_path, [0.5, 0.6])
     sharding = parallel.replicated(jax.devices()[:devices])
-    got = checkpoints.restore(manager, 2, state(0), sharding)
+    with save(tmp_path, [0.5, 0.6]) as manager:
+        got = checkpoints.restore(manager, 2, state(0), sharding)
+        assert checkpoints.facts(manager, 2)["shape"] == [4, 3]
     assert len(got["w"].sharding.device_set) == devices
     np.testing.assert_array_equal(parallel.fetch(got)["w"], state(2)["w"])
-    assert checkpoints.facts(manager, 2)["shape"] == [4, 3]
 
 
 def test_another_shape_is_refused(tmp_path):
-    manager = save(tmp_path, [0.5])
-    with pytest.raises(BadInput, match="of another shape") as e:
+    with (
+        save(tmp_path, [0.5]) as manager,
+        pytest.raises(BadInput, match=r"'w'. is float32\[2,3\] there, float32\[2,5\]") as e,
+    ):
         checkpoints.restore(manager, 1, state(0, width=5), parallel.replicated())
     assert str(tmp_path) in str(e.value) and "\n" not in str(e.value)
 
 
 def test_a_missing_step_lists_those_that_exist(tmp_path):
-    with pytest.raises(BadInput, match=r"7: no such checkpoint; there are \[1, 2\]"):
-        checkpoints.facts(save(tmp_path, [0.5, 0.6]), 7)
+    with (
+        save(tmp_path, [0.5, 0.6]) as manager,
+        pytest.raises(BadInput, match=r"7: no such checkpoint; there are \[1, 2\]"),
+    ):
+        checkpoints.facts(manager, 7)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    save(tmp_path, [0.5]).close()
+    with save(tmp_path, [0.5]):
+        pass
     damage(tmp_path / "checkpoints" / "1" / "state")
-    manager = checkpoints.open_manager(tmp_path)
-    with pytest.raises(BadInput, match="damaged"):
+    with (
+        checkpoints.open_manager(tmp_path) as manager,
+        pytest.raises(BadInput, match="damaged"),
+    ):
         checkpoints.restore(manager, 1, state(0), parallel.replicated())

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from sigah_jax import hasher
 
+MNIST = "--config=experiments/mnist.py:bits=32"
 SHORT = [
     "--config.data.max_rows=3000",
     "--config.data.test_queries=100",
@@ -28,11 +30,11 @@ SHORT = [
 
 
 def command(workdir, *more):
-    return [
-        sys.executable,
-        *("-m", "sigah_jax.main", "--config=experiments/mnist.py:bits=32"),
-        *(f"--workdir={workdir}", *SHORT, *more),
-    ]
+    """The program's command line; a --config among `more` takes the place of the usual one."""
+    config = [m for m in more if m.startswith("--config=")] or [MNIST]
+    others = [m for m in more if not m.startswith("--config=")]
+    start = [sys.executable, "-m", "sigah_jax.main", *config, f"--workdir={workdir}"]
+    return [*start, *SHORT, *others]
 
 
 def environment(devices=1):
@@ -157,6 +159,11 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
         (["--config=experiments/nope.py"], "nope.py"),
         (["--config=experiments/mnist.py:bits=0"], "bits=0"),
         (["--mode=eval"], "no run there"),
+        (["--config=experiments/vectors.py"], "config.data.base is missing"),
+        (["--config=experiments/vectors.py", "--config.data.base=tests"], "is a directory"),
+        (["--config.data.base=my.npy"], "config.data.base=my.npy"),
+        (["--config=experiments/deep1m.py", "--config.data.dir=nowhere"], "base.1M.fbin"),
+        (["--config=experiments/tiny100k.py", "--config.data.dir=nowhere"], "download cifar"),
         (["--no_such_flag=1"], "no_such_flag"),
     ],
 )
@@ -164,6 +171,55 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, more, words):
     done = run(tmp_path / "bad", *more)
     assert done.returncode == 2
     assert words in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_vectors_of_ones_own_hold_out_queries_or_take_them(tmp_path):
+    x = np.random.default_rng(0).standard_normal((3200, 40)).astype(np.float16)
+    np.save(tmp_path / "base.npy", x[:3000])
+    np.save(tmp_path / "queries.npy", x[3000:])
+    files = ["--config=experiments/vectors.py:bits=32", f"--config.data.base={tmp_path}/base.npy"]
+    done = run(tmp_path / "carved", *files, "--config.data.train_rows=2000")
+    assert done.returncode == 0, done.stderr
+    assert "base.npy, 100 random rows held out as test queries" in done.stdout
+    done = run(tmp_path / "given", *files, f"--config.data.queries={tmp_path}/queries.npy")
+    assert done.returncode == 0, done.stderr
+    rows = [
+        json.loads((tmp_path / name / "results.json").read_text())["rows"]
+        for name in ("carved", "given")
+    ]
+    assert rows == [
+        {"base": 2900, "training": 2000, "queries": 100},
+        {"base": 3000, "training": 2950, "queries": 200},
+    ]
+
+
+def test_a_damaged_checkpoint_is_named_and_left_alone(finished, tmp_path):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "results.json").unlink()
+    latest = workdir / "checkpoints" / "60"
+    for path in (latest / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    done = run(workdir)
+    assert done.returncode == 2 and str(latest) in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert latest.exists()
+
+
+def test_a_checkpoint_of_another_shape_is_refused(finished, tmp_path):
+    """The directory's config says 32 bits and so do the flags, but its checkpoint has more."""
+    other = tmp_path / "other"
+    done = run(other, "--config=experiments/mnist.py:bits=40")
+    assert done.returncode == 0, done.stderr
+    workdir = tmp_path / "mixed"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "results.json").unlink()
+    shutil.rmtree(workdir / "checkpoints")
+    shutil.copytree(other / "checkpoints", workdir / "checkpoints")
+    done = run(workdir)
+    assert done.returncode == 2 and "of another shape" in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
