@@ -7,6 +7,7 @@ import math
 
 from ml_collections import config_dict
 
+from sigah_jax.baselines.methods import METHODS
 from sigah_jax.errors import BadInput
 
 PRESETS = ("best", "paper")
@@ -42,6 +43,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.input_dims = 256  # ours: principal directions kept, at most d
     c.model.hash_widths = (1024,)  # ours: hidden layers of the hash network
     c.model.linear_path = True  # ours: add a linear projection to the ReLU network
+    c.model.decoder = "ista"  # ista; for the ablation linear, or mlp with a hidden layer of `atoms`
     c.model.atoms = max(256, 2 * bits)  # M, atoms of the sparse code; ours
     c.model.ista_steps = 3  # T, unrolled iterations; ours
     c.model.lam = 1.0  # λ of every atom at the start; ours: about 40 % of z stays non-zero
@@ -82,6 +84,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.eval = config_dict.ConfigDict()
     c.eval.every_steps = 400  # validation and checkpoint
+    c.eval.baselines = ("itq", "pca_rr", "lsh")  # measured beside SiGAH at the end
     c.eval.block_rows = 8192  # rows encoded a device and call
 
     if preset == "paper":  # what the abstract says, and no more
@@ -152,6 +155,7 @@ _CHOICES = {
     "preset": PRESETS,
     "data.name": ("mnist", "tiny100k", "gist1m", "deep1m", "sift1m", "vectors"),
     "engine": ("auto", "cpu", "accelerator"),
+    "model.decoder": ("ista", "linear", "mlp"),
     "loss.adversary_form": ("match", "minimise"),
     "train.matmul_precision": ("default", "high", "highest"),
 }
@@ -178,8 +182,15 @@ def validate(config, devices: int) -> None:
         if value(field) not in choices:
             raise BadInput(f"config.{field}={value(field)!r}: expected one of {choices}")
     for field in ("model.hash_widths", "model.dis_widths"):
-        if not value(field) or not all(isinstance(w, int) and w > 0 for w in value(field)):
+        if not all(isinstance(w, int) and w > 0 for w in value(field)):
             raise BadInput(f"config.{field}={value(field)}: expected whole numbers above 0")
+    if not config.model.dis_widths:
+        raise BadInput("config.model.dis_widths=(): expected a layer at least")
+    if not config.model.hash_widths and not config.model.linear_path:
+        raise BadInput("config.model.hash_widths=(): expected a layer, or linear_path=True")
+    for name in config.eval.baselines:
+        if name not in METHODS:
+            raise BadInput(f"config.eval.baselines: {name!r} is none of {tuple(METHODS)}")
     for field in ("base", "queries", "train"):
         given = value(f"data.{field}")
         if given and config.data.name != "vectors":

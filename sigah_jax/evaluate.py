@@ -12,13 +12,12 @@ import jax
 import numpy as np
 
 from sigah_jax import parallel
-from sigah_jax.baselines import itq, lsh, pca
+from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.cache import cached
 from sigah_jax.data.datasets import Dataset
+from sigah_jax.errors import BadInput
 from sigah_jax.hasher import Hasher
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
-
-ITQ_ITERATIONS = 50  # Gong & Lazebnik 2011
 
 
 def cached_ground_truth(directory: Path, xq: np.ndarray, xb: np.ndarray, engine: str) -> np.ndarray:
@@ -54,35 +53,39 @@ def validation(hasher: Hasher, params: dict, data: Dataset, truth: np.ndarray, e
     return {f"eval/{name}": value for name, value in values.items()}
 
 
-def baseline_codes(key: jax.Array, method: str, data: Dataset, bits: int, block_rows: int):
-    """(query codes, base codes) of "itq", "pca_rr" or "lsh" fitted on the training set."""
-    if method == "itq":
-        params = itq.fit(key, data.xt, bits, ITQ_ITERATIONS)
-    else:
-        params = {"pca_rr": pca, "lsh": lsh}[method].fit(key, data.xt, bits)
-    encode = parallel.map_rows(lambda p, x: codes.pack(pca.project(p, x) > 0), block_rows)
+def encode_baseline(
+    params, method: str, data: Dataset, block_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Packed codes of the queries `[nq, W]` and of the base `[nb, W]` by a fitted baseline."""
+    project = METHODS[method].project
+    encode = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), block_rows)
     return encode(params, data.xq), encode(params, data.xb)
 
 
-def test(config, workdir: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict, dict]:
+def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict, dict]:
     """Metrics, precision-recall curves and seconds of SiGAH and the baselines on test queries.
 
-    Baselines that need bits <= d are left out beyond that; a table says "n/a".
+    A baseline that cannot have that many bits is left out; a table says "n/a".
+
+    Args:
+        cache: directory of the ground truth.
     """
     engine = parallel.engine(config.engine)
-    truth = cached_ground_truth(workdir / "data", data.xq, data.xb, engine)
-    bits, d = config.model.bits, data.xb.shape[1]
-    methods = ("sigah", "itq", "pca_rr", "lsh") if bits <= d else ("sigah", "lsh")
+    truth = cached_ground_truth(cache, data.xq, data.xb, engine)
+    bits = config.model.bits
     values, curves, seconds = {}, {}, {}
-    for method in methods:
-        start = time.monotonic()
-        if method == "sigah":
-            cq, cb = hasher.encode(data.xq), hasher.encode(data.xb)
-        else:
-            key = jax.random.key(config.seed)
-            cq, cb = baseline_codes(key, method, data, bits, config.eval.block_rows)
-        seconds[f"fit_and_encode_{method}" if method != "sigah" else "encode_sigah"] = round(
-            time.monotonic() - start, 3
-        )
+
+    def add(method: str, cq: np.ndarray, cb: np.ndarray, start: float) -> None:
+        seconds[method] = round(time.monotonic() - start, 3)
         values[method], curves[method] = measure(cq, cb, truth, bits, engine)
+
+    start = time.monotonic()
+    add("sigah", hasher.encode(data.xq), hasher.encode(data.xb), start)
+    for method in config.eval.baselines:
+        start = time.monotonic()
+        try:
+            params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
+        except BadInput:
+            continue
+        add(method, *encode_baseline(params, method, data, config.eval.block_rows), start)
     return values, curves, seconds

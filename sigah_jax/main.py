@@ -32,10 +32,11 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value or rundir.run_directory(config, experiment, overrides))
     devices = jax.local_devices()
     print(f"{len(devices)} x {devices[0].device_kind} ({jax.default_backend()}), run in {workdir}")
+    cache = workdir / "data"
     if _MODE.value == "train":
-        train.train_and_evaluate(config, workdir)
+        train.train_and_evaluate(config, workdir, cache)
     else:
-        train.evaluate_only(config, workdir, _CHECKPOINT.value)
+        train.evaluate_only(config, workdir, cache, _CHECKPOINT.value)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ SHEET_IMAGES = 20
 def finish(
     config,
     workdir: Path,
+    cache: Path,
     log: logs.Log,
     data: Dataset,
     h: hasher.Hasher,
@@ -32,29 +33,36 @@ def finish(
 ) -> None:
     """Evaluates on the test queries, writes `path` and pictures, prints the table."""
     start = time.monotonic()
-    values, curves, parts = evaluate.test(config, workdir, data, h)
+    values, curves, parts = evaluate.test(config, cache, data, h)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
     draw(config, workdir, data, h, curves)
-    logs.write_json(
-        path,
-        {
-            "config_hash": rundir.config_hash(config),
-            "commit": commit(),
-            "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-            "versions": {"python": platform.python_version(), "jax": jax.__version__},
-            "data": data.origin,
-            "rows": {"base": len(data.xb), "training": len(data.xt), "queries": len(data.xq)},
-            "seed": config.seed,
-            "bits": config.model.bits,
-            "seconds": seconds,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "metrics": values,
-            "pr_curves": {m: [[None if np.isnan(x) else x for x in v] for v in c]
-                          for m, c in curves.items()},
-        },
-    )  # fmt: skip
+    curves = {method: curve_of(curve) for method, curve in curves.items()}
+    made = facts(config, data, seconds)
+    logs.write_json(path, made | {"metrics": values, "pr_curves": curves})
     log.line("\n" + tables.method_table(values, tables.COLUMNS, config.model.bits))
     log.line(f"results: {path}  plots: {workdir / 'plots'}")
+
+
+def facts(config, data: Dataset, seconds: dict) -> dict:
+    """What a results file says beside metrics: config, code, machine, data, time, memory."""
+    return {
+        "config_hash": rundir.config_hash(config),
+        "config": config.to_dict(),
+        "commit": commit(),
+        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "data": data.origin,
+        "rows": {"base": len(data.xb), "training": len(data.xt), "queries": len(data.xq)},
+        "seed": config.seed,
+        "bits": config.model.bits,
+        "seconds": seconds,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def curve_of(curve: tuple[list, list]) -> list[list]:
+    """A precision-recall curve as JSON has it: null where a radius retrieves nothing."""
+    return [[None if np.isnan(x) else x for x in values] for values in curve]
 
 
 def draw(config, workdir: Path, data: Dataset, h: hasher.Hasher, curves: dict) -> None:

@@ -62,7 +62,7 @@ def load_data(config, log: logs.Log) -> Dataset:
 
 
 def setup(
-    config, workdir: Path, data: Dataset, manager: ocp.CheckpointManager, log: logs.Log
+    config, cache: Path, data: Dataset, manager: ocp.CheckpointManager, log: logs.Log
 ) -> Setup:
     """Restores or makes the state, standardises, finds or reads graph and ground truth."""
     d, nt = data.xt.shape[1], len(data.xt)
@@ -92,12 +92,12 @@ def setup(
     if k:
         log.line(f"neighbour graph of {nt} training rows, k={k}")
         graph = cached(
-            workdir / "data",
+            cache,
             "graph",
             [z_train, k],
             lambda: euclidean.neighbour_graph(z_train, k, engine),
         )
-    truth = evaluate.cached_ground_truth(workdir / "data", data.xv, data.xt, engine)
+    truth = evaluate.cached_ground_truth(cache, data.xv, data.xt, engine)
     return Setup(data, nets, z_train, graph, state, truth)
 
 
@@ -187,8 +187,12 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
             )
 
 
-def train_and_evaluate(config, workdir: Path) -> None:
-    """Trains, or goes on training, in `workdir`, then evaluates its best checkpoint."""
+def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
+    """Trains, or goes on training, in `workdir`, then evaluates its best checkpoint.
+
+    Args:
+        cache: directory of ground truth and graph, which runs on equal data may share.
+    """
     validate(config, len(parallel.local_devices()))
     lock = rundir.claim(workdir, config)
     log = logs.Log(workdir / "log.txt")
@@ -202,16 +206,16 @@ def train_and_evaluate(config, workdir: Path) -> None:
     start = time.monotonic()
     data = load_data(config, log)
     with checkpoints.open_manager(workdir) as manager:
-        s = setup(config, workdir, data, manager, log)
+        s = setup(config, cache, data, manager, log)
         seconds = {"setup": round(time.monotonic() - start, 3)}
         start = time.monotonic()
         train(config, workdir, manager, log, s)
         seconds["train"] = round(time.monotonic() - start, 3)
-    results.finish(config, workdir, log, data, hasher.load(workdir), seconds, finished)
+    results.finish(config, workdir, cache, log, data, hasher.load(workdir), seconds, finished)
     lock.close()
 
 
-def evaluate_only(config, workdir: Path, checkpoint: str) -> None:
+def evaluate_only(config, workdir: Path, cache: Path, checkpoint: str) -> None:
     """Evaluates a checkpoint of a finished or interrupted run and writes `eval_<checkpoint>.json`.
 
     `results.json` is left to training: it says that a run is finished.
@@ -224,5 +228,5 @@ def evaluate_only(config, workdir: Path, checkpoint: str) -> None:
     log = logs.Log(workdir / "log.txt")
     log.line(f"evaluating checkpoint {checkpoint} of {workdir}")
     path = workdir / f"eval_{checkpoint}.json"
-    results.finish(config, workdir, log, load_dataset(config), h, {}, path)
+    results.finish(config, workdir, cache, log, load_dataset(config), h, {}, path)
     lock.close()

@@ -44,7 +44,9 @@ def test_presets_are_valid(preset, bits, devices):
         ("data.train_rows", -1),
         ("model.bits", 0),
         ("model.atoms", 64),
-        ("model.hash_widths", ()),
+        ("model.dis_widths", ()),
+        ("model.decoder", "transformer"),
+        ("eval.baselines", ("itq", "magic")),
         ("model.hash_widths", (0,)),
         ("model.dis_widths", (16, 2.5)),
         ("model.lam", float("nan")),
@@ -69,3 +71,12 @@ def test_a_value_that_no_run_could_use_is_named(field, value):
     with pytest.raises(BadInput, match=f"config.{field}") as e:
         config.validate(c, 8)  # 100 anchors do not divide over 8 devices
     assert "\n" not in str(e.value)
+
+
+def test_without_a_hidden_layer_the_hash_network_needs_its_linear_path():
+    c = named()
+    c.model.hash_widths = ()
+    config.validate(c, 1)
+    c.model.linear_path = False
+    with pytest.raises(BadInput, match="linear_path"):
+        config.validate(c, 1)

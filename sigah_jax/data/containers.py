@@ -2,7 +2,7 @@
 
 Shapes: n rows, d columns.
 
-Not responsible for the raw formats, nor for the choice by file name: `vectors`.
+Not responsible for the formats that need none (`raw`) nor for the choice by file name (`vectors`).
 """
 
 import contextlib

@@ -1,18 +1,16 @@
 """Gets data sets: python -m sigah_jax.data.download gist1m
 
-Not responsible for addresses and checksums (`sources`) nor for one file's transfer (`transfer`).
+Not responsible for addresses and checksums (`sources`), for one file's transfer (`transfer`) nor
+for what is in an archive (`archives`).
 """
 
 import argparse
 import contextlib
 import fcntl
 import functools
-import os
 import shutil
 import sys
-import tarfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,12 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from sigah_jax.data import transfer
+from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
-from sigah_jax.data.sources import SOURCES, File, Member, Way, finals
-from sigah_jax.data.transfer import PATIENCE, Patience
+from sigah_jax.data.sources import SOURCES, File, Way, finals
+from sigah_jax.data.transfer import PATIENCE, Patience, has_size
 from sigah_jax.errors import BadInput
 
-_CHUNK_BYTES = 1 << 20
 _LINE_EVERY_SECS = 10
 
 
@@ -78,36 +76,6 @@ def check_free(directory: Path, needed_bytes: int, free_bytes: Callable[[Path], 
             f"{tqdm.format_sizeof(free, 'B')} are free; free some, or choose another directory "
             "with --dir or $SIGAH_DATA"
         )
-
-
-def extract(archive: Path, members: tuple[Member, ...], directory: Path) -> None:
-    """Takes the members out of a `.tar.gz` file, then removes it.
-
-    The names in the archive are only compared, never used as paths, and only plain files are
-    read: nothing can be written elsewhere.
-
-    Raises:
-        BadInput: a damaged archive (it is removed), a member that is missing, not a plain file or
-            of another size, or a disk that refuses.
-    """
-    todo = [m for m in members if not _has_size(directory / m.path, m.size_bytes)]
-    missing = {member.name: member for member in todo}
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for info in tar:
-                member = missing.pop(info.name.removeprefix("./"), None)
-                if member:
-                    _extract_member(tar, info, member, archive, directory)
-                if not missing:
-                    break
-    except (tarfile.TarError, EOFError, zlib.error) as e:
-        archive.unlink()
-        raise BadInput(
-            f"{archive}: damaged ({e}) and removed; the same command gets it anew"
-        ) from e
-    if missing:
-        raise BadInput(f"{archive}: holds no {', '.join(missing)}; remove it and try again")
-    archive.unlink()
 
 
 def keep_rows(part: Path, shape: tuple[int, int]) -> str:
@@ -182,7 +150,7 @@ def _get_way(name: str, way: Way, directory: Path, patience: Patience, free_byte
     check_free(directory / name, sum(_needed_bytes(file, directory) for file in todo), free_bytes)
     for file in todo:
         path = directory / file.path
-        if not _has_size(path, file.size_bytes):
+        if not has_size(path, file.size_bytes):
             size = tqdm.format_sizeof(file.size_bytes, "B")
             print(f"{name}: {path.name}, {size} from {file.urls[0]}", flush=True)
             rows = file.first_rows
@@ -203,28 +171,6 @@ def _get_way(name: str, way: Way, directory: Path, patience: Patience, free_byte
             print(f"{name}: unpacking {path.name}", flush=True)
             extract(path, file.members, directory)
     return []
-
-
-def _extract_member(
-    tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member, archive: Path, directory: Path
-) -> None:
-    path = directory / member.path
-    part = path.with_name(f"{path.name}.unpacking")
-    if not info.isreg() or info.size != member.size_bytes:
-        kind = f"a file of {info.size} bytes" if info.isreg() else "no plain file"
-        raise BadInput(
-            f"{archive}: {info.name} is {kind}, expected a file of {member.size_bytes} bytes; "
-            "remove the archive and try again"
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tar.extractfile(info) as source, part.open("wb", buffering=0) as f:
-            while chunk := source.read(_CHUNK_BYTES):
-                transfer.write_all(f, chunk, path)
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -276,20 +222,13 @@ def _needed_bytes(file: File, directory: Path) -> int:
     unpacked = sum(
         member.size_bytes
         for member in file.members
-        if not _has_size(directory / member.path, member.size_bytes)
+        if not has_size(directory / member.path, member.size_bytes)
     )
     return max(file.size_bytes - fetched, 0) + unpacked
 
 
 def _complete(file: File, directory: Path) -> bool:
-    return all(_has_size(directory / path, size) for path, size in finals(file))
-
-
-def _has_size(path: Path, size_bytes: int) -> bool:
-    try:
-        return path.stat().st_size == size_bytes
-    except OSError:
-        return False
+    return all(has_size(directory / path, size) for path, size in finals(file))
 
 
 def _without(way: Way) -> str:

@@ -2,7 +2,7 @@
 
 Checksums and sizes are facts of the publishers; where one comes from is said beside it.
 
-Not responsible for the transfer: `transfer`, `download`.
+Not responsible for the transfer (`transfer`) nor for what is then done (`download`, `archives`).
 """
 
 import shlex

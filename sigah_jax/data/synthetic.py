@@ -18,7 +18,7 @@ import numpy as np
 
 from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Benchmark
 from sigah_jax.data.directory import data_directory
-from sigah_jax.data.vectors import write_vectors
+from sigah_jax.data.raw import write_vectors
 from sigah_jax.errors import BadInput
 
 INTRINSIC_DIMS = 16  # of the manifold that the rows lie near

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax.data import cifar, vectors
+from sigah_jax.data import cifar, raw, vectors
 from sigah_jax.data.gist import DIMS, make_gist
 from sigah_jax.errors import BadInput
 
@@ -98,7 +98,7 @@ def _build(path: Path, cifar_directory: Path, rows: int, images: int) -> None:
         f"substitute, GIST of {rows} of {images} CIFAR images, into {path.name}"
     )
     blocks = _descriptors(x, draw(images, rows))
-    vectors.write_vectors(path, (rows, DIMS), np.float32, blocks)
+    raw.write_vectors(path, (rows, DIMS), np.float32, blocks)
 
 
 def _descriptors(x: np.ndarray, chosen: np.ndarray) -> Iterator[np.ndarray]:

@@ -2,8 +2,8 @@
 
 While it comes it is `<name>.part`; `<name>.part.json` says from which URL and which version.
 
-Not responsible for what a file means, nor for two programs that fetch the same file at once:
-`download` locks.
+Not responsible for how a server is asked (`protocols`), for what a file means, nor for two
+programs that fetch the same file at once: `download` locks.
 """
 
 import contextlib
@@ -12,28 +12,14 @@ import json
 import os
 import sys
 import time
-import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
-from ftplib import FTP, error_perm
-from ftplib import Error as FtpError
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import requests
-import urllib3
 from tqdm import tqdm
 
+from sigah_jax.data.protocols import NETWORK_ERRORS, TIMEOUTS, Body, Refusal, Wanted, open_url
 from sigah_jax.errors import BadInput
-
-_CHUNK_BYTES = 1 << 18
-_NETWORK_ERRORS = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    FtpError,
-    OSError,
-    EOFError,
-)
-_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
 class Patience(NamedTuple):
@@ -45,30 +31,6 @@ class Patience(NamedTuple):
 
 
 PATIENCE = Patience()
-
-
-class Wanted(NamedTuple):
-    """What a complete download is."""
-
-    size_bytes: int
-    digest: str  # "md5:<hex>"; empty: unknown
-    prefix: bool  # the first bytes of a larger file
-
-
-class Body(NamedTuple):
-    """A server's answer that brings bytes."""
-
-    start: int  # position of the first byte in the file
-    version: str  # changes when the file on the server does; empty: unknown
-    chunks: Iterator[bytes]
-
-
-class Refusal(NamedTuple):
-    """Why an attempt did not bring the whole file."""
-
-    reason: str
-    again: bool = False  # the same mirror may give it later
-    discard: bool = False  # the bytes held are of no use
 
 
 def fetch(
@@ -132,6 +94,14 @@ def write_all(f, data: bytes, path: Path) -> None:
         ) from e
 
 
+def has_size(path: Path, size_bytes: int) -> bool:
+    """Whether a file is there and complete; where one cannot look, it is not."""
+    try:
+        return path.stat().st_size == size_bytes
+    except OSError:
+        return False
+
+
 def _from_mirror(url: str, part: Path, wanted: Wanted, patience: Patience, show) -> str:
     """Asks one mirror until the part is complete ("") or it is time to give up (why)."""
     best, failures = _size(part), 0
@@ -158,12 +128,8 @@ def _attempt(url: str, part: Path, wanted: Wanted, patience: Patience, show) -> 
     held, version = _held(url, part, wanted)
     if held == wanted.size_bytes:
         return None
-    open_url = _open_ftp if url.startswith("ftp://") else _open_http
     with contextlib.ExitStack() as stack:
-        try:
-            answer = open_url(url, held, version, wanted, patience.timeout_secs, stack)
-        except _NETWORK_ERRORS as e:
-            return _network_refusal(e, patience)
+        answer = open_url(url, held, version, wanted, patience.timeout_secs, stack)
         if isinstance(answer, Refusal):
             return answer
         if held:
@@ -181,97 +147,14 @@ def _attempt(url: str, part: Path, wanted: Wanted, patience: Patience, show) -> 
                     return Refusal(reason, discard=True)
                 write_all(f, chunk, part)
                 show(have)
-        except _TIMEOUTS:
+        except TIMEOUTS:
             reason = f"no byte for {patience.timeout_secs:g} s at byte {have}"
             return Refusal(reason, again=True)
-        except _NETWORK_ERRORS:
+        except NETWORK_ERRORS:
             pass  # however it broke, what counts is how far it came
     if have < wanted.size_bytes:
         return Refusal(f"connection cut at byte {have} of {wanted.size_bytes}", again=True)
     return None
-
-
-def _open_http(
-    url: str, start: int, version: str, wanted: Wanted, timeout: float, stack
-) -> Body | Refusal:
-    # without "identity" a server may compress, and positions would be those of something else
-    headers = {"Accept-Encoding": "identity"}
-    if start or wanted.prefix:
-        headers["Range"] = f"bytes={start}-{wanted.size_bytes - 1 if wanted.prefix else ''}"
-    if start and version:
-        headers["If-Range"] = version
-    response = requests.get(url, headers=headers, stream=True, timeout=timeout)
-    stack.callback(response.close)
-    status, got = response.status_code, response.headers
-    if status not in (200, 206):
-        again = status in (408, 416, 429) or status >= 500
-        return Refusal(f"HTTP {status} {response.reason}", again, discard=status == 416)
-    if got.get("Content-Type", "").startswith("text/html"):
-        return Refusal("sent an HTML page in place of the file")
-    etag = got.get("ETag", "")
-    now = etag if etag.startswith('"') else got.get("Last-Modified", "")  # weak ETags do not count
-    total = got.get("Content-Length", "")
-    if status == 206:
-        asked, _, total = got.get("Content-Range", "").partition("/")
-        if not asked.startswith(f"bytes {start}-"):
-            return Refusal(f"answers with the range {asked!r}, asked for byte {start} on")
-        if start and version and now and now != version:
-            return Refusal("the file on the server has changed", again=True, discard=True)
-    elif wanted.prefix:
-        if start and version:  # If-Range failed
-            return Refusal("the file on the server has changed", again=True, discard=True)
-        whole = f"all {int(total) / 1e9:.3g} GB" if total.isdigit() else "the whole file"
-        return Refusal(
-            f"does not serve byte ranges; {whole} would have to come for the first "
-            f"{wanted.size_bytes} bytes"
-        )
-    else:
-        start = 0
-    short = total.isdigit() and int(total) < wanted.size_bytes
-    if short or (total.isdigit() and not wanted.prefix and int(total) > wanted.size_bytes):
-        return Refusal(f"has {total} bytes, expected {wanted.size_bytes}")
-    return Body(start, now, response.raw.stream(_CHUNK_BYTES, decode_content=False))
-
-
-def _open_ftp(
-    url: str, start: int, version: str, wanted: Wanted, timeout: float, stack
-) -> Body | Refusal:
-    parts = urllib.parse.urlsplit(url)
-    path = urllib.parse.unquote(parts.path)
-    ftp = FTP(timeout=timeout)
-    stack.callback(ftp.close)
-    ftp.connect(parts.hostname, parts.port or 0)
-    ftp.login()
-    ftp.voidcmd("TYPE I")
-    size = ftp.size(path)
-    if size != wanted.size_bytes:
-        return Refusal(f"has {size} bytes, expected {wanted.size_bytes}")
-    now = ""
-    with contextlib.suppress(error_perm):  # not every server tells the time
-        now = ftp.voidcmd(f"MDTM {path}")
-    if start and version and now != version:
-        return Refusal("the file on the server has changed", again=True, discard=True)
-    try:
-        data = ftp.transfercmd(f"RETR {path}", rest=start or None)
-    except error_perm:
-        if not start:
-            raise
-        start, data = 0, ftp.transfercmd(f"RETR {path}")  # a server without REST
-    stack.callback(data.close)
-    return Body(start, now, iter(lambda: data.recv(_CHUNK_BYTES), b""))
-
-
-def _network_refusal(e: Exception, patience: Patience) -> Refusal:
-    """The reason in a few words; urllib3 wraps it several times."""
-    if isinstance(e, error_perm):
-        return Refusal(f"FTP {e}", again=str(e).startswith("530"))  # 530: too many users
-    if isinstance(e, ValueError):  # requests: not a URL
-        return Refusal(str(e))
-    if isinstance(e, _TIMEOUTS):
-        return Refusal(f"no answer for {patience.timeout_secs:g} s", again=True)
-    inner = e.args[0] if e.args and isinstance(e.args[0], Exception) else e
-    inner = getattr(inner, "reason", inner)
-    return Refusal(f"no connection ({str(inner).rpartition('): ')[2]})", again=True)
 
 
 def _held(url: str, part: Path, wanted: Wanted) -> tuple[int, str]:

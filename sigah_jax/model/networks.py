@@ -73,6 +73,23 @@ class SparseDecoder(nn.Module):
         return z @ dictionary + offset, z
 
 
+class DenseDecoder(nn.Module):
+    """Codes to synthetic features without sparse coding, for the ablation: a linear map of b.
+
+    With `hidden` units it is a ReLU network of one hidden layer instead.
+    """
+
+    hidden: int  # 0: linear
+    features: int
+
+    @nn.compact
+    def __call__(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`b [B, K] f32` in {-1, +1} -> (x̂ `[B, P]`, what it is a linear map of)."""
+        h = _relu_layers(b, (self.hidden,)) if self.hidden else b
+        init = nn.initializers.variance_scaling(0.02, "fan_in", "normal")
+        return nn.Dense(self.features, kernel_init=init, name="out")(h), h
+
+
 class AutoEncoder(nn.Module):
     """The discriminator: P -> widths -> P with ReLU between. ours: the widths."""
 
@@ -91,16 +108,20 @@ class Networks(NamedTuple):
     """The three modules; they hold no arrays."""
 
     hash: HashNetwork
-    decoder: SparseDecoder
+    decoder: SparseDecoder | DenseDecoder
     dis: AutoEncoder
 
 
 def make_networks(config, features: int) -> Networks:
     """The modules that `config.model` describes, for `features` = P input features."""
     m = config.model
+    if m.decoder == "ista":
+        decoder = SparseDecoder(m.atoms, features, m.ista_steps, m.lam)
+    else:
+        decoder = DenseDecoder(m.atoms if m.decoder == "mlp" else 0, features)
     return Networks(
         hash=HashNetwork(m.bits, tuple(m.hash_widths), m.linear_path),
-        decoder=SparseDecoder(m.atoms, features, m.ista_steps, m.lam),
+        decoder=decoder,
         dis=AutoEncoder(tuple(m.dis_widths), features),
     )
 
@@ -125,13 +146,14 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
 
     ours: the linear path starts as a random rotation W of the first K principal directions (for
     K > P as P orthonormal rows), scaled so that |u| is about 1 on average; the dictionary starts
-    so that x̂ ≈ c W b, c the mean of |Wᵀz|: the best linear reconstruction at that W.
+    so that x̂ ≈ c W b, c the mean of |Wᵀz|: the best linear reconstruction at that W. A linear
+    decoder starts there too, a ReLU network at random.
 
     Args:
         variances: `[P]` variance of each input feature, in the order of `standardise`.
     """
     hash_key, rotation_key, decoder_key = jax.random.split(key, 3)
-    bits, atoms, features = nets.hash.bits, nets.decoder.atoms, variances.shape[0]
+    bits, features = nets.hash.bits, variances.shape[0]
     rank = min(bits, features)
     rotation = jax.random.orthogonal(rotation_key, bits)[:rank]  # [rank, K]
     rows = jnp.zeros((features, bits)).at[:rank].set(rotation)
@@ -142,7 +164,11 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
     if nets.hash.linear_path:
         gen["linear"]["kernel"] = rows / spread
     decoder = nets.decoder.init(decoder_key, jnp.zeros((1, bits)))["params"]
-    decoder["dictionary"] = decoder["sensing"].T @ (rows.T * spread) * bits / atoms
+    if isinstance(nets.decoder, SparseDecoder):
+        atoms = nets.decoder.atoms
+        decoder["dictionary"] = decoder["sensing"].T @ (rows.T * spread) * bits / atoms
+    elif not nets.decoder.hidden:
+        decoder["out"]["kernel"] = rows.T * spread
     return {"hash": gen, "decoder": decoder}
 
 

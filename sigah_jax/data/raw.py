@@ -1,0 +1,219 @@
+"""The raw formats of vectors, read and written: a header of some bytes, then rows of numbers.
+
+`.fvecs .ivecs .bvecs` (TEXMEX), `.fbin .ibin .u8bin .i8bin` (big-ann) and `.npy`.
+
+Shapes: n rows, d columns.
+
+Not responsible for formats that need a library (`containers`) nor for which format a file to be
+read has (`vectors`).
+"""
+
+import contextlib
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sigah_jax.data.containers import Opened, reading_as
+from sigah_jax.errors import BadInput
+
+# every row: i32 d, then d values
+VECS = {".fvecs": "<f4", ".ivecs": "<i4", ".bvecs": "u1"}
+# once: u32 n, u32 d, then n·d values
+BINS = {".fbin": "<f4", ".ibin": "<i4", ".u8bin": "u1", ".i8bin": "i1"}
+
+# no descriptor is longer: a greater d means that the bytes are something else
+MAX_DIM = 1_000_000
+BLOCK_BYTES = 2**24
+
+
+def open_vecs(path: Path, dtype: np.dtype) -> Opened:
+    """Rows that each begin with their d; that of row 0 counts, the others are checked by `read`."""
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        d = int.from_bytes(f.read(4), "little", signed=True)
+    check_array(path, (1, d), dtype)
+    record = _record(d, dtype, True)
+    n, rest = divmod(size, record.itemsize)
+    if rest:
+        raise BadInput(
+            f"{path}: {size} bytes are {n} rows of {record.itemsize} (d={d}) and {rest} bytes; "
+            "the file is cut off or of another format, get it again"
+        )
+    return _records(path, n, record, 0)
+
+
+def open_bin(path: Path, dtype: np.dtype) -> Opened:
+    """n and d once, then the rows."""
+    with path.open("rb") as f:
+        header = f.read(8)
+    if len(header) < 8:
+        raise BadInput(f"{path}: {len(header)} bytes, its header alone needs 8; get it again")
+    n, d = struct.unpack("<II", header)
+    check_array(path, (n, d), dtype)
+    return _whole_records(path, n, _record(d, dtype, False), 8)
+
+
+def open_npy(path: Path) -> Opened:
+    """A file of `np.save`, its array stored by rows."""
+    with path.open("rb") as f, reading_as("npy", path):
+        version = np.lib.format.read_magic(f)
+        if version == (1, 0):
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(f)
+        else:
+            shape, by_column, dtype = np.lib.format.read_array_header_2_0(f)
+        offset = f.tell()
+    check_array(path, shape, dtype)
+    if by_column:
+        raise BadInput(
+            f"{path}: is stored by columns, so rows cannot be read alone; "
+            "save it with np.save(path, np.ascontiguousarray(x))"
+        )
+    return _whole_records(path, shape[0], _record(shape[1], dtype, False), offset)
+
+
+def write_vectors(path: Path, shape: tuple[int, int], dtype, blocks: Iterable[np.ndarray]) -> None:
+    """Writes rows as they come, to `.npy` or one of `VECS` and `BINS`.
+
+    The file appears whole or not at all: on an error nothing new is left in the directory.
+
+    Args:
+        shape: (n, d).
+        dtype: of the rows; must be the one that the format holds.
+        blocks: `[rows, d]` arrays of that dtype, n rows in all.
+
+    Raises:
+        ValueError: blocks that do not fit shape and dtype, a dtype the format cannot hold.
+        BadInput: a format that cannot be written, or the disk refuses, e.g. is full.
+    """
+    path, dtype, (n, d) = Path(path), np.dtype(dtype).newbyteorder("<"), shape
+    check_array(path, shape, dtype)
+    kind = extension(path)
+    if kind not in (*VECS, *BINS, ".npy"):
+        raise BadInput(
+            f"{path}: {kind or 'its format'} cannot be written; use .npy, "
+            f"{', '.join((*VECS, *BINS))}"
+        )
+    held = np.dtype({**VECS, **BINS}.get(kind, dtype))
+    if held != dtype:
+        raise ValueError(f"{path}: {kind} holds {held}, got dtype={dtype}")
+    record = _record(d, dtype, kind in VECS)
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    with _writing(path):
+        f = partial.open("wb")
+    try:
+        with _writing(path):
+            if kind in BINS:
+                f.write(struct.pack("<II", n, d))
+            elif kind == ".npy":
+                header = {"descr": dtype.str, "fortran_order": False, "shape": (int(n), int(d))}
+                np.lib.format.write_array_header_1_0(f, header)
+        written = 0
+        for block in blocks:  # outside `_writing`: an OSError of theirs is not of this file
+            written += len(block)
+            if block.ndim != 2 or block.shape[1] != d or written > n or block.dtype != dtype:
+                raise ValueError(
+                    f"{path}: a block of {block.dtype} {list(block.shape)} ends at row "
+                    f"{written} of {dtype} {list(shape)}"
+                )
+            rows = np.empty(len(block), record)
+            rows["x"] = block
+            if kind in VECS:
+                rows["d"] = d
+            with _writing(path):
+                f.write(rows.data)
+        if written < n:
+            raise ValueError(f"{path}: blocks hold {written} rows, expected {n}")
+        with _writing(path):
+            f.flush()
+            os.fsync(f.fileno())
+            os.replace(partial, path)
+    finally:
+        # on a full disk closing fails a second time, and would hide the first reason
+        with contextlib.suppress(OSError):
+            f.close()
+        partial.unlink(missing_ok=True)
+
+
+def extension(path: Path) -> str:
+    """The extension that tells the format, in lower case."""
+    # big-ann names the first rows of a file `base.1B.fbin.crop_nb_10000000`
+    return Path(re.sub(r"\.crop_nb_\d+$", "", path.name.lower())).suffix
+
+
+def row_blocks(shape: tuple[int, int], item_bytes: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of blocks of rows of about `BLOCK_BYTES`."""
+    rows = max(1, BLOCK_BYTES // (shape[1] * item_bytes))
+    return ((start, min(start + rows, shape[0])) for start in range(0, shape[0], rows))
+
+
+def check_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raises BadInput unless shape and dtype are those of n rows of d numbers."""
+    if dtype.kind not in "iuf":
+        raise BadInput(f"{path}: holds {dtype}, expected integers or floats; convert it")
+    if len(shape) != 2:
+        raise BadInput(
+            f"{path}: holds an array of shape {list(shape)}, expected [n, d]; reshape it"
+        )
+    if shape[0] < 1 or not 1 <= shape[1] <= MAX_DIM:
+        raise BadInput(
+            f"{path}: n={shape[0]} rows of d={shape[1]}, expected n >= 1 and d in 1..{MAX_DIM}; "
+            "check that its name fits its format, or get it again"
+        )
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the disk says into BadInput."""
+    try:
+        yield
+    except OSError as e:
+        raise BadInput(
+            f"{path}: cannot be written ({e.strerror}); free space or choose another directory"
+        ) from e
+
+
+def _record(d: int, dtype: np.dtype, numbered: bool) -> np.dtype:
+    """One row: its values "x", behind its dimension "d" if numbered."""
+    return np.dtype([("d", "<i4")] * numbered + [("x", dtype, (d,))])
+
+
+def _whole_records(path: Path, n: int, record: np.dtype, offset: int) -> Opened:
+    """`_records` of a file whose header says n: the size must agree."""
+    size, expected = path.stat().st_size, offset + n * record.itemsize
+    if size != expected:
+        raise BadInput(
+            f"{path}: {size} bytes, but its header, {n} rows of {record.itemsize} bytes, needs "
+            f"{expected}; the file is cut off or damaged, get it again"
+        )
+    return _records(path, n, record, offset)
+
+
+def _records(path: Path, n: int, record: np.dtype, offset: int) -> Opened:
+    stored, (d,) = record["x"].subdtype
+    native = stored.newbyteorder("=")
+
+    def read(start: int, stop: int) -> np.ndarray:
+        # not through a memory map: its pages would stay resident
+        with reading_as("rows", path):
+            rows = np.fromfile(path, record, stop - start, offset=offset + start * record.itemsize)
+        if len(rows) < stop - start:
+            raise BadInput(f"{path}: got shorter since it was opened; start again")
+        if "d" in record.names and (wrong := rows["d"] != d).any():
+            row = int(wrong.argmax())
+            raise BadInput(
+                f"{path}: row {start + row} has d={rows['d'][row]}, but row 0 has d={d}; "
+                "the file is damaged, get it again"
+            )
+        return np.ascontiguousarray(rows["x"], native)
+
+    def view() -> np.ndarray:
+        if "d" in record.names:
+            for start, stop in row_blocks((n, d), stored.itemsize):
+                read(start, stop)
+        return np.memmap(path, record, "r", offset, (n,))["x"]
+
+    return Opened((n, d), native, read, view if stored.isnative else None)
