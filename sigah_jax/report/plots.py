@@ -101,7 +101,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None
         if axes["E"].lines:
             axes["E"].set_ylim(0, 1)
         axes["D"].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        _save(figure, path)
+        save(figure, path)
 
 
 def precision_recall(
@@ -136,7 +136,7 @@ def precision_recall(
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", title=title)
         if curves:
             ax.legend(handlelength=3.2)
-        _save(figure, path)
+        save(figure, path)
 
 
 def feature_sheet(
@@ -185,7 +185,7 @@ def feature_sheet(
         outline = {"edgecolors": "0.65", "linewidths": 0.4, "snap": True}
         ax.add_collection(PolyCollection(np.concatenate(cells), facecolors=faces, **outline))
         ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -head - margin))
-        _save(figure, path)
+        save(figure, path)
 
 
 def _curves(ax: Axes, title: str, rows: Sequence[Mapping[str, Any]], labels: dict) -> None:
@@ -227,7 +227,8 @@ def _grid(bits: int, left: float, top: float) -> np.ndarray:
     return np.stack([x, y], axis=-1)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a PNG that appears whole or not at all; makes its directory."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

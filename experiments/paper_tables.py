@@ -1,0 +1,174 @@
+"""The paper's tables: declares the cells, runs those that are missing, writes tables and plots.
+
+    python -m experiments.paper_tables --datasets=mnist --bits=64 --seeds=1
+    python -m experiments.paper_tables --datasets=mnist,mine=my.npy --devices=0,1,2,3
+
+A cell that is there is not run again, so the same command goes on after an interrupt. `results/`
+then holds the cells, `tables.md`, `tables.tex` and `plots/`, and README.md its short form.
+
+Not responsible for how a cell is run: `experiments.cell`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.cell import VARIANTS, cell_path, data_name
+from launch import local
+from sigah_jax.baselines.methods import METHODS
+from sigah_jax.errors import BadInput
+from sigah_jax.report import comparison, comparison_plots, readme
+from sigah_jax.report.collect import Cell, read_cells
+
+MAIN = ("sigah", "sigah_paper", *METHODS)
+ABLATION = ("sigah", *(name for name in VARIANTS if name not in MAIN))
+BITS = (16, 32, 48, 64, 96, 128)
+SHORT_BITS = 64  # of the ablation, the curves and the README
+
+
+def declare(args) -> list[tuple[str, str, int, int]]:
+    """(data, method, bits, seed) of all cells asked for; one seed where the key changes nothing."""
+    cells = []
+    for data in args.datasets:
+        for bits in args.bits:
+            for method in args.methods:
+                random = method in VARIANTS or METHODS[method].random
+                cells += [(data, method, bits, seed) for seed in range(args.seeds if random else 1)]
+    return cells
+
+
+def job_of(cell: tuple[str, str, int, int], args) -> local.Job:
+    """The command of one cell."""
+    data, method, bits, seed = cell
+    name = f"{data_name(data)} {method} {bits} bits seed {seed}"
+    argv = [sys.executable, "-m", "experiments.cell", f"--data={data}", f"--method={method}"]
+    argv += [f"--bits={bits}", f"--seed={seed}", f"--results={args.results}", f"--runs={args.runs}"]
+    return local.Job(name, argv, args.runs / "logs" / f"{name.replace(' ', '_')}.log")
+
+
+def documents(cells: list[Cell]) -> dict[str, str]:
+    """File name -> text of the tables of all data sets that have a cell."""
+    md, tex = ["# Results", "", GENERATED], []
+    for dataset in sorted({c.dataset for c in cells}):
+        origin = next((c.data for c in cells if c.dataset == dataset and c.data), "")
+        md += ["", f"## {dataset}", "", f"{origin}."]
+        for metric in comparison.METRICS:
+            table = comparison.over_bits(cells, dataset, metric, MAIN, BITS)
+            md += ["", comparison.markdown(*table)]
+            tex += [comparison.latex(*table, f"{dataset}, {metric}"), ""]
+        if any(c.dataset == dataset and c.method in ABLATION[1:] for c in cells):
+            table = comparison.over_metrics(
+                cells, dataset, SHORT_BITS, ABLATION, comparison.METRICS
+            )
+            md += ["", f"### Ablation of SiGAH at {SHORT_BITS} bits", ""]
+            md += [comparison.markdown(*table)]
+            tex += [comparison.latex(*table, f"{dataset}, ablation of SiGAH"), ""]
+    return {"tables.md": "\n".join(md) + "\n", "tables.tex": "\n".join(tex) + "\n"}
+
+
+GENERATED = """Written by `python -m experiments.paper_tables`, not edited by hand. Mean ± standard
+deviation over seeds; best mean of a column in bold, second underlined. `map`, `area_rp`: relevant
+are the true top 2 %; `map@1000`, `precision@100`: the top 1,000; `recall@R`: the 10 nearest."""
+
+
+def short_table(cells: list[Cell], dataset: str, bits: int) -> str:
+    """The table of the README."""
+    metrics = ("map", "map@1000", "precision@100", "recall@10", "recall@100")
+    return comparison.markdown(*comparison.over_metrics(cells, dataset, bits, MAIN, metrics))
+
+
+def draw(cells: list[Cell], directory: Path) -> None:
+    """All plots."""
+    datasets = sorted({c.dataset for c in cells})
+    for metric in ("map", "map@1000", "recall@100"):
+        path = directory / f"{metric.replace('@', '_')}_bits.png"
+        comparison_plots.against_bits(cells, metric, datasets, MAIN, BITS, path)
+    for name in ("recall_curves", "precision_recall"):
+        function = getattr(comparison_plots, name)
+        function(cells, SHORT_BITS, datasets, MAIN, directory / f"{name}.png")
+
+
+def write(args) -> None:
+    """Tables and plots of the cells there are, and the README's short form."""
+    cells = read_cells(args.results)
+    if not cells:
+        return
+    for name, text in documents(cells).items():
+        (args.results / name).write_text(text)
+    draw(cells, args.results / "plots")
+    if args.readme.exists():
+        text = args.readme.read_text()
+        args.readme.write_text(readme.fill(text, lambda *which: short_table(cells, *which)))
+
+
+def differing(args) -> list[str]:
+    """The files whose tables are not those of the cells."""
+    cells = read_cells(args.results)
+    wanted = {args.results / name: text for name, text in documents(cells).items()}
+    text = args.readme.read_text()
+    wanted[args.readme] = readme.fill(text, lambda *which: short_table(cells, *which))
+    return [str(p) for p, text in wanted.items() if not p.exists() or p.read_text() != text]
+
+
+def parse(argv: list[str] | None):
+    """The flags, with lists split and names checked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
+    parser.add_argument("--methods", default=",".join(MAIN), help="names, main or ablation")
+    parser.add_argument("--bits", default=",".join(map(str, BITS)))
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--devices", default="", help="0,1,…: a process each; default one for all")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--dry_run", action="store_true", help="print the missing cells and stop")
+    parser.add_argument("--check", action="store_true", help="run nothing; fail if a table is old")
+    args = parser.parse_args(argv)
+    args.datasets = args.datasets.split(",")
+    groups = {"main": MAIN, "ablation": ABLATION}
+    args.methods = [m for name in args.methods.split(",") for m in groups.get(name, (name,))]
+    unknown = [m for m in args.methods if m not in VARIANTS and m not in METHODS]
+    if unknown:
+        raise BadInput(f"--methods: {unknown[0]!r} is none of {', '.join((*MAIN, *ABLATION[1:]))}")
+    if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
+        raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
+    args.bits = [int(k) for k in args.bits.split(",")]
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 1 a cell failed or a table is old, 2 bad input, 130 interrupted."""
+    try:
+        args = parse(argv)
+        if args.check:
+            old = differing(args)
+            for path in old:
+                print(f"{path}: differs from the cells; run python -m experiments.paper_tables")
+            return int(bool(old))
+        missing = [c for c in declare(args) if not cell_path(args.results, *c).exists()]
+        print(f"{len(missing)} of {len(declare(args))} cells to run", flush=True)
+        if args.dry_run:
+            for cell in missing:
+                print(*job_of(cell, args).argv[1:])
+            return 0
+        jobs = [job_of(cell, args) for cell in missing]
+        failed = local.run_jobs(jobs, local.device_slots(args.devices), print_now)
+        write(args)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    for job in failed:
+        print(f"failed: {job.name}, see {job.log}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def print_now(line: str) -> None:
+    """Prints a line at once, also into a file."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Tables that compare methods over data sets and code lengths, as Markdown and LaTeX.
+
+A cell is the mean over seeds, with the standard deviation where there are several; the best mean
+of a column is bold, the second underlined, by what is printed. A cell that nobody ran says so.
+
+Not responsible for reading cells (`collect`) nor for writing files.
+"""
+
+import statistics
+from collections.abc import Sequence
+
+from sigah_jax.report.collect import Cell
+from sigah_jax.report.tables import display_name
+
+NOT_RUN, NOT_APPLICABLE, NOT_AVAILABLE = "not run", "n/a", "not available"
+METRICS = ("map", "map@1000", "area_rp", "precision@100", "recall@10", "recall@100")
+
+
+def values_of(
+    cells: Sequence[Cell], dataset: str, method: str, bits: int, metric: str
+) -> list[float] | str:
+    """The values of all seeds in their order, or the word that stands for them."""
+    found = [c for c in cells if (c.dataset, c.method, c.bits) == (dataset, method, bits)]
+    if not found:
+        return NOT_RUN
+    values = [c.metrics[metric] for c in sorted(found, key=lambda c: c.seed) if c.metrics]
+    return values or NOT_APPLICABLE
+
+
+def text_of(values: list[float] | str) -> str:
+    """`0.731 ± 0.002`; without the spread for one value; words stay words."""
+    if isinstance(values, str):
+        return values
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def ranks(column: Sequence[list[float] | str]) -> list[int]:
+    """1 for the best printed mean of a column, 2 for the second, 0 for all others.
+
+    Equal printed means share a rank. A column with one value has no best.
+    """
+    means = [None if isinstance(v, str) else f"{statistics.mean(v):.3f}" for v in column]
+    different = sorted({m for m in means if m}, key=float, reverse=True)
+    if len([m for m in means if m]) < 2:
+        return [0] * len(means)
+    places = {m: place for place, m in enumerate(different[:2], 1)}
+    return [places.get(m, 0) for m in means]
+
+
+def grid(
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[list[float] | str]]]
+) -> tuple[list[str], list[list[tuple[str, int]]]]:
+    """A table before its style: the header, and for each row the name and (text, rank) cells."""
+    marked = zip(*(ranks(column) for column in zip(*(values for _, values in rows), strict=True)),
+                 strict=True)  # fmt: skip
+    body = [
+        [(display_name(name), 0), *zip(map(text_of, values), row_ranks, strict=True)]
+        for (name, values), row_ranks in zip(rows, marked, strict=True)
+    ]
+    return [title, *columns], body
+
+
+def markdown(header: list[str], body: list[list[tuple[str, int]]]) -> str:
+    """A grid in GitHub's Markdown."""
+    style = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines += [[style[rank].format(text) for text, rank in row] for row in body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def latex(header: list[str], body: list[list[tuple[str, int]]], caption: str) -> str:
+    """A grid as a LaTeX table; needs no package beyond the standard ones."""
+    style = {0: "{}", 1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}
+
+    def line(cells: Sequence[tuple[str, int]]) -> str:
+        texts = (style[rank].format(escape(text)) for text, rank in cells)
+        return "    " + " & ".join(texts) + r" \\"
+
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"  \caption{{{escape(caption)}}}",
+            rf"  \begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"    \hline",
+            line([(text, 0) for text in header]),
+            r"    \hline",
+            *(line(row) for row in body),
+            r"    \hline",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX."""
+    for character in "&%#_":
+        text = text.replace(character, "\\" + character)
+    return text.replace("±", r"$\pm$")
+
+
+def over_bits(
+    cells: Sequence[Cell], dataset: str, metric: str, methods: Sequence[str], bits: Sequence[int]
+) -> tuple[list[str], list[list[tuple[str, int]]]]:
+    """One metric of one data set: a row a method, a column a code length, and the paper's."""
+    rows = [(m, [values_of(cells, dataset, m, k, metric) for k in bits]) for m in methods]
+    header, body = grid(f"{dataset}, {metric}", [f"{k} bits" for k in bits], rows)
+    paper = [NOT_AVAILABLE if method.startswith("sigah") else "" for method in methods]
+    return [*header, "paper"], [[*row, (p, 0)] for row, p in zip(body, paper, strict=True)]
+
+
+def over_metrics(
+    cells: Sequence[Cell], dataset: str, bits: int, methods: Sequence[str], metrics: Sequence[str]
+) -> tuple[list[str], list[list[tuple[str, int]]]]:
+    """One data set at one code length: a row a method, a column a metric."""
+    rows = [
+        (m, [values_of(cells, dataset, m, bits, metric) for metric in metrics]) for m in methods
+    ]
+    return grid(f"{dataset}, {bits} bits", metrics, rows)

@@ -1,0 +1,96 @@
+"""Tables over data sets, methods and code lengths: means, spreads, ranks, words, styles."""
+
+import json
+
+import pytest
+
+from sigah_jax.errors import BadInput
+from sigah_jax.report import comparison
+from sigah_jax.report.collect import Cell, read_cells
+
+
+def cell(method, bits, seed, value):
+    metrics = None if value is None else {"map": value, "recall@100": value / 2}
+    return Cell("mnist", method, bits, seed, metrics, [], "here")
+
+
+CELLS = [
+    cell("sigah", 32, 0, 0.5),
+    cell("sigah", 32, 1, 0.7),
+    cell("itq", 32, 0, 0.4),
+    cell("lsh", 32, 0, 0.3),
+    cell("sigah", 64, 0, 0.8),
+    cell("itq", 64, 0, None),
+]
+
+
+def test_markdown_whole():
+    # 0.5 and 0.7: mean .6, standard deviation √(2 · .1² / 1) = .141
+    table = comparison.over_bits(CELLS, "mnist", "map", ["sigah", "itq", "lsh", "sh"], [32, 64])
+    assert comparison.markdown(*table) == (
+        "| mnist, map | 32 bits | 64 bits | paper |\n"
+        "| --- | ---: | ---: | ---: |\n"
+        "| SiGAH | **0.600 ± 0.141** | 0.800 | not available |\n"
+        "| ITQ | <u>0.400</u> | n/a |  |\n"
+        "| LSH | 0.300 | not run |  |\n"
+        "| SH | not run | not run |  |"
+    )
+
+
+def test_one_row_a_method_one_column_a_metric():
+    table = comparison.over_metrics(CELLS, "mnist", 32, ["itq", "lsh"], ["map", "recall@100"])
+    assert comparison.markdown(*table).splitlines()[2:] == [
+        "| ITQ | **0.400** | **0.200** |",
+        "| LSH | <u>0.300</u> | <u>0.150</u> |",
+    ]
+
+
+@pytest.mark.parametrize(
+    "means, expected",
+    [
+        ([0.3, 0.5, 0.4], [0, 1, 2]),
+        ([0.5001, 0.4999, 0.4], [1, 1, 2]),  # .500 .500 .400
+        ([0.3, None, None], [0, 0, 0]),  # nothing to be better than
+        ([0.3, None, 0.2], [1, 0, 2]),
+    ],
+)
+def test_ranks_are_of_what_is_printed(means, expected):
+    assert comparison.ranks([["x", [m]][m is not None] for m in means]) == expected
+
+
+def test_latex_whole():
+    table = comparison.over_metrics(CELLS, "tiny_60k", 32, ["itq"], ["precision@100"])
+    assert comparison.latex(*table, "2 % & more") == (
+        "\\begin{table}\n"
+        "  \\caption{2 \\% \\& more}\n"
+        "  \\begin{tabular}{lr}\n"
+        "    \\hline\n"
+        "    tiny\\_60k, 32 bits & precision@100 \\\\\n"
+        "    \\hline\n"
+        "    ITQ & not run \\\\\n"
+        "    \\hline\n"
+        "  \\end{tabular}\n"
+        "\\end{table}"
+    )
+
+
+def write(root, name, content):
+    path = root / "mnist" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_cells_are_read_in_the_order_of_their_names(tmp_path):
+    facts = {"dataset": "mnist", "method": "itq", "bits": 64, "data": "here"}
+    write(tmp_path, "itq/bits64/seed1.json", facts | {"seed": 1, "metrics": {"map": 0.5}})
+    write(tmp_path, "itq/bits64/seed0.json", facts | {"seed": 0, "not_applicable": "too long"})
+    write(tmp_path, "itq/bits64/seed2.json.partial", "{")
+    first, second = read_cells(tmp_path)
+    assert (first.seed, first.metrics) == (0, None)
+    assert (second.seed, second.metrics, second.data) == (1, {"map": 0.5}, "here")
+
+
+def test_a_file_that_is_no_cell_is_named(tmp_path):
+    write(tmp_path, "itq/bits64/seed0.json", "{")
+    with pytest.raises(BadInput, match=r"seed0\.json: not a cell"):
+        read_cells(tmp_path)

@@ -1,0 +1,119 @@
+"""The paper's tables as a user runs them, on a small file of vectors."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments import cell, paper_tables
+from sigah_jax.baselines.methods import METHODS
+from sigah_jax.report.tables import NAMES
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vectors") / "small.npy"
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((20, 24))
+    x = centres[rng.integers(0, 20, 3500)] + 0.3 * rng.standard_normal((3500, 24))
+    np.save(path, x.astype(np.float32))
+    return path
+
+
+def flags(tmp_path, vectors, *more):
+    readme = tmp_path / "README.md"
+    if not readme.exists():
+        readme.write_text("<!-- table: small 64 -->\n<!-- end -->\n")
+    places = ("results", "runs", "readme")
+    paths = [f"--{p}={tmp_path / ('README.md' if p == 'readme' else p)}" for p in places]
+    return [f"--datasets=small={vectors}", *paths, *more]
+
+
+def tables(tmp_path):
+    return {p.name: p.read_bytes() for p in (tmp_path / "results").glob("*.*")} | {
+        "README": (tmp_path / "README.md").read_bytes()
+    }
+
+
+def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path, vectors, capsys):
+    argv = flags(tmp_path, vectors, "--methods=lsh,itq", "--bits=64", "--seeds=2")
+    assert paper_tables.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "4 of 4 cells to run" in out
+    first = tables(tmp_path)
+    assert "| ITQ | n/a" in first["README"].decode()  # 64 bits of 24 columns
+    assert "| LSH | not run | not run | not run | 0." in first["tables.md"].decode()
+    results = json.loads(
+        (tmp_path / "results" / "small" / "lsh" / "bits64" / "seed1.json").read_text()
+    )
+    assert results["seed"] == 1 and results["config"]["data"]["base"] == str(vectors)
+    assert results["seconds"]["fit"] >= 0 and results["peak_rss_bytes"] > 1e8
+    assert 0.05 < results["metrics"]["map"] < 1
+    assert paper_tables.main(argv) == 0
+    assert "0 of 4 cells to run" in capsys.readouterr().out
+    assert tables(tmp_path) == first
+    assert paper_tables.main([*argv, "--check"]) == 0
+    (tmp_path / "README.md").write_text(first["README"].decode().replace("0.", "9."))
+    assert paper_tables.main([*argv, "--check"]) == 1
+    assert "README.md: differs" in capsys.readouterr().out
+
+
+def test_killed_half_way_no_cell_is_lost_and_no_half_cell_counts(tmp_path, vectors):
+    argv = flags(tmp_path, vectors, "--methods=lsh", "--bits=16", "--seeds=3")
+    command = [sys.executable, "-m", "experiments.paper_tables", *argv]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    results = tmp_path / "results"
+    while not list(results.glob("*/*/*/*.json")) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = {p: p.read_text() for p in results.glob("*/*/*/*.json")}
+    assert 1 <= len(done) < 3 and all(json.loads(text)["metrics"] for text in done.values())
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert len(list(results.glob("*/*/*/*.json"))) == 3
+    assert all(p.read_text() == text for p, text in done.items())
+
+
+def test_a_dry_run_prints_commands_and_runs_none(tmp_path, vectors, capsys):
+    argv = flags(tmp_path, vectors, "--methods=main", "--bits=64", "--seeds=2", "--dry_run")
+    assert paper_tables.main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    once = [name for name, method in METHODS.items() if not method.random]
+    assert len(lines) == 1 + 2 * len(paper_tables.MAIN) - len(once)
+    assert all("experiments.cell" in line for line in lines[1:])
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_method_has_a_name_for_people_and_every_ablation_a_valid_config():
+    for method in (*paper_tables.MAIN, *paper_tables.ABLATION):
+        assert method in NAMES
+    for method, changes in cell.VARIANTS.items():
+        config = cell.make_config("mnist", method, 64, 1)
+        assert config.seed == 1 and config.eval.baselines == ()
+        for field, value in changes.items():
+            node = config
+            for name in field.split("."):
+                node = node[name]
+            assert node == value
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [("--methods=magic", "'magic' is none of"), ("--bits=64,x", "expected whole numbers")],
+)
+def test_wrong_flags_are_named(tmp_path, vectors, flag, words, capsys):
+    assert paper_tables.main(flags(tmp_path, vectors, flag)) == 2
+    err = capsys.readouterr().err
+    assert words in err and len(err.splitlines()) == 1
+
+
+def test_a_cell_that_fails_is_reported(tmp_path, capsys):
+    argv = flags(tmp_path, tmp_path / "missing.npy", "--methods=lsh", "--bits=16", "--seeds=1")
+    assert paper_tables.main(argv) == 1
+    out = capsys.readouterr()
+    assert "missing.npy" in out.out and "failed: small lsh" in out.err
