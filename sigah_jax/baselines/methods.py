@@ -7,7 +7,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from sigah_jax.baselines import itq, lsh, pca
+from sigah_jax.baselines import (
+    agh,
+    bae,
+    isohash,
+    itq,
+    lsh,
+    pca,
+    pca_sign,
+    sgen,
+    sh,
+    sign,
+    spreading,
+)
 
 
 class Method(NamedTuple):
@@ -19,7 +31,20 @@ class Method(NamedTuple):
 
 
 METHODS = {
+    "sign": Method(sign.fit, sign.project, random=False),
     "lsh": Method(lsh.fit, lsh.project),
+    "pca_sign": Method(pca_sign.fit, pca_sign.project, random=False),
     "pca_rr": Method(pca.fit, pca.project),
+    "sh": Method(sh.fit, sh.project, random=False),
     "itq": Method(partial(itq.fit, iterations=50), itq.project),  # Gong and Lazebnik 2011
+    "isohash": Method(partial(isohash.fit, iterations=100), isohash.project),
+    # ours: 300 anchors as in the paper's MNIST runs, 30 of them near: better than 3 and 10 here
+    "agh1": Method(partial(agh.fit, anchors=300, nearest=30, layers=1), agh.project),
+    "agh2": Method(partial(agh.fit, anchors=300, nearest=30, layers=2), agh.project),
+    "sgen": Method(partial(sgen.fit, steps=1000), sgen.project),  # ours: 2,500 are no better
+    # ours: a quarter of the authors' width, 15 of their 160 epochs
+    "spreading": Method(
+        partial(spreading.fit, epochs=15, width=256, koleo_weight=0.01), spreading.project
+    ),
+    "bae": Method(partial(bae.fit, steps=800, widths=(512, 512)), bae.project),
 }

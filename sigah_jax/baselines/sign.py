@@ -1,0 +1,59 @@
+"""Sign bits of the coordinates themselves: one bit a column, set above the column's mean.
+
+Shapes: n training rows, d columns, B rows of a batch, K = d bits.
+
+This is the binary quantisation of embedding stores, with the centring that they leave out:
+`x > 0` is a constant bit wherever a column does not change sign.
+
+Not responsible for other numbers of bits. The first K columns would be a rule for embeddings
+whose columns are sorted by weight; of pixels or of most features they are an arbitrary part,
+and the figures would be those of the order of the columns. `pca_sign` sorts them first.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sigah_jax.baselines.pca import mean_row
+from sigah_jax.errors import BadInput
+
+
+class Signs(NamedTuple):
+    """The threshold of every column."""
+
+    mean: np.ndarray  # [d] f32
+
+
+def fit(key: jax.Array, xt: np.ndarray, bits: int) -> Signs:
+    """Takes the mean of every column for its threshold.
+
+    Args:
+        key: not used, nothing is drawn; there for the common signature.
+        xt: [n, d] training rows.
+        bits: K, which must be d.
+
+    Raises:
+        BadInput: bits is not d.
+    """
+    d = xt.shape[1]
+    if bits != d:
+        raise BadInput(
+            f"bits: sign bits are one a column, and the data has {d} columns; "
+            f"got {bits} bits, use {d} or leave sign bits out"
+        )
+    return Signs(mean_row(xt))
+
+
+def project(params: Signs, x: jax.Array) -> jax.Array:
+    """x - mean; code bit k is `project(...)[:, k] > 0`.
+
+    Args:
+        params: mean [d] f32.
+        x: [B, d], any real dtype.
+
+    Returns:
+        [B, K] f32. No rounding can flip a bit of float32 rows: a difference of two unequal
+        numbers keeps its sign.
+    """
+    return x - params.mean

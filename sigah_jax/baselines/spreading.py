@@ -1,0 +1,221 @@
+"""Spreading vectors: a network that keeps neighbours and spreads its outputs over the sphere.
+
+Shapes: n training rows, d columns, P principal components, B rows of a batch, K bits, S steps.
+
+Not responsible for packing codes.
+"""
+
+import itertools
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sigah_jax import parallel
+from sigah_jax.baselines import pca
+from sigah_jax.baselines.sgen import FINAL_RATE_SHARE, training_rows
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import euclidean
+
+GRAPH_ROWS = 20_000  # of a larger training set a sample: the graph takes n² d operations
+FEATURES = 256  # P at most
+POSITIVES = 10  # neighbours that a positive is drawn from, as the authors' code
+NEGATIVE_RANK = 50  # among the outputs of all n rows, as the authors' code
+POOL_ROWS = 4096  # rows a negative is looked for in, another sample each epoch
+BATCH_ROWS = 128
+LEARNING_RATE = 3e-3
+TINY = 1e-12  # added to squared distances: the root has no slope at zero
+
+
+class SpreadingNet(NamedTuple):
+    """Principal components of mean square 1, and the ReLU network after them."""
+
+    inputs: pca.LinearHash  # mean [d], weights [d, P]
+    layers: tuple  # of (weights [in, out], bias [out]); the last gives K outputs
+
+
+def fit(
+    key: jax.Array, xt: np.ndarray, bits: int, epochs: int, width: int, koleo_weight: float
+) -> SpreadingNet:
+    """Minimises the mean of max(0, ‖f(x) - f(x⁺)‖ - ‖f(x) - f(x⁻)‖) + λ `koleo`.
+
+    f is a network P → width → width → K with ReLU between and outputs of unit length. x⁺ is
+    one of the POSITIVES nearest rows of x, drawn anew each epoch; x⁻ is the row whose output
+    has rank NEGATIVE_RANK from f(x), found at the start of each epoch. The code is sign f(x).
+
+    Args:
+        key: PRNG key of the sample, the first parameters, positives, negatives and batches.
+        xt: [n, d] training rows, more than NEGATIVE_RANK; a sample of GRAPH_ROWS of them
+            where there are more.
+        bits: K, any number; more than d is allowed.
+        epochs: passes over the sample.
+        width: of both hidden layers.
+        koleo_weight: λ > 0; 0.05 in the authors' code. Too small a one lets the outputs
+            collapse, a large one gives up neighbourhoods wider than the negatives' rank.
+
+    Raises:
+        BadInput: too few rows.
+
+    Source: Sablayrolles, Douze, Schmid and Jégou 2019 (ICLR), Spreading vectors for similarity
+    search; constants of the authors' code where said. Ours, for seconds on a CPU in place of
+    hours on a GPU: a sample of the rows, their principal components, a narrower network
+    without BatchNorm (it brought nothing on MNIST), Adam with a cosine schedule, and negatives
+    whose rank is estimated in a pool.
+    """
+    n = min(len(xt), GRAPH_ROWS)
+    if n <= NEGATIVE_RANK:
+        raise BadInput(
+            f"training rows: spreading vectors takes the {NEGATIVE_RANK}th nearest row as its "
+            f"negative, so it needs more rows than that; got {n}"
+        )
+    rows_key, init_key, epochs_key = jax.random.split(key, 3)
+    features = min(FEATURES, xt.shape[1])
+    mean, directions, variances = pca.principal_directions(xt, features)
+    scale = np.sqrt(np.mean(variances)) or np.float32(1)  # equal rows have no scale
+    inputs = pca.LinearHash(mean, directions / scale)
+    x = training_rows(rows_key, xt, n)
+    graph = euclidean.neighbour_graph(x, POSITIVES, parallel.engine("auto"))
+    z = jax.jit(pca.project)(inputs, x)
+    layers, _ = train(init_key, epochs_key, z, graph, (width, width, bits), epochs, koleo_weight)
+    return jax.tree.map(np.asarray, SpreadingNet(inputs, layers))
+
+
+def project(params: SpreadingNet, x: jax.Array) -> jax.Array:
+    """Outputs of unit length; code bit k is `project(...)[:, k] > 0`.
+
+    Args:
+        params: of `fit`.
+        x: [B, d], any real dtype.
+
+    Returns:
+        [B, K] f32, in full float32 precision on every device.
+    """
+    with jax.default_matmul_precision("highest"):
+        return _network(params.layers, pca.project(params.inputs, x))
+
+
+def koleo(y: jax.Array) -> jax.Array:
+    """-mean_i log(B min_{j ≠ i} ‖y_i - y_j‖), Kozachenko and Leonenko's entropy, negated.
+
+    Up to constants and a factor it estimates minus the differential entropy of the outputs, so
+    less of it means a more even spread. Which row is nearest carries no gradient.
+
+    Args:
+        y: [B, K] f32 of unit length, so that the nearest has the largest inner product.
+
+    Returns:
+        scalar; the constant log B is that of the authors' code.
+    """
+    products = y @ y.T - 3 * jnp.eye(len(y))  # below any other: never its own neighbour
+    nearest = jnp.argmax(jax.lax.stop_gradient(products), axis=1)
+    return -jnp.mean(jnp.log(len(y) * _distances(y, y[nearest])))
+
+
+def train(
+    init_key: jax.Array,
+    epochs_key: jax.Array,
+    z: jax.Array,
+    graph: np.ndarray,
+    widths: tuple[int, ...],
+    epochs: int,
+    koleo_weight: float,
+) -> tuple[tuple, np.ndarray]:
+    """The layers of the network and the means of (rank loss, koleo) of each epoch.
+
+    Args:
+        init_key, epochs_key: PRNG keys.
+        z: [n, P] f32, mean square 1.
+        graph: [n, POSITIVES] neighbours of each row.
+        widths: of the layers, K last.
+        epochs, koleo_weight: as in `fit`.
+
+    Returns:
+        (weights, bias) of each layer, and [epochs, 2] f32.
+    """
+    n, engine = len(z), parallel.engine("auto")
+    batch = min(BATCH_ROWS, n)
+    steps = n // batch
+    layers = _init(init_key, (z.shape[1], *widths))
+    state = _adam(epochs * steps).init(layers)
+    means = []
+    for key in jax.random.split(epochs_key, epochs):
+        positive_key, negative_key, order_key = jax.random.split(key, 3)
+        columns = jax.random.randint(positive_key, (n,), 0, graph.shape[1])
+        positives = graph[np.arange(n), columns]
+        negatives = _negatives(negative_key, np.asarray(_outputs(layers, z)), engine)
+        batches = jax.random.permutation(order_key, n)[: steps * batch].reshape(steps, batch)
+        triplets = jnp.stack([batches, positives[batches], negatives[batches]], axis=1)
+        layers, state, terms = _epoch(layers, state, z, triplets, koleo_weight, epochs * steps)
+        means.append(np.mean(terms, axis=0))
+    return layers, np.array(means)
+
+
+def _negatives(key: jax.Array, y: np.ndarray, engine: str) -> np.ndarray:
+    """A row of rank about NEGATIVE_RANK from each, by distance of outputs y [n, K]. [n]."""
+    pool = np.sort(np.asarray(jax.random.permutation(key, len(y))[:POOL_ROWS]))
+    rank = max(1, round(NEGATIVE_RANK * len(pool) / len(y)))
+    # One more, since the row itself may be in the pool.
+    _, ids = euclidean.knn(y, y[pool], min(rank + 1, len(pool)), engine)
+    return pool[ids[:, -1]]
+
+
+@partial(jax.jit, static_argnames="total_steps")
+def _epoch(
+    layers: tuple,
+    state: Any,
+    z: jax.Array,
+    triplets: jax.Array,
+    koleo_weight: float,
+    total_steps: int,
+) -> tuple[tuple, Any, jax.Array]:
+    """One update for each triplet of rows [S, 3, B]; (rank loss, koleo) of each as [S, 2]."""
+
+    def loss(layers: tuple, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        anchor, positive, negative = (_network(layers, z[i]) for i in rows)
+        terms = jnp.stack([jnp.mean(rank_loss(anchor, positive, negative)), koleo(anchor)])
+        return terms[0] + koleo_weight * terms[1], terms
+
+    def step(carry: tuple, rows: jax.Array) -> tuple[tuple, jax.Array]:
+        layers, state = carry
+        gradient, terms = jax.grad(loss, has_aux=True)(layers, rows)
+        updates, state = _adam(total_steps).update(gradient, state, layers)
+        return (optax.apply_updates(layers, updates), state), terms
+
+    (layers, state), terms = jax.lax.scan(step, (layers, state), triplets)
+    return layers, state, terms
+
+
+def rank_loss(anchor: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
+    """max(0, ‖a - p‖ - ‖a - n‖), no margin: [B, K] three times -> [B]."""
+    return jax.nn.relu(_distances(anchor, positive) - _distances(anchor, negative))
+
+
+def _distances(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum((a - b) ** 2, axis=1) + TINY)
+
+
+def _adam(steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps, FINAL_RATE_SHARE))
+
+
+def _init(key: jax.Array, widths: tuple[int, ...]) -> tuple:
+    """He-normal weights and zero biases."""
+    he = jax.nn.initializers.he_normal()
+    pairs = list(itertools.pairwise(widths))
+    keys = jax.random.split(key, len(pairs))
+    return tuple((he(k, pair), jnp.zeros(pair[1])) for k, pair in zip(keys, pairs, strict=True))
+
+
+def _network(layers: tuple, z: jax.Array) -> jax.Array:
+    """[B, P] -> [B, K] of unit length."""
+    for weights, bias in layers[:-1]:
+        z = jax.nn.relu(z @ weights + bias)
+    weights, bias = layers[-1]
+    y = z @ weights + bias
+    return y / jnp.sqrt(jnp.sum(y**2, axis=1, keepdims=True) + TINY)
+
+
+_outputs = jax.jit(_network)
