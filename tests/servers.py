@@ -69,9 +69,9 @@ def serve(pages):
                 self.send_header("ETag", page.etag)
             if status == 206:
                 self.send_header("Content-Range", f"bytes {start + page.skew}-{end - 1}/{size}")
-            self.end_headers()
             body = page.data[start : min(end, page.cut)]
-            hits.append(Hit(self.path, asked, len(body)))
+            hits.append(Hit(self.path, asked, len(body)))  # before the client can go on
+            self.end_headers()
             half = len(body) // 2
             self.wfile.write(body[:half])
             if page.gate:

@@ -12,12 +12,16 @@ from sigah_jax.baselines import (
     bae,
     isohash,
     itq,
+    kmh,
     lsh,
+    och,
     pca,
     pca_sign,
     sgen,
+    sgh,
     sh,
     sign,
+    sph,
     spreading,
 )
 
@@ -38,9 +42,18 @@ METHODS = {
     "sh": Method(sh.fit, sh.project, random=False),
     "itq": Method(partial(itq.fit, iterations=50), itq.project),  # Gong and Lazebnik 2011
     "isohash": Method(partial(isohash.fit, iterations=100), isohash.project),
+    "sph": Method(partial(sph.fit, rows=10_000, iterations=100), sph.project),
+    "kmh": Method(
+        partial(kmh.fit, subspace_bits=4, rows=20_000, iterations=50, affinity=10.0), kmh.project
+    ),
     # ours: 300 anchors as in the paper's MNIST runs, 30 of them near: better than 3 and 10 here
     "agh1": Method(partial(agh.fit, anchors=300, nearest=30, layers=1), agh.project),
     "agh2": Method(partial(agh.fit, anchors=300, nearest=30, layers=2), agh.project),
+    "sgh": Method(partial(sgh.fit, bases=300, rounds=1), sgh.project),
+    # ours: 32 components, chosen on the same kinds of data
+    "och": Method(
+        partial(och.fit, landmarks=300, nearest=10, components=32, iterations=50), och.project
+    ),
     "sgen": Method(partial(sgen.fit, steps=1000), sgen.project),  # ours: 2,500 are no better
     # ours: a quarter of the authors' width, 15 of their 160 epochs
     "spreading": Method(

@@ -1,0 +1,148 @@
+"""Spherical hashing (SpH): a bit says whether a row lies inside of a hypersphere.
+
+Shapes: n training rows, m of them drawn, d columns, K bits, B rows of a batch, Q queries,
+N base rows, W bytes a code.
+
+Not responsible for packing codes. `project` suits the Hamming distance; the distance that the
+authors made for these codes is `spherical_distances`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sigah_jax.errors import BadInput
+
+PIVOT_ROWS = 5  # a first pivot is the mean of that many drawn rows, as in public code
+MEAN_TOLERANCE = 0.10  # of m / 4; as in public code
+SPREAD_TOLERANCE = 0.15  # of m / 4; as in public code
+
+
+class Spheres(NamedTuple):
+    """K hyperspheres, seen from near the middle of the data: rounding grows with distance."""
+
+    centre: np.ndarray  # [d] f32, mean of the drawn rows
+    pivots: np.ndarray  # [K, d] f32, less the centre
+    squared_radii: np.ndarray  # [K] f32
+
+
+def fit(key: jax.Array, xt: np.ndarray, bits: int, rows: int, iterations: int) -> Spheres:
+    """K spheres that hold half of the rows each and, in pairs, a quarter in common.
+
+    Half of the rows makes a bit balanced, a quarter in common makes two bits independent.
+    The spheres are fitted to rows drawn by the key (`balance`).
+
+    Args:
+        key: PRNG key of the drawn rows and of the first pivots.
+        xt: [n, d] training rows.
+        bits: K, any number from 2 on; more than d is allowed.
+        rows: m, at most; all n if there are fewer.
+        iterations: at most, for the stopping rule may never be met.
+
+    Raises:
+        BadInput: one bit.
+
+    Source: Heo, Lee, He, Chang and Yoon 2012 (CVPR), Spherical Hashing.
+    """
+    if bits < 2:
+        raise BadInput(f"bits: SpH sets spheres against each other; got {bits}, use 2 or more")
+    m = min(rows, len(xt))
+    row_key, pivot_key = jax.random.split(key)
+    ids = np.sort(jax.random.choice(row_key, len(xt), (m,), replace=False))
+    x = np.asarray(xt[ids], np.float32)
+    centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    pivots, squared_radii, _ = balance(pivot_key, x - centre, bits, iterations)
+    return Spheres(centre, pivots, squared_radii)
+
+
+def balance(
+    key: jax.Array, x: np.ndarray, bits: int, iterations: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Moves pivots p until spheres around them overlap as those of independent bits do.
+
+    A radius is the median distance of the rows to the pivot. With o_ij the rows that spheres i
+    and j have in common, pivots are pushed apart or pulled together along their difference,
+        p_i += (1 / K) Σ_j ½ (o_ij - m/4) / (m/4) (p_i - p_j),
+    all at once, until both the mean of |o_ij - m/4| is at most `MEAN_TOLERANCE` and the standard
+    deviation of o_ij at most `SPREAD_TOLERANCE` times m/4, over pairs i < j. A step has no step
+    size that would guarantee progress, so the overlaps need not improve at each.
+
+    Args:
+        key: PRNG key of the first pivots.
+        x: [m, d] f32, centred.
+        bits: K.
+        iterations: at most.
+
+    Returns:
+        p [K, d] f32, squared radii [K] f32, and [steps + 1, 2] f64, the two numbers of the
+        stopping rule divided by m/4: before the first step, and after each of the steps taken.
+    """
+    m = len(x)
+    pivots = x[np.asarray(jax.random.randint(key, (bits, PIVOT_ROWS), 0, m))].mean(axis=1)
+    norms = np.einsum("ij,ij->i", x, x)
+    pairs = np.triu_indices(bits, 1)
+    errors = []
+    while True:
+        squared = norms[:, None] + np.einsum("ij,ij->i", pivots, pivots) - 2 * (x @ pivots.T)
+        squared_radii = median(squared)
+        inside = (squared < squared_radii).astype(np.float32)
+        excess = (inside.T @ inside) / (m / 4) - 1
+        errors.append((np.abs(excess[pairs]).mean(), excess[pairs].std()))
+        met = errors[-1][0] <= MEAN_TOLERANCE and errors[-1][1] <= SPREAD_TOLERANCE
+        if met or len(errors) > iterations:
+            return pivots, squared_radii, np.array(errors, np.float64)
+        np.fill_diagonal(excess, 0)
+        # Σ_j e_ij (p_i - p_j) = (Σ_j e_ij) p_i - Σ_j e_ij p_j
+        force = excess.sum(axis=1)[:, None] * pivots - excess @ pivots
+        pivots = pivots + force / (2 * bits)
+
+
+def median(squared: np.ndarray) -> np.ndarray:
+    """Medians of the columns of squared distances [m, K]: [K] f32.
+
+    The middle of the two middle values, so that the rounding of a later `project` moves none.
+    """
+    m = len(squared)
+    by_sphere = np.partition(squared.T, [(m - 1) // 2, m // 2], axis=1)
+    return (by_sphere[:, (m - 1) // 2] + by_sphere[:, m // 2]) / 2
+
+
+def project(params: Spheres, x: jax.Array) -> jax.Array:
+    """radius² - ‖x - pivot‖²: positive inside of a sphere; code bit k is `[:, k] > 0`.
+
+    Args:
+        params: of `fit`.
+        x: [B, d], any real dtype.
+
+    Returns:
+        [B, K] f32, in full float32 precision on every device.
+    """
+    x = x - params.centre
+    dots = jnp.matmul(x, params.pivots.T, precision="highest")
+    offsets = params.squared_radii - jnp.sum(params.pivots**2, axis=1)
+    return 2 * dots + offsets - jnp.sum(x**2, axis=1, keepdims=True)
+
+
+@jax.jit
+def spherical_distances(cq: jax.Array, cb: jax.Array) -> jax.Array:
+    """The spherical Hamming distance |a xor b| / |a and b| of every query and base code.
+
+    Rows that lie in many spheres in common are near: two rows outside of a sphere may be
+    anywhere, so common zeros count for nothing. Codes without a common one are at infinity, but
+    equal codes at 0 (both ours).
+
+    Args:
+        cq: [Q, W] u1, packed codes whose bits past the last are zero.
+        cb: [N, W] u1. Memory is [Q, N]: cut the base into blocks.
+
+    Returns:
+        [Q, N] f32.
+    """
+    a, b = (jnp.unpackbits(c, axis=1).astype(jnp.float32) for c in (cq, cb))
+    # Counts below 2²⁴: float32 holds them exactly.
+    common = jnp.matmul(a, b.T, precision="highest")
+    differing = jnp.sum(a, axis=1)[:, None] + jnp.sum(b, axis=1) - 2 * common
+    ratio = differing / jnp.maximum(common, 1)
+    return jnp.where(common > 0, ratio, jnp.where(differing > 0, jnp.inf, 0))
