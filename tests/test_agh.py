@@ -117,20 +117,6 @@ def test_the_width_is_the_mean_distance_to_the_last_of_the_nearest():
     np.testing.assert_allclose(params.widths, np.full(3, d[:, 2].mean() ** 2), rtol=1e-4)
 
 
-def test_anchors_are_the_means_of_their_rows():
-    # Three far clouds, three anchors: k-means ends at their means whatever its start, up to two
-    # starts in one cloud.
-    rng = np.random.default_rng(1)
-    centres = np.array([[0, 0], [100, 0], [0, 100]])
-    x = (np.repeat(centres, 200, axis=0) + rng.normal(size=(600, 2))).astype(np.float32)
-    means = x.reshape(3, 200, 2).mean(axis=1)
-    found = [agh._kmeans(jax.random.key(k), x, 3) for k in range(8)]
-    hits = [
-        np.abs(c[np.lexsort(c.T)][:, None] - means).sum(axis=2).min(axis=0).max() for c in found
-    ]
-    assert min(hits) < 0.01
-
-
 def test_circle_in_closed_form():
     # A is circulant, so its eigenvectors are the Fourier modes, in pairs: first cos and sin of
     # the angle, then of twice the angle.
@@ -268,16 +254,6 @@ def test_training_blocks_change_rounding_only(rows, monkeypatch, tmp_path):
         np.testing.assert_allclose(
             getattr(whole, name), getattr(blocks, name), rtol=1e-2, atol=1e-3
         )
-
-
-def test_kmeans_takes_a_sample_of_many_rows(monkeypatch):
-    x = clouds(1000)
-    monkeypatch.setattr(agh, "KMEANS_ROWS", 100)
-    one, other = (agh._kmeans(jax.random.key(k), x, 10) for k in (0, 1))
-    assert one.shape == (10, 12)
-    assert np.abs(one - other).max() > 0.1
-    # Within the clouds: the spread of the anchors is near that of the ten centres.
-    assert 1 < one.std() < 3
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -14,12 +14,12 @@ Not responsible for packing codes.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from sigah_jax.baselines.kmeans import centres_of
 from sigah_jax.baselines.pca import BLOCK_ROWS
 from sigah_jax.errors import BadInput
 
@@ -81,7 +81,7 @@ def fit(
             f"bits: AGH with {layers} layer(s) and {bits} bits takes {h} eigenvectors of its "
             f"anchor graph, fewer than anchors; got {anchors} anchors, use more than {h}"
         )
-    centroids = _kmeans(key, xt, anchors)
+    centroids = centres_of(key, xt, anchors, KMEANS_ROWS, KMEANS_ITERATIONS)
     centre = centroids.mean(axis=0)
     none = np.zeros((anchors, 0), np.float32)
     graph = AnchorGraph(
@@ -202,27 +202,6 @@ def _nearest_anchors(params: AnchorGraph, x: jax.Array) -> tuple[jax.Array, jax.
     d = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(params.anchors**2, axis=1) - 2 * dots
     nearest, ids = lax.top_k(-jnp.maximum(d, 0), len(params.widths))
     return -nearest, ids
-
-
-def _kmeans(key: jax.Array, xt: np.ndarray, anchors: int) -> np.ndarray:
-    """Centroids [m, d] f32 of at most `KMEANS_ROWS` rows."""
-    sample_key, seed_key = jax.random.split(key)
-    if len(xt) > KMEANS_ROWS:
-        ids = jax.random.choice(sample_key, len(xt), (max(anchors, KMEANS_ROWS),), replace=False)
-        xt = xt[np.sort(ids)]
-    rows = np.array(xt, np.float32)
-    mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    rows -= mean
-    kmeans = faiss.Kmeans(
-        rows.shape[1],
-        anchors,
-        niter=KMEANS_ITERATIONS,
-        seed=int(jax.random.randint(seed_key, (), 0, np.iinfo(np.int32).max)),
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(rows),
-    )
-    kmeans.train(rows)
-    return kmeans.centroids + mean
 
 
 def _width(graph: AnchorGraph, xt: np.ndarray) -> float:

@@ -16,11 +16,11 @@ Not responsible for packing codes.
 
 from functools import partial
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigah_jax.baselines.kmeans import centres_of
 from sigah_jax.baselines.pca import LinearHash, principal_directions, project
 from sigah_jax.errors import BadInput
 
@@ -75,7 +75,7 @@ def fit(
         )
     kmeans_key, first_key = jax.random.split(key)
     mean, directions, _ = principal_directions(xt, components)
-    centres = _kmeans(kmeans_key, xt, landmarks) - mean
+    centres = centres_of(kmeans_key, xt, landmarks, KMEANS_ROWS, KMEANS_ITERATIONS) - mean
     near, farther = relations(centres, nearest)
     y = centres @ directions
     y *= SPREAD / max(np.sqrt(np.mean(y**2)), np.finfo(np.float32).tiny)
@@ -182,24 +182,3 @@ def polar_factor(w: jax.Array) -> jax.Array:
     """The matrix with orthonormal columns, or rows, nearest to w: U Vᵀ of its SVD."""
     u, _, vt = jnp.linalg.svd(w, full_matrices=False)
     return jnp.matmul(u, vt, precision="highest")
-
-
-def _kmeans(key: jax.Array, xt: np.ndarray, landmarks: int) -> np.ndarray:
-    """Centres [L, d] f32 of at most `KMEANS_ROWS` rows."""
-    row_key, seed_key = jax.random.split(key)
-    rows = max(landmarks, KMEANS_ROWS)
-    if len(xt) > rows:
-        xt = xt[np.sort(jax.random.choice(row_key, len(xt), (rows,), replace=False))]
-    x = np.array(xt, np.float32)
-    mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    x -= mean  # rounding grows with distance from the origin
-    kmeans = faiss.Kmeans(
-        x.shape[1],
-        landmarks,
-        niter=KMEANS_ITERATIONS,
-        seed=int(jax.random.randint(seed_key, (), 0, np.iinfo(np.int32).max)),
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(x),
-    )
-    kmeans.train(x)
-    return kmeans.centroids + mean
