@@ -83,9 +83,9 @@ def draw(cells: list[Cell], directory: Path) -> None:
     for metric in ("map", "map@1000", "recall@100"):
         path = directory / f"{metric.replace('@', '_')}_bits.png"
         comparison_plots.against_bits(cells, metric, datasets, MAIN, BITS, path)
-    for name in ("recall_curves", "precision_recall"):
-        function = getattr(comparison_plots, name)
-        function(cells, SHORT_BITS, datasets, MAIN, directory / f"{name}.png")
+    for function in (comparison_plots.recall_curves, comparison_plots.precision_recall):
+        path = directory / f"{function.__name__}.png"
+        function(cells, SHORT_BITS, datasets, MAIN, path)
 
 
 def write(args) -> None:

@@ -8,6 +8,7 @@ import math
 from ml_collections import config_dict
 
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.data.benchmarks import BENCHMARKS
 from sigah_jax.errors import BadInput
 
 PRESETS = ("best", "paper")
@@ -155,7 +156,7 @@ _RANGES = {
 }
 _CHOICES = {
     "preset": PRESETS,
-    "data.name": ("mnist", "tiny100k", "gist1m", "deep1m", "sift1m", "vectors"),
+    "data.name": ("mnist", "tiny100k", "vectors", *BENCHMARKS),
     "engine": ("auto", "cpu", "accelerator"),
     "model.decoder": ("ista", "linear", "mlp"),
     "loss.adversary_form": ("match", "minimise"),

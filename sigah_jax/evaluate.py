@@ -65,7 +65,7 @@ def encode_baseline(
 def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict, dict]:
     """Metrics, precision-recall curves and seconds of SiGAH and the baselines on test queries.
 
-    A baseline that cannot have that many bits is left out; a table says "n/a".
+    A baseline that cannot have that many bits has no metrics and no curve; a table says "n/a".
 
     Args:
         cache: directory of the ground truth.
@@ -86,6 +86,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
         try:
             params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
         except BadInput:
+            values[method] = {}
             continue
         add(method, *encode_baseline(params, method, data, config.eval.block_rows), start)
     return values, curves, seconds

@@ -1,6 +1,8 @@
-"""Small sets of vectors and a measure, shared by the tests of the learned baselines."""
+"""Small sets of vectors and measures, shared by the tests of baselines."""
 
 import numpy as np
+
+from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 
 def low_dimensional(n: int, d: int) -> np.ndarray:
@@ -23,3 +25,28 @@ def recall(codes: np.ndarray, x: np.ndarray, queries: int) -> float:
         near = np.argsort(d, kind="stable")[:10]
         found.append(np.isin(near, np.argsort(h, kind="stable")[:50]).mean())
     return float(np.mean(found))
+
+
+def rows(n: int, d: int, rank: int) -> np.ndarray:
+    """Rows near a subspace of this rank, of variances that fall by a third a direction."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(d, d)))
+    scores = rng.normal(size=(n, d)) * np.where(np.arange(d) < rank, 0.82 ** np.arange(d), 0.02)
+    return (scores @ basis.T + 3 * rng.normal(size=d)).astype(np.float32)
+
+
+def mean_average_precision(project, params, xq: np.ndarray, xb: np.ndarray) -> float:
+    """Of the 20 nearest rows."""
+    truth = neighbours.nearest_sets(xq, xb, (20,), "cpu")
+    uq, ub = (np.asarray(project(params, x)) for x in (xq, xb))
+    cq, cb = (np.asarray(codes.pack(u > 0)) for u in (uq, ub))
+    h = histograms.distance_histograms(cq, cb, truth, (20,), uq.shape[1], "cpu")
+    return metrics.average_precision(h.total, h.relevant[0]).mean()
+
+
+def neighbour_share(project, params, q: np.ndarray, x: np.ndarray) -> float:
+    """Share of the 20 nearest rows among the first 20 by Hamming distance, ties by row."""
+    nearest = np.argsort(np.linalg.norm(q[:, None] - x, axis=2), axis=1)[:, :20]
+    cq, cb = (np.asarray(project(params, rows)) > 0 for rows in (q, x))
+    found = np.argsort((cq[:, None] != cb).sum(axis=2), axis=1, kind="stable")[:, :20]
+    return np.mean([len(np.intersect1d(f, n)) / 20 for f, n in zip(found, nearest, strict=True)])

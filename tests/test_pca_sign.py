@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from sets import mean_average_precision
 
 from sigah_jax import parallel
 from sigah_jax.baselines import lsh, pca_sign
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 KEY = jax.random.key(0)
 
@@ -18,15 +18,6 @@ def rows(n: int, d: int, rank: int) -> np.ndarray:
     basis, _ = np.linalg.qr(rng.normal(size=(d, d)))
     scores = rng.normal(size=(n, d)) * np.where(np.arange(d) < rank, 0.97 ** np.arange(d), 0.05)
     return (scores @ basis.T + 3 * rng.normal(size=d)).astype(np.float32)
-
-
-def mean_average_precision(project, params, xq: np.ndarray, xb: np.ndarray) -> float:
-    """Of the 20 nearest rows."""
-    truth = neighbours.nearest_sets(xq, xb, (20,), "cpu")
-    uq, ub = (np.asarray(project(params, x)) for x in (xq, xb))
-    cq, cb = (np.asarray(codes.pack(u > 0)) for u in (uq, ub))
-    h = histograms.distance_histograms(cq, cb, truth, (20,), uq.shape[1], "cpu")
-    return metrics.average_precision(h.total, h.relevant[0]).mean()
 
 
 def test_axes_by_hand():

@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from sets import mean_average_precision
 
 from sigah_jax import parallel
 from sigah_jax.baselines import lsh, sh
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 KEY = jax.random.key(0)
 
@@ -28,15 +28,6 @@ def same_up_to_complement(a: np.ndarray, b: np.ndarray, share: float) -> bool:
     """Whether each column of bits a is that of b or its complement, in at least this share."""
     equal = np.mean(a == b, axis=0)
     return bool((np.maximum(equal, 1 - equal) >= share).all())
-
-
-def mean_average_precision(project, params, xq: np.ndarray, xb: np.ndarray) -> float:
-    """Of the 20 nearest rows."""
-    truth = neighbours.nearest_sets(xq, xb, (20,), "cpu")
-    uq, ub = (np.asarray(project(params, x)) for x in (xq, xb))
-    cq, cb = (np.asarray(codes.pack(u > 0)) for u in (uq, ub))
-    h = histograms.distance_histograms(cq, cb, truth, (20,), uq.shape[1], "cpu")
-    return metrics.average_precision(h.total, h.relevant[0]).mean()
 
 
 def test_points_on_a_line_give_the_eigenvectors_of_their_path():

@@ -46,7 +46,7 @@ METHODS = {
     "kmh": Method(
         partial(kmh.fit, subspace_bits=4, rows=20_000, iterations=50, affinity=10.0), kmh.project
     ),
-    # ours: 300 anchors as in the paper's MNIST runs, 30 of them near: better than 3 and 10 here
+    # ours: 300 anchors, 30 of them near; 3 and 10 near were worse
     "agh1": Method(partial(agh.fit, anchors=300, nearest=30, layers=1), agh.project),
     "agh2": Method(partial(agh.fit, anchors=300, nearest=30, layers=2), agh.project),
     "sgh": Method(partial(sgh.fit, bases=300, rounds=1), sgh.project),

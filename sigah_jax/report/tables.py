@@ -1,4 +1,4 @@
-"""Tables of metrics by method, for the terminal and for the README.
+"""The table of a run in the terminal, and the names of methods.
 
 Not responsible for computing metrics, for choosing columns, or for writing the text anywhere.
 """
@@ -70,16 +70,6 @@ def method_table(
     if any("*" in line for line in lines):
         lines.append("* best of the column")
     return "\n".join(lines)
-
-
-def markdown_table(
-    metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str], bits: int
-) -> str:
-    """The table of `method_table` in GitHub's Markdown, the best of a column in bold."""
-    lines = [[f"{bits} bits", *columns], ["---", *["---:"] * len(columns)]]
-    for name, cells in _rows(metrics, columns):
-        lines.append([name, *(f"**{text}**" if best else text for text, best in cells)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def display_name(method: str) -> str:

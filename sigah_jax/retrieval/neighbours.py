@@ -24,7 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from sigah_jax.retrieval import euclidean
 
-CORES = len(os.sched_getaffinity(0))
+# macOS and Windows do not tell which cores a process may use
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 QUERIES = 1024  # at once
 PAIRS = 1 << 25  # query-candidate pairs at once, about 10 bytes each
 SCORES = 1 << 22  # scores at once and core, 4 bytes each
