@@ -44,6 +44,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.input_dims = 256  # ours: principal directions kept, at most d
     c.model.hash_widths = (1024,)  # ours: hidden layers of the hash network
     c.model.linear_path = True  # ours: add a linear projection to the ReLU network
+    c.model.straight_through_width = 3.0  # ours: w of w tanh(u/w), whose gradient sign(u) takes
     c.model.decoder = "ista"  # ista; for the ablation linear, or mlp with a hidden layer of `atoms`
     c.model.atoms = max(256, 2 * bits)  # M, atoms of the sparse code; ours
     c.model.ista_steps = 3  # T, unrolled iterations; ours
@@ -59,7 +60,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.quantisation = 0.1  # ours: (|u| - 1)²
     c.loss.temperature_bits = 0.7  # ours: τ of the ordinal loss, in bits
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
-    c.loss.batch_positives = 7  # ours: positives an anchor from the batch, beside the graph's one
+    c.loss.batch_positives = 15  # ours: positives an anchor from the batch, beside the graph's one
     c.loss.batch_positives_synthetic = 2  # ours: the same for synthetic features
     c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
 
@@ -69,8 +70,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.began.kappa_max = 0.3  # ours: above it the auto-encoder was seen to fall apart
 
     c.optim = config_dict.ConfigDict()  # Adam, cosine decay
-    c.optim.gen_lr = 2e-3
-    c.optim.dis_lr = 5e-4  # ours: a quarter of the generator's keeps κ off its bounds
+    c.optim.gen_lr = 4e-3
+    c.optim.dis_lr = 5e-4  # ours: an eighth of the generator's
     c.optim.final_lr_share = 0.01  # of the initial rate, at the last step
     c.optim.adam_b1 = 0.9
     c.optim.adam_b2 = 0.999
@@ -91,6 +92,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     if preset == "paper":  # what the abstract says, and no more
         c.model.input_dims = 4096
         c.model.linear_path = False
+        c.model.straight_through_width = 1.0
         c.loss.ordinal = 0.0
         c.loss.ordinal_synthetic = 0.0
         c.loss.quantisation = 0.0
@@ -128,6 +130,7 @@ _RANGES = {
     "model.input_dims": (1, math.inf),
     "model.ista_steps": (1, 100),
     "model.lam": (0, math.inf),
+    "model.straight_through_width": (1e-6, math.inf),
     "loss.ordinal": (0, math.inf),
     "loss.ordinal_synthetic": (0, math.inf),
     "loss.reconstruction": (0, math.inf),

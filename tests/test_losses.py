@@ -9,13 +9,14 @@ from sigah_jax.model import binarize, losses
 def test_sign_of_zero_is_minus_one_and_codes_are_exact():
     u = jnp.array([[0.0, 1e-30, -3.0, 0.3]])
     np.testing.assert_array_equal(binarize.sign(u), [[-1, 1, -1, 1]])
-    np.testing.assert_array_equal(binarize.straight_through(u), [[-1, 1, -1, 1]])
+    np.testing.assert_array_equal(binarize.straight_through(u, 3.0), [[-1, 1, -1, 1]])
 
 
-def test_straight_through_gradient_is_that_of_tanh():
+@pytest.mark.parametrize("width", [1.0, 3.0])
+def test_straight_through_gradient_is_that_of_tanh(width):
     u = jnp.array([0.0, 0.5, -2.0])
-    grad = jax.grad(lambda u: binarize.straight_through(u[None]).sum())(u)
-    np.testing.assert_allclose(grad, 1 - np.tanh(u) ** 2, rtol=1e-6)
+    grad = jax.grad(lambda u: binarize.straight_through(u[None], width).sum())(u)
+    np.testing.assert_allclose(grad, 1 - np.tanh(u / width) ** 2, rtol=1e-6)
 
 
 def test_reconstruction_and_quantisation_by_hand():

@@ -33,7 +33,7 @@ def test_the_same_config_may_come_back_and_another_may_not(tmp_path):
     assert written["hash"] == rundir.config_hash(c) and written["config"]["model"]["bits"] == 64
     c.optim.gen_lr = 0.5
     assert rundir.config_hash(c) != written["hash"]
-    with pytest.raises(BadInput, match=r"another config \(optim.gen_lr=0.002 there\)"):
+    with pytest.raises(BadInput, match=r"another config \(optim.gen_lr=0.004 there\)"):
         rundir.claim(tmp_path / "run", c)
 
 

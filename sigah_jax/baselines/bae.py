@@ -111,7 +111,7 @@ def train(
 def _loss(model: dict, z: jax.Array, key: jax.Array) -> jax.Array:
     """Mean squared error of a random batch; gradients pass the sign as through tanh."""
     batch = z[jax.random.randint(key, (BATCH_ROWS,), 0, len(z))]
-    b = binarize.straight_through(_hash(model["hash"], batch))
+    b = binarize.straight_through(_hash(model["hash"], batch), 1.0)
     return jnp.mean(reconstruction(batch, b @ model["decoder"] + model["offset"]))
 
 

@@ -14,11 +14,14 @@ def sign(u: jax.Array) -> jax.Array:
     return jnp.where(u > 0, 1.0, -1.0).astype(u.dtype)
 
 
-def straight_through(u: jax.Array) -> jax.Array:
-    """`sign(u)` forward, the gradient of `tanh(u)` backward. `[B, K] f32 -> [B, K] f32`.
+def straight_through(u: jax.Array, width: float) -> jax.Array:
+    """`sign(u)` forward, the gradient of w tanh(u/w) backward. `[B, K] f32 -> [B, K] f32`.
 
     Straight-through estimator (Bengio et al. 2013); tanh as surrogate is ours: it stops the
     gradient of bits that are far from their threshold.
+
+    Args:
+        width: w > 0, in units of u: how far from the threshold a bit is still moved.
     """
-    soft = jnp.tanh(u)
+    soft = width * jnp.tanh(u / width)
     return jax.lax.stop_gradient(sign(u)) + (soft - jax.lax.stop_gradient(soft))

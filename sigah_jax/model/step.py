@@ -162,7 +162,7 @@ def gen_update(
 
     def loss_fn(gen: dict):
         u = networks.encode(nets, gen, z)
-        b = binarize.straight_through(u)
+        b = binarize.straight_through(u, config.model.straight_through_width)
         x_hat, sparse_z = networks.decode(nets, gen, b)
         error_fake = networks.error(nets, state.dis, x_hat)
         error_real = networks.error(nets, state.dis, z)
