@@ -2,10 +2,13 @@
 
     python -m experiments.speed ground_truth --rows=1000000 --dims=960 --queries=1000
     python -m experiments.speed histograms --rows=1000000 --bits=64 --queries=1000
+    python -m experiments.speed search --rows=1000000 --bits=64 --queries=1000
+    python -m experiments.speed rerank --rows=1000000 --dims=960 --queries=1000
+    python -m experiments.speed synthetic --rows=60000 --dims=960 --bits=64 --queries=1000
     python -m experiments.speed itq --rows=69000 --dims=784 --bits=64
 
-Timings on a shared machine are noisy: the two alternate, and the table shows the best and the
-median of each and the ratio of the medians.
+Timings on a shared machine are noisy: the sides alternate, and the table shows the best and the
+median of each and the ratio of its median to that of the peer, the first line.
 """
 
 import argparse
@@ -17,20 +20,25 @@ import faiss
 import jax
 import numpy as np
 
-from sigah_jax import parallel
+from sigah_jax import config, hasher, parallel
 from sigah_jax.baselines import itq
 from sigah_jax.data.synthetic import make_manifold
-from sigah_jax.retrieval import histograms, metrics, neighbours
+from sigah_jax.model import networks, standardise
+from sigah_jax.retrieval import asymmetric, hamming, histograms, metrics, neighbours, rerank
 
 ITERATIONS = 50  # of ITQ
 MATRIX_BLOCK_BYTES = 1 << 24  # of one product, as in `retrieval.neighbours`
+K = 100  # neighbours searched
+CANDIDATES = 1000  # re-ranked a query
+
+Sides = dict[str, Callable[[], object]]  # the peer first, and what is compared with it
 
 
-def compare(ours: Callable[[], object], peer: Callable[[], object], repeats: int) -> dict:
-    """Seconds of both, `{"ours": [repeats], "peer": [repeats]}`, run in turn."""
-    seconds = {"ours": [], "peer": []}
+def timed(sides: Sides, repeats: int) -> dict[str, list[float]]:
+    """Seconds of every side, `[repeats]` each, run in turn."""
+    seconds = {name: [] for name in sides}
     for _ in range(repeats):
-        for name, function in (("peer", peer), ("ours", ours)):
+        for name, function in sides.items():
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)
@@ -44,42 +52,128 @@ def bare_product(xq: np.ndarray, xb: np.ndarray) -> None:
         xq @ xb[start : start + rows].T
 
 
-def ground_truth(args) -> tuple[str, dict]:
-    """Certified top 1,000 and top 2 % against the bare float32 matrix product."""
+def manifold(args) -> tuple[np.ndarray, np.ndarray]:
+    """Queries `[Q, d]` and base `[N, d]`, f32."""
     draw = make_manifold(0, args.dims)
     xb = np.empty((args.rows, args.dims), np.float32)
     generator = np.random.default_rng(0)
     for start in range(0, args.rows, 16384):
         xb[start : start + 16384] = draw(generator, min(16384, args.rows - start))
-    xq = draw(generator, args.queries)
-    sizes = metrics.relevance_sizes(args.rows)
-    engine = parallel.engine("auto")
-    return "numpy float32 matrix product", compare(
-        lambda: neighbours.nearest_sets(xq, xb, sizes, engine),
-        lambda: bare_product(xq, xb),
-        args.repeats,
-    )
+    return draw(generator, args.queries), xb
 
 
-def hamming(args) -> tuple[str, dict]:
-    """Distance histograms of all rows against faiss's top 1,000 of IndexBinaryFlat."""
+def random_codes(args) -> tuple[np.ndarray, np.ndarray, faiss.IndexBinaryFlat]:
+    """Codes of queries and base, and faiss's index of the base."""
     generator = np.random.default_rng(0)
     bits = args.bits // 8 * 8
     cb = generator.integers(0, 256, (args.rows, bits // 8), np.uint8)
     cq = generator.integers(0, 256, (args.queries, bits // 8), np.uint8)
     index = faiss.IndexBinaryFlat(bits)
     index.add(cb)
+    return cq, cb, index
+
+
+def ground_truth(args) -> Sides:
+    """Certified top 1,000 and top 2 % against the bare float32 matrix product."""
+    xq, xb = manifold(args)
     sizes = metrics.relevance_sizes(args.rows)
-    truth = generator.integers(0, args.rows, (args.queries, max(sizes)), np.int32)
     engine = parallel.engine("auto")
-    return "faiss IndexBinaryFlat, k=1000", compare(
-        lambda: histograms.distance_histograms(cq, cb, truth, sizes, bits, engine),
-        lambda: index.search(cq, 1000),
-        args.repeats,
+    return {
+        "numpy float32 matrix product": lambda: bare_product(xq, xb),
+        "ground truth": lambda: neighbours.nearest_sets(xq, xb, sizes, engine),
+    }
+
+
+def distance_histograms(args) -> Sides:
+    """Distance histograms of all rows against faiss's top 1,000 of IndexBinaryFlat."""
+    cq, cb, index = random_codes(args)
+    bits = 8 * cb.shape[1]
+    sizes = metrics.relevance_sizes(args.rows)
+    truth = np.random.default_rng(1).integers(0, args.rows, (args.queries, max(sizes)), np.int32)
+    engine = parallel.engine("auto")
+    return {
+        "faiss IndexBinaryFlat, k=1000": lambda: index.search(cq, 1000),
+        "distance histograms": lambda: histograms.distance_histograms(
+            cq, cb, truth, sizes, bits, engine
+        ),
+    }
+
+
+def search(args) -> Sides:
+    """Exact search of codes against faiss's, which holds its own copy of them."""
+    cq, cb, index = random_codes(args)
+    engine = parallel.engine("auto")
+    u = np.random.default_rng(2).normal(size=(args.queries, 8 * cb.shape[1])).astype(np.float32)
+    asymmetric.by_projection(u, cb, K)  # compiles
+    hamming.search(cq, cb, K, engine)
+    return {
+        f"faiss IndexBinaryFlat, k={K}": lambda: index.search(cq, K),
+        "Hamming search": lambda: hamming.search(cq, cb, K, engine),
+        "asymmetric, by projection": lambda: asymmetric.by_projection(u, cb, K),
+    }
+
+
+def untrained(args, d: int) -> hasher.Hasher:
+    """A hasher of the default shape with its initial parameters."""
+    c = config.get_config(f"bits={args.bits}")
+    nets = networks.make_networks(c, min(c.model.input_dims, d))
+    arrays, variances = standardise.init_standardiser(
+        np.zeros(d), np.eye(d), np.ones(d), nets.dis.features
     )
+    gen = networks.init_gen(jax.random.key(0), nets, variances)
+    return hasher.make_hasher(nets, {"standardiser": arrays, "gen": gen}, c.eval.block_rows)
 
 
-def itq_fit(args) -> tuple[str, dict]:
+def by_originals(args) -> Sides:
+    """Re-ranking of random candidates against their bare distances, unsorted rows, no ranking."""
+    xq, xb = manifold(args)
+    generator = np.random.default_rng(3)
+    ids = np.stack([generator.choice(args.rows, CANDIDATES, False) for _ in range(args.queries)])
+    print(f"{len(np.unique(ids))} distinct rows of {4 * args.dims} bytes are read")
+
+    def peer() -> None:
+        out = np.empty(ids.shape, np.float32)
+        pointers = (faiss.swig_ptr(a) for a in (out, xq, xb, ids))
+        faiss.fvec_L2sqr_by_idx(*pointers, args.dims, *ids.shape)
+
+    return {
+        "faiss distances, no ranking": peer,
+        "re-ranking by vectors": lambda: rerank.rerank(xq, xb, ids, K),
+    }
+
+
+def by_synthetic(args) -> Sides:
+    """Re-ranking by synthetic features against the bare matrix products of its decoder."""
+    xq, xb = manifold(args)
+    h = untrained(args, args.dims)
+    cb, cq = h.encode(xb), h.encode(xq)
+    _, ids = hamming.search(cq, cb, CANDIDATES, parallel.engine("auto"))
+    packed, _ = asymmetric.distinct(cb[np.unique(ids)])
+    decoder = h.params["gen"]["decoder"]
+    sensing, dictionary = np.asarray(decoder["sensing"]), np.asarray(decoder["dictionary"])
+    projection = np.asarray(h.params["standardiser"]["projection"])
+    b = np.zeros((h.block_rows, h.bits), np.float32)
+    steps = h.nets.decoder.steps
+    print(f"{len(packed)} distinct codes are decoded")
+
+    def products() -> None:
+        for _ in range(0, len(packed), len(b)):
+            z = b @ sensing
+            for _ in range(steps - 1):
+                z = (z @ sensing.T) @ sensing
+            (z @ dictionary) @ projection.T
+
+    asymmetric.by_feature(xq, cb, ids, K, h.synthesise)  # compiles
+    return {
+        "matrix products of the decoder": products,
+        "decoding": lambda: h.synthesise(packed),
+        "asymmetric, by synthetic feature": lambda: asymmetric.by_feature(
+            xq, cb, ids, K, h.synthesise
+        ),
+    }
+
+
+def itq_fit(args) -> Sides:
     """ITQ's training against faiss's, 50 iterations on all rows; ours compiled before."""
     xt = make_manifold(0, args.dims)(np.random.default_rng(0), args.rows)
     key = jax.random.key(0)
@@ -91,17 +185,21 @@ def itq_fit(args) -> tuple[str, dict]:
         transform.itq.max_iter = ITERATIONS
         transform.train(xt)
 
-    def ours() -> None:
-        itq.fit(key, xt, args.bits, ITERATIONS)
-
-    return "faiss ITQTransform", compare(ours, peer, args.repeats)
+    return {"faiss ITQTransform": peer, "itq": lambda: itq.fit(key, xt, args.bits, ITERATIONS)}
 
 
-PARTS = {"ground_truth": ground_truth, "histograms": hamming, "itq": itq_fit}
+PARTS = {
+    "ground_truth": ground_truth,
+    "histograms": distance_histograms,
+    "search": search,
+    "rerank": by_originals,
+    "synthetic": by_synthetic,
+    "itq": itq_fit,
+}
 
 
 def main() -> None:
-    """Times one part and prints a line a side and the ratio."""
+    """Times one part and prints a line a side."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -110,12 +208,14 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    peer, seconds = PARTS[args.part](args)
+    seconds = timed(PARTS[args.part](args), args.repeats)
+    peer = statistics.median(next(iter(seconds.values())))
     for name, values in seconds.items():
-        label = peer if name == "peer" else args.part
-        print(f"{label:32} best {min(values):7.2f} s  median {statistics.median(values):7.2f} s")
-    ratio = statistics.median(seconds["ours"]) / statistics.median(seconds["peer"])
-    print(f"ratio of the medians {ratio:.2f}")
+        median = statistics.median(values)
+        print(
+            f"{name:34} best {min(values):7.2f} s  median {median:7.2f} s  "
+            f"ratio {median / peer:5.2f}"
+        )
 
 
 if __name__ == "__main__":

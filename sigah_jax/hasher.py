@@ -1,17 +1,25 @@
 """The trained product: an encoder of vectors to packed codes and a decoder back.
 
+Codes are bytes in the bit order of `numpy.packbits`, and faiss's binary indexes take them as they are:
+bit 0 is the most significant bit of byte 0.
+
 Shapes: n rows, d input columns, K bits, W packed bytes, P features.
+
+Not responsible for training (`train`), files of vectors (`encode`) nor search (`retrieval`).
 """
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
 from sigah_jax import checkpoints, parallel
+from sigah_jax.data.cache import content_hash
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, step
 from sigah_jax.model.standardise import restore, standardise
@@ -19,23 +27,156 @@ from sigah_jax.retrieval import codes
 
 
 class Hasher(NamedTuple):
-    """`make_hasher` or `load` give it; the parameters are arguments, so it fits every state."""
+    """`load` gives it; `make_hasher` gives one whose parameters are replaced as they change."""
 
-    bits: int
-    encode_with: object  # (params, x [n, d]) -> codes [n, W] u1
-    synthesise_with: object  # (params, codes [n, W]) -> [n, d] f32
+    nets: networks.Networks
+    block_rows: int  # rows in one call, over all devices
+    encode_with: Callable  # (params, x [n, d]) -> [n, W + 1] u1: a code, then 1 for a good row
+    project_with: Callable  # (params, x [n, d]) -> u [n, K] f32, NaN in a bad row
+    synthesise_with: Callable  # (params, codes [n, W]) -> [n, d] f32
     params: dict  # {"standardiser", "gen"}
+    facts: dict  # of the run, for `describe`; empty outside a run
 
-    def encode(self, x: np.ndarray) -> np.ndarray:
-        """Packed codes, bit order of `numpy.packbits`: `[n, d] -> [n, W] u1`."""
-        d = self.params["standardiser"]["mean"].shape[0]
-        if x.ndim != 2 or x.shape[1] != d:
-            raise BadInput(f"vectors of shape {x.shape}: this hasher was trained on [n, {d}]")
-        return self.encode_with(self.params, x)
+    @property
+    def bits(self) -> int:
+        """K, the length of a code."""
+        return self.nets.hash.bits
 
-    def synthesise(self, packed: np.ndarray) -> np.ndarray:
-        """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`."""
-        return self.synthesise_with(self.params, packed)
+    @property
+    def d(self) -> int:
+        """Columns of the vectors that it was trained on."""
+        return self.params["standardiser"]["mean"].shape[0]
+
+    def encode(self, x: np.ndarray | jax.Array, out: np.ndarray | None = None) -> np.ndarray:
+        """Packed codes of vectors, on all devices: `[n, d] -> [n, W] u1`.
+
+        Memory beside x and the codes is that of one block of rows, so x may be a memory map.
+
+        Args:
+            x: `[n, d]`, n >= 0, integers or floats.
+            out: `[n, W] u1`, also a memory map; is written block by block and returned.
+
+        Raises:
+            BadInput: another d, rows that are not numbers, NaN or infinity in a row, which is
+                named (the blocks before it are in `out` then), or an `out` that does not fit.
+        """
+        x = self.check(x)
+        shape = (len(x), codes.packed_bytes(self.bits))
+        if out is None:
+            out = np.empty(shape, np.uint8)
+        elif out.shape != shape or out.dtype != np.uint8:
+            raise BadInput(
+                f"out is {out.dtype} {list(out.shape)}: {shape[0]} codes of {self.bits} bits are "
+                f"uint8 {list(shape)}"
+            )
+        for start, packed, good in self.encode_blocks(lambda i, j: x[i:j], 0, len(x)):
+            if not good.all():
+                row = start + int(good.argmin())
+                raise BadInput(f"vectors: {why_bad(x[row], row)}")
+            out[start : start + len(packed)] = packed
+        return out
+
+    def encode_blocks(
+        self, read: Callable[[int, int], np.ndarray], first: int, rows: int
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Codes block by block, bad rows told apart instead of refused.
+
+        Args:
+            read: `(start, stop) -> [stop - start, d]`.
+            first: the first row; a multiple of `block_rows` gives the blocks of `first=0`.
+            rows: all rows, those before `first` too.
+
+        Yields:
+            (start, codes `[b, W] u1`, good `[b] bool`) in order. A row is bad if it holds NaN or
+            infinity, or values so large that float32 overflows; its code is all zeros.
+        """
+        for start, y in self._blocks(self.encode_with, read, first, rows):
+            yield start, y[:, :-1], y[:, -1] == 1
+
+    def project(self, x: np.ndarray | jax.Array) -> np.ndarray:
+        """Real projections, for asymmetric search: `[n, d] -> u [n, K] f32`.
+
+        Code bit k of `encode` is u_k > 0; |u_k| says how sure it is.
+
+        Raises:
+            BadInput: as `encode`.
+        """
+        x = self.check(x)
+        out = np.empty((len(x), self.bits), np.float32)
+        for start, u in self._blocks(self.project_with, lambda i, j: x[i:j], 0, len(x)):
+            bad = np.isnan(u).any(1)
+            if bad.any():
+                row = start + int(bad.argmax())
+                raise BadInput(f"vectors: {why_bad(x[row], row)}")
+            out[start : start + len(u)] = u
+        return out
+
+    def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
+        """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
+
+        Raises:
+            BadInput: codes of another width or dtype.
+        """
+        width = codes.packed_bytes(self.bits)
+        if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
+            raise BadInput(
+                f"codes are {packed.dtype} {list(packed.shape)}: codes of {self.bits} bits are "
+                f"uint8 [n, {width}]"
+            )
+        out = np.empty((len(packed), self.d), np.float32)
+        blocks = self._blocks(self.synthesise_with, lambda i, j: packed[i:j], 0, len(packed))
+        for start, x in blocks:
+            out[start : start + len(x)] = x
+        return out
+
+    def describe(self) -> dict:
+        """What it is, for people and JSON.
+
+        `encoder` is a hash of the parameters: codes can be compared if it is equal. A hasher of
+        `load` also tells `workdir`, `data` (name or file), `preset`, `config_hash`, `step` and
+        `validation`, the metrics of its checkpoint on the validation queries, {} without any.
+        """
+        arrays = [np.asarray(a) for a in jax.tree.leaves(self.params)]
+        return {
+            "bits": self.bits,
+            "code_bytes": codes.packed_bytes(self.bits),
+            "d": self.d,
+            "encoder": content_hash(arrays),
+        } | self.facts
+
+    def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+        """x as an array, if it holds vectors that can be encoded; otherwise BadInput."""
+        x = x if isinstance(x, np.ndarray | jax.Array) else np.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.d:
+            raise BadInput(f"vectors of shape {x.shape}: this hasher was trained on [n, {self.d}]")
+        if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
+            raise BadInput(f"vectors of {x.dtype}: expected integers or floats; convert them")
+        return x
+
+    def _blocks(
+        self, function: Callable, read: Callable, first: int, rows: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(start, function of a block) over rows `first` to `rows`."""
+        for start in range(first, rows, self.block_rows):
+            stop = min(start + self.block_rows, rows)
+            block = on_host(read(start, stop))
+            if stop - start < self.block_rows < rows:  # its own shape would be compiled anew
+                block = np.pad(block, ((0, self.block_rows - len(block)), (0, 0)))
+            yield start, function(self.params, block)[: stop - start]
+
+
+def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
+    """A block as the devices take it: half floats and small integers as they are, else float32."""
+    as_is = block.dtype.itemsize < 4 and block.dtype.isnative
+    with np.errstate(over="ignore"):  # a row of infinities is told as bad
+        return np.asarray(block, block.dtype if as_is else np.float32)
+
+
+def why_bad(x: np.ndarray | jax.Array, row: int) -> str:
+    """What is wrong with a row `x [d]` that has no code."""
+    if np.isfinite(np.asarray(x, np.float64)).all():
+        return f"row {row} holds values so large that float32 overflows; scale or repair it"
+    return f"row {row} holds NaN or infinity; remove or repair it"
 
 
 def params_of(state: step.State) -> dict:
@@ -43,46 +184,100 @@ def params_of(state: step.State) -> dict:
     return {"standardiser": state.standardiser, "gen": state.gen}
 
 
+def projections(nets: networks.Networks, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Real projections and which rows are good, inside jit: `[n, d] -> u [n, K] f32, [n] bool`.
+
+    In full float32 precision on every device: a bit is a sign, and a rounded product near zero
+    flips it.
+    """
+    with jax.default_matmul_precision("highest"):
+        z = standardise(params["standardiser"], x)
+        u = networks.encode(nets, params["gen"], z)
+    # a row that is not finite may pass the ReLU layers, but not the projection before them
+    return u, jnp.isfinite(z).all(-1) & jnp.isfinite(u).all(-1)
+
+
 def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hasher:
-    """A hasher over all devices; keep it, each one compiles anew."""
+    """A hasher over all devices; keep it, each one compiles anew.
+
+    Args:
+        block_rows: rows a device and call.
+    """
 
     def encode(params: dict, x: jax.Array) -> jax.Array:
-        z = standardise(params["standardiser"], x)
-        return codes.pack(networks.encode(nets, params["gen"], z) > 0)
+        u, good = projections(nets, params, x)
+        packed = jnp.where(good[:, None], codes.pack(u > 0), 0)
+        return jnp.concatenate([packed, good[:, None].astype(jnp.uint8)], 1)
+
+    def project(params: dict, x: jax.Array) -> jax.Array:
+        u, good = projections(nets, params, x)
+        return jnp.where(good[:, None], u, jnp.nan)
 
     def synthesise(params: dict, packed: jax.Array) -> jax.Array:
         b = 2.0 * codes.unpack(packed, nets.hash.bits) - 1.0
-        return restore(params["standardiser"], networks.decode(nets, params["gen"], b)[0])
+        with jax.default_matmul_precision("highest"):
+            return restore(params["standardiser"], networks.decode(nets, params["gen"], b)[0])
 
     return Hasher(
-        nets.hash.bits,
+        nets,
+        block_rows * len(parallel.local_devices()),
         parallel.map_rows(encode, block_rows),
+        parallel.map_rows(project, block_rows),
         parallel.map_rows(synthesise, block_rows),
         params,
+        {},
     )
 
 
-def load(workdir: str | Path, checkpoint: str = "best") -> Hasher:
+def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
     """The hasher of a run directory.
 
     Args:
         checkpoint: "best" by validation map, "latest", or a step.
 
     Raises:
-        BadInput: no run there, no such checkpoint.
+        BadInput: no run there, one that is damaged or of another version, no such checkpoint.
     """
     workdir = Path(workdir)
+    config, config_hash = read_config(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise BadInput(f"{workdir}: no checkpoint yet; train first")
+    with checkpoints.open_manager(workdir) as manager:
+        number = checkpoint_number(manager, workdir, str(checkpoint))
+        saved = checkpoints.facts(manager, number)
+        try:
+            d, features = saved["shape"]
+            nets = networks.make_networks(config, features)
+            like, block_rows = step.abstract_state(config, nets, d), config.eval.block_rows
+            facts = {
+                "workdir": str(workdir),
+                "data": config.data.base or config.data.name,
+                "preset": config.preset,
+                "config_hash": config_hash,
+                "step": number,
+                "validation": {
+                    name.removeprefix("eval/"): value
+                    for name, value in (saved["metrics"] or {}).items()
+                },
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            raise BadInput(
+                f"{workdir}: made by another version or damaged ({e}); train it anew"
+            ) from e
+        state = checkpoints.restore(manager, number, like, parallel.replicated())
+    return make_hasher(nets, params_of(state), block_rows)._replace(facts=facts)
+
+
+def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
+    """The config of a run directory and its hash; BadInput if there is none."""
     path = workdir / "config.json"
     if not path.exists():
         raise BadInput(f"{workdir}: no config.json, so no run directory; train first")
-    config = config_dict.ConfigDict(json.loads(path.read_text())["config"])
-    with checkpoints.open_manager(workdir) as manager:
-        number = checkpoint_number(manager, workdir, checkpoint)
-        d, features = checkpoints.facts(manager, number)["shape"]
-        nets = networks.make_networks(config, features)
-        like = step.abstract_state(config, nets, d)
-        state = checkpoints.restore(manager, number, like, parallel.replicated())
-    return make_hasher(nets, params_of(state), config.eval.block_rows)
+    try:
+        held = json.loads(path.read_text())
+        return config_dict.ConfigDict(held["config"]), held["hash"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise BadInput(f"{path}: cannot be read as a run's config ({e}); train anew") from e
 
 
 def checkpoint_number(manager, workdir: Path, checkpoint: str) -> int:

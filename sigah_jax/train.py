@@ -3,9 +3,12 @@
 Not responsible for flags (`main`) nor for what is left behind at the end (`results`).
 """
 
+import contextlib
 import json
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,9 +46,8 @@ class Setup(NamedTuple):
     validation_truth: np.ndarray  # [nv, k] i32
 
 
-def load_data(config, log: logs.Log) -> Dataset:
-    """The data set; BadInput if a batch or the graph needs more training rows than it has."""
-    data = load_dataset(config)
+def check_data(config, data: Dataset, log: logs.Log) -> None:
+    """Tells of the data set; BadInput if a batch or the graph needs more training rows."""
     nt = len(data.xt)
     log.line(f"data: {data.origin}")
     log.line(
@@ -58,7 +60,8 @@ def load_data(config, log: logs.Log) -> Dataset:
         )
     if config.train.graph_neighbours >= nt:
         raise BadInput(f"config.train.graph_neighbours: expected less than the {nt} training rows")
-    return data
+    if not np.ptp(data.xt, axis=0).any():
+        raise BadInput(f"data: the {nt} training rows are all equal; check where they come from")
 
 
 def setup(
@@ -101,15 +104,30 @@ def setup(
     return Setup(data, nets, z_train, graph, state, truth)
 
 
-def train(config, workdir: Path, manager, log: logs.Log, s: Setup) -> step.State:
+@contextlib.contextmanager
+def noting_sigterm() -> Iterator[list]:
+    """SIGTERM fills the list in place of ending the process; not outside the main thread."""
+    came = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def train(config, workdir: Path, manager, log: logs.Log, s: Setup, terminated: list) -> step.State:
     """Trains to the last step; validates and saves every `eval.every_steps` and at the end.
+
+    Args:
+        terminated: of `noting_sigterm`.
 
     Raises:
         NonFinite: a loss is not finite; the last checkpoint stays.
         Terminated: SIGTERM came; the state is saved.
     """
-    terminated = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
     train_steps = parallel.pmap(
         step.make_train_steps(
             config, s.nets, step.make_optimisers(config), len(s.z_train), parallel.AXIS
@@ -160,7 +178,6 @@ def train(config, workdir: Path, manager, log: logs.Log, s: Setup) -> step.State
             log.line(f"SIGTERM: saved step {done}; the same command goes on from there")
             raise Terminated(TERMINATED)
     log.end_progress()
-    signal.signal(signal.SIGTERM, previous)
     return state
 
 
@@ -187,6 +204,19 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
             )
 
 
+def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -> dict:
+    """Trains on `data`, or goes on, in a claimed `workdir`; the seconds of set-up and training."""
+    start = time.monotonic()
+    check_data(config, data, log)
+    with checkpoints.open_manager(workdir) as manager:
+        s = setup(config, cache, data, manager, log)
+        seconds = {"setup": round(time.monotonic() - start, 3)}
+        start = time.monotonic()
+        with noting_sigterm() as terminated:
+            train(config, workdir, manager, log, s, terminated)
+        return seconds | {"train": round(time.monotonic() - start, 3)}
+
+
 def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
     """Trains, or goes on training, in `workdir`, then evaluates its best checkpoint.
 
@@ -204,13 +234,9 @@ def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
         lock.close()
         return
     start = time.monotonic()
-    data = load_data(config, log)
-    with checkpoints.open_manager(workdir) as manager:
-        s = setup(config, cache, data, manager, log)
-        seconds = {"setup": round(time.monotonic() - start, 3)}
-        start = time.monotonic()
-        train(config, workdir, manager, log, s)
-        seconds["train"] = round(time.monotonic() - start, 3)
+    data = load_dataset(config)
+    seconds = {"load": round(time.monotonic() - start, 3)}
+    seconds |= train_on(config, workdir, cache, log, data)
     results.finish(config, workdir, cache, log, data, hasher.load(workdir), seconds, finished)
     lock.close()
 

@@ -13,7 +13,7 @@ import numpy as np
 from sigah_jax.data import benchmarks, mnist, tiny100k
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import command_for
-from sigah_jax.data.vectors import as_array, open_vectors
+from sigah_jax.data.vectors import Vectors, as_array, open_vectors
 from sigah_jax.errors import BadInput
 
 
@@ -66,8 +66,13 @@ def load_files(data) -> Dataset:
 
 def read_file(name: str) -> np.ndarray:
     """The rows of a file, memory-mapped where its format allows."""
+    return as_array(open_file(name))
+
+
+def open_file(name: str) -> Vectors:
+    """`open_vectors` of a file, or of one array inside it: `my.hdf5:train`."""
     path, _, dataset = name.rpartition(":") if not Path(name).exists() else (name, "", "")
-    return as_array(open_vectors(Path(path or name), dataset if path else ""))
+    return open_vectors(Path(path or name), dataset if path else "")
 
 
 def assemble(

@@ -1,13 +1,79 @@
-"""Hamming distances of packed codes.
+"""Hamming distances of packed codes, and exact search by them.
 
-Shapes: Q queries, N base rows, W bytes a code.
+Shapes: Q queries, N base rows, W bytes a code, k neighbours.
 
-Not responsible for search or for counting: `histograms` needs no ranking.
+Not responsible for counting: `histograms` needs no ranking.
 """
 
+import faiss
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import topk
+
+BASE_BYTES = 1 << 28  # codes that faiss reads at once
+
+
+def search(
+    cq: np.ndarray, cb: np.ndarray, k: int, engine: str, devices: topk.Devices = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest base codes of each query, exact; ties go to the lower id.
+
+    The base is read in blocks, so memory beside inputs and results stays bounded.
+
+    Args:
+        cq: `[Q, W] u8`, bits past the last one equal in all codes (`codes.pack` has zeros).
+        cb: `[N, W] u8`, also a memory map.
+        k: 1 to N.
+        engine: "cpu" (faiss) or "accelerator" (base rows split over the devices). Both give the
+            same integers.
+        devices: of the accelerator engine; defaults to all.
+
+    Returns:
+        D `[Q, k] i32` bits that differ and I `[Q, k] i64` base ids (whatever N, as faiss does),
+        sorted by (distance, id).
+
+    Raises:
+        BadInput: k is not from 1 to N.
+        ValueError: not two matrices of bytes of one width, an unknown engine.
+    """
+    check(cq, cb)
+    check_k(k, len(cb))
+    if engine == "accelerator":
+        d, ids = topk.on_devices(distances, cq, cb, k, devices)
+        return d.astype(np.int32), ids
+    if engine != "cpu":
+        raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
+    d, ids = np.empty((len(cq), k), np.int32), np.empty((len(cq), k), np.int64)
+    cq = np.ascontiguousarray(cq)
+    rows = max(1, BASE_BYTES // cb.shape[1])
+    for chunk in topk.query_chunks(len(cq), k):
+        best = []
+        for start in range(0, len(cb), rows):
+            block = np.ascontiguousarray(cb[start : start + rows])
+            # rows come by rising id, one replaces the last of the heap only if strictly nearer,
+            # and the heap orders by (distance, id): so the lower ids stay, and come out in order
+            near, at = faiss.knn_hamming(cq[chunk], block, min(k, len(block)), "hc")
+            best = [topk.merge([*best, (near, at + start)], k)]
+        d[chunk], ids[chunk] = best[0]
+    return d, ids
+
+
+def check_k(k: int, rows: int) -> None:
+    """Raises BadInput unless k neighbours can be chosen from so many rows."""
+    if not 1 <= k <= rows:
+        raise BadInput(f"k={k}: must be from 1 to {rows}, the rows to choose from")
+
+
+def check(cq: np.ndarray | jax.Array, cb: np.ndarray | jax.Array) -> None:
+    """Raises ValueError unless both are codes of one width."""
+    if cq.ndim != 2 or cb.ndim != 2 or cq.shape[1] != cb.shape[1]:
+        raise ValueError(f"codes must be [Q, W] and [N, W]; got {cq.shape} and {cb.shape}")
+    if cq.dtype != jnp.uint8 or cb.dtype != jnp.uint8:
+        raise ValueError(f"packed codes are uint8; got {cq.dtype} and {cb.dtype}")
 
 
 def distances(cq: jax.Array, cb: jax.Array) -> jax.Array:
@@ -26,10 +92,7 @@ def distances(cq: jax.Array, cb: jax.Array) -> jax.Array:
     Raises:
         ValueError: not two matrices of bytes of one width.
     """
-    if cq.ndim != 2 or cb.ndim != 2 or cq.shape[1] != cb.shape[1]:
-        raise ValueError(f"codes must be [Q, W] and [N, W]; got {cq.shape} and {cb.shape}")
-    if cq.dtype != jnp.uint8 or cb.dtype != jnp.uint8:
-        raise ValueError(f"packed codes are uint8; got {cq.dtype} and {cb.dtype}")
+    check(cq, cb)
     dtype = jnp.uint8 if 8 * cq.shape[1] <= 255 else jnp.uint16
     words_q, words_b = _words(cq), _words(cb)
     # a sum of terms, not of an axis: the compiler then makes one pass without a [Q, N, words] array

@@ -1,0 +1,161 @@
+"""Encodes a file of vectors:
+
+    python -m sigah_jax.encode --workdir=runs/… --input=vectors.npy --output=codes.npy
+
+The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `numpy.packbits`,
+and faiss's binary indexes take them as they are. After an interruption or a kill the same command
+goes on where it stopped.
+
+Shapes: n rows, d columns, W packed bytes.
+
+Not responsible for how a row becomes a code (`hasher`), for formats of vectors (`data.vectors`)
+nor for what a stopped run leaves (`resumable`).
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from sigah_jax import hasher, resumable
+from sigah_jax.data.datasets import open_file
+from sigah_jax.data.vectors import Vectors
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import codes
+
+_SAY_EVERY_SECS = 10
+_SAVE_EVERY_SECS = 2
+
+
+def encode_file(
+    h: hasher.Hasher, name: str, path: Path, overwrite: bool, skip_bad: bool
+) -> tuple[int, int]:
+    """Writes the codes of all rows of a file to `path`, which appears whole or not at all.
+
+    Memory is that of one block of rows, whatever n is, for formats that are read by rows.
+
+    Args:
+        name: the file of vectors; `my.hdf5:train` for one array in it.
+        overwrite: replaces an output, and a partial one of other vectors or another encoder.
+        skip_bad: rows with NaN or infinity get codes of zeros, so that code i stays that of row
+            i, and `<path>.bad.txt` lists their numbers, one a line.
+
+    Returns:
+        (number of rows, number of bad rows).
+
+    Raises:
+        BadInput: another d; a bad row without `skip_bad`, nothing is left then; and as
+            `resumable.open_output`.
+    """
+    v = open_file(name)
+    n = v.shape[0]
+    if v.shape[1] != h.d:
+        raise BadInput(f"{v.path}: d={v.shape[1]}, this hasher was trained on d={h.d}")
+    file = v.path.stat()
+    of = {
+        "input": os.path.abspath(name),
+        "bytes": file.st_size,
+        "modified_ns": file.st_mtime_ns,
+        "encoder": h.describe()["encoder"],
+        "skip_bad": skip_bad,
+    }
+    shape = (n, codes.packed_bytes(h.bits))
+    with resumable.open_output(path, shape, of, overwrite) as out:
+        # a stop may fall between the numbers of a block and its codes
+        out.state["bad"] = [i for i in out.state.get("bad", ()) if i < out.state["rows"]]
+        try:
+            _append_codes(h, v, out)
+        except KeyboardInterrupt:
+            resumable.save(out)
+            raise
+        resumable.save(out)
+        _list_bad(resumable.beside(path, ".bad.txt"), out.state["bad"])
+        resumable.finish(out)
+        return n, len(out.state["bad"])
+
+
+def _append_codes(h: hasher.Hasher, v: Vectors, out: resumable.Output) -> None:
+    """Writes the codes that are not there yet; saves now and then."""
+    first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
+    with _progress(out.path.name, first, n) as show:
+        for start, packed, good in h.encode_blocks(v.read, first, n):
+            bad = (start + np.flatnonzero(~good)).tolist()
+            if bad and not out.state["of"]["skip_bad"]:
+                resumable.discard(out)
+                reason = hasher.why_bad(v.read(bad[0], bad[0] + 1)[0], bad[0])
+                raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
+            out.state["bad"] += bad
+            resumable.append(out, packed)
+            show(out.state["rows"])
+            if time.monotonic() - saved > _SAVE_EVERY_SECS:
+                resumable.save(out)
+                saved = time.monotonic()
+
+
+def _list_bad(path: Path, rows: list[int]) -> None:
+    """Writes the numbers of bad rows; without any, removes the list of an earlier output."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    partial = resumable.beside(path, ".partial")
+    partial.write_text("".join(f"{row}\n" for row in rows))
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _progress(name: str, first: int, n: int) -> Iterator[Callable[[int], None]]:
+    """Yields show(rows): a bar on a terminal, else a line every ten seconds."""
+    if sys.stderr.isatty():
+        options = {"unit": "row", "unit_scale": True, "dynamic_ncols": True}
+        with tqdm(total=n, initial=first, desc=name, **options) as bar:
+            yield lambda rows: bar.update(rows - bar.n)
+        return
+    start = said = time.monotonic()
+
+    def line(rows: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said > _SAY_EVERY_SECS:
+            said = now
+            left = (now - start) / (rows - first) * (n - rows)
+            print(f"{name}: row {rows}/{n}  left {left:.0f} s", flush=True)
+
+    yield line
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 bad input or a full disk, 130 interrupted."""
+    parser = argparse.ArgumentParser(description="Encodes a file of vectors.")
+    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--input", required=True, help="vectors; FILE.hdf5:NAME for one array")
+    parser.add_argument("--output", required=True, type=Path, help="a .npy file of codes")
+    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--skip_bad", action="store_true", help="rows with NaN or infinity get zeros and are listed"
+    )
+    args = parser.parse_args(argv)
+    try:
+        if args.output.suffix != ".npy":
+            raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
+        h = hasher.load(args.workdir, args.checkpoint)
+        n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.bad.txt" if bad else ""
+    print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

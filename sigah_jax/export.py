@@ -1,0 +1,237 @@
+"""Writes the trained encoder for a place that has no training code:
+
+    python -m sigah_jax.export --workdir=runs/… --output=encoder.onnx
+
+- `.onnx`: float32 `vectors [n, d]` in, `projections [n, K]` float32 and `codes [n, W]` uint8 out.
+- `.stablehlo`: the same two outputs of `jax.export.deserialize(data).call(vectors)`, on cpu, cuda
+  and tpu.
+- `.npz`: plain arrays for `numpy_encoder.py`, which needs numpy alone.
+
+n is free in all. Before a file gets its name it is run beside the hasher: bits may differ only
+where the projection is within `MARGIN` of zero, and are counted.
+
+Shapes: n rows, d columns, P features, K bits, W packed bytes.
+
+Not responsible for rows with NaN: an exported encoder gives them some code.
+"""
+
+import argparse
+import importlib
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import export as jax_export
+
+from sigah_jax import hasher, numpy_encoder
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import codes
+
+MARGIN = 1e-5
+SAMPLE_ROWS = 4096
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+Outputs = tuple[np.ndarray, np.ndarray]  # u [n, K] f32, codes [n, W] u1
+
+
+class Agreement(NamedTuple):
+    """How an exported encoder compares with its hasher."""
+
+    bits: int  # compared
+    differ: int  # of them
+    largest: float  # |u| of a bit that differs, 0 without any
+    drift: float  # largest difference of two u
+
+
+def to_npz(h: hasher.Hasher) -> bytes:
+    """`plain_arrays`, and `about`, what the hasher tells of itself, as JSON."""
+    data = io.BytesIO()
+    np.savez(data, about=json.dumps(h.describe()), **plain_arrays(h))
+    return data.getvalue()
+
+
+def plain_arrays(h: hasher.Hasher) -> dict[str, np.ndarray]:
+    """The arrays of u = h_L + z `linear`, all f32.
+
+    z = (x - `mean`) `projection`, h_0 = z, h_i+1 = h_i `kernel<i>` + `bias<i>`, with ReLU but for
+    the last. Without a linear path `linear` holds zeros.
+    """
+    standardiser, net = jax.tree.map(
+        np.asarray, (h.params["standardiser"], h.params["gen"]["hash"])
+    )
+    arrays = dict(standardiser)
+    layers = [net[f"hidden{i}"] for i in range(len(h.nets.hash.widths))] + [net["out"]]
+    for i, layer in enumerate(layers):
+        arrays |= {f"kernel{i}": layer["kernel"], f"bias{i}": layer["bias"]}
+    features = standardiser["projection"].shape[1]
+    arrays["kernel0"] = arrays["kernel0"] * np.float32(math.sqrt(features))  # of `HashNetwork`
+    zeros = np.zeros((features, h.bits), np.float32)
+    return arrays | {"linear": net["linear"]["kernel"] if h.nets.hash.linear_path else zeros}
+
+
+def to_stablehlo(h: hasher.Hasher) -> bytes:
+    """A serialised `jax.export.Exported` of `[n, d] f32 -> (u [n, K] f32, codes [n, W] u1)`."""
+    params = jax.tree.map(np.asarray, h.params)
+
+    def encode(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+        u, _ = hasher.projections(h.nets, params, vectors)
+        return u, codes.pack(u > 0)
+
+    n, d = jax_export.symbolic_shape(f"n, {h.d}")
+    vectors = jax.ShapeDtypeStruct((n, d), np.float32)
+    return bytes(jax_export.export(jax.jit(encode), platforms=PLATFORMS)(vectors).serialize())
+
+
+def to_onnx(h: hasher.Hasher) -> bytes:
+    """A checked ONNX model of `vectors` to `projections` and `codes`."""
+    onnx = _library("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    arrays = plain_arrays(h)
+    layers = len(h.nets.hash.widths) + 1
+    # a matrix that adds up the bits of each byte: bit 0 is 128
+    arrays["places"] = np.zeros((h.bits, codes.packed_bytes(h.bits)), np.float32)
+    for bit in range(h.bits):
+        arrays["places"][bit, bit // 8] = 128 >> bit % 8
+    arrays["zero"] = np.zeros((), np.float32)
+    nodes = []
+
+    def add(kind: str, inputs: list[str], output: str, **attributes) -> str:
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    centred = add("Sub", ["vectors", "mean"], "centred")
+    z = top = add("MatMul", [centred, "projection"], "z")
+    for i in range(layers):
+        product = add("MatMul", [top, f"kernel{i}"], f"product{i}")
+        top = add("Add", [product, f"bias{i}"], f"layer{i}")
+        if i < layers - 1:
+            top = add("Relu", [top], f"relu{i}")
+    add("Add", [top, add("MatMul", [z, "linear"], "linear_path")], "projections")
+    bits = add("Greater", ["projections", "zero"], "bits")
+    ones = add("Cast", [bits], "ones", to=kinds.FLOAT)
+    add("Cast", [add("MatMul", [ones, "places"], "bytes")], "codes", to=kinds.UINT8)
+    width = codes.packed_bytes(h.bits)
+    graph = helper.make_graph(
+        nodes,
+        "sigah_encoder",
+        [helper.make_tensor_value_info("vectors", kinds.FLOAT, ["n", h.d])],
+        [
+            helper.make_tensor_value_info("projections", kinds.FLOAT, ["n", h.bits]),
+            helper.make_tensor_value_info("codes", kinds.UINT8, ["n", width]),
+        ],
+        [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
+    )
+    # the oldest versions that have all of it: old runtimes refuse newer ones
+    opsets = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=7, producer_name="sigah_jax")
+    helper.set_model_props(model, {"about": json.dumps(h.describe())})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def run_npz(data: bytes) -> Callable[[np.ndarray], Outputs]:
+    """The encoder in bytes of `to_npz`."""
+    arrays = dict(np.load(io.BytesIO(data)))
+    return lambda x: (numpy_encoder.project(arrays, x), numpy_encoder.encode(arrays, x))
+
+
+def run_stablehlo(data: bytes) -> Callable[[np.ndarray], Outputs]:
+    """The encoder in bytes of `to_stablehlo`."""
+    exported = jax_export.deserialize(bytearray(data))
+    return lambda x: tuple(np.asarray(y) for y in exported.call(x))
+
+
+def run_onnx(data: bytes) -> Callable[[np.ndarray], Outputs]:
+    """The encoder in bytes of `to_onnx`, on the CPU."""
+    session = _library("onnxruntime").InferenceSession(data, providers=["CPUExecutionProvider"])
+    return lambda x: tuple(session.run(["projections", "codes"], {"vectors": x}))
+
+
+FORMATS = {
+    ".npz": (to_npz, run_npz),
+    ".stablehlo": (to_stablehlo, run_stablehlo),
+    ".onnx": (to_onnx, run_onnx),
+}
+
+
+def export(h: hasher.Hasher, path: Path, overwrite: bool) -> Agreement:
+    """Writes the encoder to `path`, in the format of its ending, once it agrees with the hasher.
+
+    Raises:
+        BadInput: an unknown ending, a library that is missing, an output that exists, a disk that
+            refuses, or bits that differ where |u| >= MARGIN.
+    """
+    if path.suffix not in FORMATS:
+        raise BadInput(f"--output={path}: expected a name that ends in {', '.join(FORMATS)}")
+    if path.exists() and not overwrite:
+        raise BadInput(f"{path}: exists; use --overwrite or another --output")
+    write, run = FORMATS[path.suffix]
+    data = write(h)
+    agreement = compare(h, run(data))
+    if agreement.largest >= MARGIN:
+        raise BadInput(
+            f"{path}: not written: {agreement.differ} of {agreement.bits} bits differ from the "
+            f"hasher's, one at |u| = {agreement.largest:.1e}; choose another format"
+        )
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as e:
+        partial.unlink(missing_ok=True)
+        raise BadInput(f"{path}: cannot be written ({e.strerror}); choose another --output") from e
+    return agreement
+
+
+def compare(h: hasher.Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
+    """Compares codes on the synthetic features of random codes, which lie where the data does."""
+    generator = np.random.default_rng(0)
+    width = codes.packed_bytes(h.bits)
+    x = h.synthesise(generator.integers(0, 256, (SAMPLE_ROWS, width), np.uint8))
+    u = h.project(x)
+    other, packed = run(x)
+    differ = np.unpackbits(packed ^ h.encode(x), axis=1, count=h.bits).astype(bool)
+    largest, drift = np.abs(u[differ]).max(initial=0), np.abs(other - u).max()
+    return Agreement(differ.size, int(differ.sum()), float(largest), float(drift))
+
+
+def _library(name: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise BadInput(
+            f"--output: an .onnx file needs {name}; run pip install 'sigah_jax[serve]'"
+        ) from e
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 bad input."""
+    parser = argparse.ArgumentParser(description="Writes the trained encoder for other places.")
+    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--output", required=True, type=Path, help="*.onnx, *.stablehlo or *.npz")
+    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    args = parser.parse_args(argv)
+    try:
+        h = hasher.load(args.workdir, args.checkpoint)
+        agreement = export(h, args.output, args.overwrite)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    print(
+        f"{args.output}: {h.d} columns to codes of {h.bits} bits; "
+        f"{agreement.differ} of {agreement.bits} bits compared differ, all where |u| < {MARGIN:g} "
+        f"(largest difference of u {agreement.drift:.1e})"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

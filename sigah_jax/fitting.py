@@ -1,0 +1,105 @@
+"""Training on an array in one call: `sigah_jax.fit`.
+
+Shapes: n rows, d columns.
+
+Not responsible for test queries, baselines or pictures: `sigah_jax.main` has them, on files.
+"""
+
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sigah_jax import hasher, logs, parallel, rundir, train
+from sigah_jax.config import get_config, validate
+from sigah_jax.data.cache import content_hash
+from sigah_jax.data.datasets import assemble
+from sigah_jax.errors import BadInput
+
+TRAIN_ROWS = 100_000  # as experiments/vectors.py
+
+
+def fit(
+    x: np.ndarray | jax.Array,
+    bits: int = 128,
+    workdir: str | Path | None = None,
+    changes: dict | None = None,
+) -> hasher.Hasher:
+    """Trains `preset=best` on vectors.
+
+    500 random rows become validation queries, which choose the checkpoint, and 100,000 random
+    others, or all, the training set, whose exact neighbour graph is computed first. Progress goes
+    to standard output and error.
+
+    Args:
+        x: `[n, d]`, integers or floats; a memory map is read by rows.
+        bits: K, also above d.
+        workdir: run directory: the same call goes on there where it stopped, and gives the trained
+            hasher at once if it had finished; the commands of this package take it as --workdir.
+            None: a temporary one, so that nothing is kept.
+        changes: config fields by dotted name, as `--config.field=value`, for example
+            `{"train.steps": 1000, "seed": 1}`; the fields are in `sigah_jax/config.py`.
+
+    Returns:
+        What `hasher.load(workdir)` returns.
+
+    Raises:
+        BadInput: n too small, a row with NaN or infinity, a bad field, a `workdir` of another
+            array or config.
+        NonFinite: a loss is not finite.
+    """
+    if workdir is None:
+        with tempfile.TemporaryDirectory(prefix="sigah_jax-") as directory:
+            h = fit(x, bits, directory, changes)
+        return h._replace(facts=h.facts | {"workdir": None})
+    x = x if isinstance(x, np.ndarray) else np.asarray(x)
+    x = x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
+    config = config_of(x, bits, changes or {})
+    workdir = Path(workdir)
+    with rundir.claim(workdir, config):
+        log = logs.Log(workdir / "log.txt")
+        none = x[:0]  # neither a base nor test queries
+        data = assemble(none, none, x, config.data, config.data.base)
+        train.train_on(config, workdir, workdir / "data", log, data)
+    return hasher.load(workdir)
+
+
+def config_of(x: np.ndarray, bits: int, changes: dict):
+    """The config of `fit`, which names the array by its content; BadInput if x cannot be used."""
+    config = get_config(f"preset=best,bits={bits}")
+    config.data.name, config.data.train_rows = "vectors", TRAIN_ROWS
+    config.eval.baselines = ()
+    for name, value in changes.items():
+        change(config, name, value)
+    if x.ndim != 2 or x.dtype.kind not in "iuf":
+        raise BadInput(f"x is {x.dtype} {list(x.shape)}: expected integers or floats, [n, d]")
+    t, queries = config.train, config.data.val_queries
+    batch = max(t.anchors * (1 + t.others), t.graph_neighbours + 1)
+    wanted = queries + max(queries, batch)
+    if len(x) < wanted:
+        raise BadInput(
+            f"x has {len(x)} rows, expected at least {wanted}: {queries} validation queries and "
+            f"{wanted - queries} training rows"
+        )
+    config.data.base = f"array {len(x)} x {x.shape[1]} {x.dtype} {content_hash([x])}"
+    validate(config, len(parallel.local_devices()))
+    return config
+
+
+def change(config, name: str, value) -> None:
+    """Sets a field by its dotted name; BadInput if there is none, or it has another type."""
+    *groups, field = name.split(".")
+    try:
+        node = config
+        for group in groups:
+            node = node[group]
+        if field not in node:
+            raise KeyError("no such field")
+        node[field] = value
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        reason = str(e).splitlines()[0].strip("'\"")
+        raise BadInput(
+            f"changes: {name}={value!r}: {reason}; the fields are in sigah_jax/config.py"
+        ) from e

@@ -1,0 +1,209 @@
+"""How much of your vectors' neighbourhood binary codes keep, and at what memory and time.
+
+    python -m sigah_jax.measure --input=vectors.npy --bits=64,128,256
+
+Trains SiGAH at each length, fits ITQ, LSH and sign bits on the same rows, encodes the base and
+searches it with the same queries, in four ways: by Hamming distance; with the query real, by its
+projections; by the synthetic features of SiGAH's candidates; and with the candidates re-ranked
+by the vectors themselves. Leaves `measure.json`, `measure.md` and `measure.png` in the run
+directory, and ends with one sentence of advice. Trainings go on where they were interrupted.
+
+Shapes: n base rows, Q queries, d columns, K bits, W packed bytes, k neighbours.
+
+Not responsible for how a table or plot looks: `report.measured`.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sigah_jax import hasher, logs, parallel, rundir, train
+from sigah_jax.baselines.methods import METHODS
+from sigah_jax.config import get_config, validate
+from sigah_jax.data.datasets import Dataset, load_dataset
+from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.report import measured
+from sigah_jax.retrieval import asymmetric, codes, euclidean, hamming, neighbours, rerank
+
+TRAIN_ROWS = 100_000  # as experiments/vectors.py
+
+
+class Encoder(NamedTuple):
+    """A trained method."""
+
+    method: str
+    bits: int
+    fit_secs: float
+    encode: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1
+    project: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, K] f32
+    decode: Callable[[np.ndarray], np.ndarray] | None  # [n, W] u1 -> [n, d] f32
+
+
+class Search(NamedTuple):
+    """What is asked of every encoder."""
+
+    k: int
+    candidates: int  # rows that are re-ranked, k to n
+    truth: np.ndarray  # [Q, k], the true k nearest of each query
+    engine: str
+
+
+def recall(ids: np.ndarray, truth: np.ndarray) -> float:
+    """The share of the true nearest that were found: `[Q, k], [Q, k] -> ` mean over queries."""
+    hits = [len(np.intersect1d(a, b)) for a, b in zip(ids, truth, strict=True)]
+    return sum(hits) / truth.size
+
+
+def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
+    """Encodes and searches; the seconds are wall time on all devices, the compilation apart."""
+    encoder.encode(data.xb[:1])
+    start = time.monotonic()
+    cb = encoder.encode(data.xb)
+    encode_secs = time.monotonic() - start
+    cq, u = encoder.encode(data.xq), encoder.project(data.xq)
+    k, engine = search.k, search.engine
+
+    def candidates() -> np.ndarray:
+        return hamming.search(cq, cb, search.candidates, engine)[1]
+
+    ways = {
+        "hamming": lambda: hamming.search(cq, cb, k, engine)[1],
+        "projection": lambda: asymmetric.by_projection(u, cb, k)[1],
+        "reranked": lambda: rerank.rerank(data.xq, data.xb, candidates(), k)[1],
+    }
+    if decode := encoder.decode:
+        ways["synthetic"] = lambda: asymmetric.by_feature(data.xq, cb, candidates(), k, decode)[1]
+    found = {}
+    for name, way in ways.items():
+        ids = way()  # compiles
+        start = time.monotonic()
+        ids = way()
+        milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
+        found[name] = measured.Found(recall(ids, search.truth), milliseconds)
+    rate = len(data.xb) / encode_secs
+    return measured.Row(encoder.method, encoder.bits, cb.shape[1], encoder.fit_secs, rate, found)
+
+
+def exact(data: Dataset, search: Search) -> measured.Row:
+    """The vectors themselves as float32, searched one by one: what codes are compared with."""
+    start = time.monotonic()
+    euclidean.knn(data.xq, data.xb, search.k, search.engine)
+    milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
+    found = {"reranked": measured.Found(1.0, milliseconds)}
+    return measured.Row("exact", 0, 4 * data.xb.shape[1], 0.0, 0.0, found)
+
+
+def make_config(args, bits: int):
+    """The config of the training at one length, `preset=best` but for the flags."""
+    config = get_config(f"preset=best,bits={bits}")
+    config.data.name, config.data.base, config.data.queries = "vectors", args.input, args.queries
+    config.data.train_rows = TRAIN_ROWS
+    config.eval.baselines = ()
+    if args.steps:
+        config.train.steps = args.steps
+    validate(config, len(parallel.local_devices()))
+    return config
+
+
+def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
+    """Trains in `workdir`, or goes on; the seconds are those of this process."""
+    start = time.monotonic()
+    with rundir.claim(workdir, config):
+        train.train_on(config, workdir, cache, logs.Log(workdir / "log.txt"), data)
+    h = hasher.load(workdir)
+    seconds = time.monotonic() - start
+    return Encoder("sigah", h.bits, seconds, h.encode, h.project, h.synthesise)
+
+
+def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
+    """Fits a baseline; BadInput if it cannot have that many bits."""
+    start = time.monotonic()
+    params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
+    seconds, project = time.monotonic() - start, METHODS[method].project
+    encode = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), config.eval.block_rows)
+    real = parallel.map_rows(project, config.eval.block_rows)
+    return Encoder(
+        method, bits, seconds, lambda x: encode(params, x), lambda x: real(params, x), None
+    )
+
+
+def baselines(bits: int, d: int) -> tuple[str, ...]:
+    """The baselines that there are at this length; sign bits have one, of d columns."""
+    return ("itq", "lsh") if bits <= d else ("lsh",)
+
+
+def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
+    """All rows of the table, the vectors themselves first."""
+    configs = [make_config(args, bits) for bits in args.bits]
+    data = load_dataset(configs[0])
+    n, d = data.xb.shape
+    if not 1 <= args.k <= n:
+        raise BadInput(f"--k={args.k}: expected 1 to {n}, the base rows")
+    engine = parallel.engine("auto")
+    cache = args.workdir / "data"
+    truth = neighbours.nearest_sets(data.xq, data.xb, (args.k,), engine)
+    search = Search(args.k, min(n, args.k * args.oversample), truth, engine)
+    found = [exact(data, search)]
+    for config in configs:
+        bits = config.model.bits
+        print_line(f"{bits} bits")
+        encoders = [fit_sigah(config, args.workdir / f"bits{bits}", cache, data)]
+        encoders += [fit_baseline(method, config, bits, data) for method in baselines(bits, d)]
+        found += [measure(encoder, data, search) for encoder in encoders]
+    return [*found, measure(fit_baseline("sign", configs[0], d, data), data, search)]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags, checked as far as they can be without the vectors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--input", required=True, help="file of vectors; file.hdf5:name for one")
+    parser.add_argument("--queries", default="", help="the same; default 1,000 rows of the input")
+    parser.add_argument("--bits", default="64,128,256", help="code lengths, with commas between")
+    parser.add_argument("--k", type=int, default=10, help="neighbours asked for")
+    parser.add_argument("--oversample", type=int, default=10, help="k times this are re-ranked")
+    parser.add_argument("--target", type=float, default=0.95, help="recall@k wanted of the advice")
+    parser.add_argument("--steps", type=int, help="training steps; default those of preset=best")
+    parser.add_argument("--workdir", type=Path, help="default runs/measure/<name of the input>")
+    args = parser.parse_args(argv)
+    if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
+        raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
+    args.bits = [int(k) for k in args.bits.split(",")]
+    if args.oversample < 1:
+        raise BadInput(f"--oversample={args.oversample}: expected 1 or more")
+    if not 0 < args.target <= 1:
+        raise BadInput(f"--target={args.target}: expected a share above 0, at most 1")
+    if args.workdir is None:
+        args.workdir = Path("runs/measure") / Path(args.input).stem
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
+    try:
+        args = parse(argv)
+        found = rows(args, print)
+        table = measured.table(found, args.k, args.k * args.oversample)
+        advice = measured.advice(found, args.k, args.target)
+        text = f"{table}\n\n{advice}\n"
+        print(f"\n{text}")
+        (args.workdir / "measure.md").write_text(text)
+        logs.write_json(args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]})
+        measured.plot(found, args.k, args.workdir / "measure.png")
+        print(f"{args.workdir}/measure.md, measure.json, measure.png")
+    except (BadInput, NonFinite) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""What binary codes of one set of vectors lose and save: a table, a plot and a sentence.
+
+Shapes: n base rows, k neighbours.
+
+Not responsible for measuring: `measure`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from sigah_jax.report import comparison
+from sigah_jax.report.plots import COLOURS, DASHES, MARKERS, STYLE, save
+from sigah_jax.report.tables import display_name
+
+# way of searching -> its name in the table
+WAYS = {
+    "hamming": "Hamming",
+    "projection": "real query",
+    "synthetic": "synthetic features",
+    "reranked": "re-ranked",
+}
+
+
+class Found(NamedTuple):
+    """One way of searching, all queries together."""
+
+    recall: float  # share of the true k nearest among the k found
+    milliseconds: float  # a query, wall time
+
+
+class Row(NamedTuple):
+    """One method at one code length; "exact" is the vectors themselves."""
+
+    method: str
+    bits: int
+    code_bytes: int  # a vector, in memory
+    fit_secs: float
+    rows_per_sec: float  # encoded
+    found: Mapping[str, Found]  # by way
+
+
+def plain(row: Row) -> dict:
+    """A row as JSON has it."""
+    found = {way: value._asdict() for way, value in row.found.items()}
+    return row._asdict() | {"found": found}
+
+
+def table(rows: Sequence[Row], k: int, candidates: int) -> str:
+    """Markdown: recall@k by each way, milliseconds a query, memory, speed of fit and encoding."""
+    header = ["", "bits", "bytes a vector", *(f"recall@{k}, {name}" for name in WAYS.values())]
+    header += ["ms a query, Hamming", "ms, re-ranked", "fit, s", "rows/s"]
+    best = {way: _best(rows, way) for way in WAYS}
+    body = []
+    for row in rows:
+        exact = row.method == "exact"
+        cells = [("vectors" if exact else display_name(row.method), 0)]
+        cells += [("" if exact else str(row.bits), 0), (f"{row.code_bytes:,}", 0)]
+        for way in WAYS:
+            value = row.found.get(way)
+            text = f"{value.recall:.3f}" if value else ""
+            cells.append((text, int(bool(text) and not exact and text == best[way])))
+        for way in ("hamming", "reranked"):
+            value = row.found.get(way)
+            cells.append((f"{value.milliseconds:.2f}" if value else "", 0))
+        cells += [("" if exact else f"{row.fit_secs:.1f}", 0)]
+        cells += [("" if exact else f"{row.rows_per_sec:,.0f}", 0)]
+        body.append(cells)
+    note = (
+        f"Re-ranked: the {candidates:,} nearest by Hamming distance, ordered by the vectors, which "
+        f"must be at hand; synthetic features: the same {candidates:,}, ordered by ‖x - x̂‖."
+    )
+    return f"{comparison.markdown(header, body)}\n\n{note}"
+
+
+def advice(rows: Sequence[Row], k: int, target: float) -> str:
+    """One sentence: the smallest code that reaches the target, or the best there is."""
+    vectors = next(row for row in rows if row.method == "exact")
+    codes = [row for row in rows if row.method != "exact"]
+    enough = [row for row in codes if row.found["reranked"].recall >= target]
+    if not enough:
+        row = max(codes, key=lambda row: row.found["reranked"].recall)
+        return (
+            f"No code here reaches recall@{k} {target:g} after re-ranking: the best is "
+            f"{_name(row)} ({row.found['reranked'].recall:.3f}); try more bits or a larger "
+            "--oversample."
+        )
+    row = min(enough, key=lambda row: (row.code_bytes, -row.found["reranked"].recall))
+    return (
+        f"Take {_name(row)}: {row.code_bytes:,} bytes a vector in place of "
+        f"{vectors.code_bytes:,}, the smallest code here whose re-ranked recall@{k} is at least "
+        f"{target:g} ({row.found['reranked'].recall:.3f}; {row.found['hamming'].recall:.3f} "
+        "without re-ranking)."
+    )
+
+
+def plot(rows: Sequence[Row], k: int, path: Path) -> None:
+    """Recall@k over bytes a vector: a panel a way of searching, a line a method."""
+    methods = list(dict.fromkeys(row.method for row in rows if row.method != "exact"))
+    sizes = sorted({row.code_bytes for row in rows if row.method != "exact"})
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.4))
+        axes = figure.subplots(1, len(WAYS), sharey=True)
+        for ax, (way, name) in zip(axes, WAYS.items(), strict=True):
+            for number, method in enumerate(methods):
+                points = sorted(
+                    (row.code_bytes, row.found[way].recall)
+                    for row in rows
+                    if row.method == method and way in row.found
+                )
+                if points:
+                    ax.plot(
+                        *zip(*points, strict=True),
+                        color=COLOURS[number],
+                        linestyle=DASHES[number],
+                        marker=MARKERS[number],
+                        linewidth=2.4 if method == "sigah" else 1.4,
+                        label=display_name(method),
+                    )
+            ax.set(xscale="log", xlabel="bytes a vector", title=name, ylim=(0, 1.02))
+            ax.set_xticks(sizes, [str(size) for size in sizes])
+            ax.minorticks_off()
+        axes[0].set_ylabel(f"recall@{k}")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", handlelength=3.4)
+        save(figure, path)
+
+
+def _best(rows: Sequence[Row], way: str) -> str:
+    values = [row.found[way].recall for row in rows if row.method != "exact" and way in row.found]
+    return f"{max(values):.3f}" if len(values) > 1 else ""
+
+
+def _name(row: Row) -> str:
+    return f"{display_name(row.method)} with {row.bits} bits"

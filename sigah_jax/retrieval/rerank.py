@@ -1,0 +1,156 @@
+"""Re-ranking: the nearest of some candidates a query, by exact Euclidean distance of vectors.
+
+Shapes: Q queries, c candidates a query, N base rows, d columns, k neighbours, p pairs of a query
+and a candidate. Distances are squared. Ties go to the lower id.
+
+Not responsible for finding candidates (`hamming`, `asymmetric`) nor for decoding codes to vectors.
+"""
+
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import hamming
+
+PAIRS = 1 << 24  # pairs at once, about 80 bytes each
+ROW_BYTES = 1 << 26  # vectors at once, of those that must be converted or decoded
+
+Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def rerank(
+    xq: np.ndarray, base: np.ndarray, candidates: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of each query's candidates, by the original vectors.
+
+    Distances are float32 sums of squared differences: equal rows are equally far, and whole
+    numbers whose squared distances stay below 2²⁴ have no rounding. Base rows are read by rising
+    id, each once for all queries, so the base may be a memory map larger than memory.
+
+    Args:
+        xq: `[Q, d]`, integers or floats.
+        base: `[N, d]`, integers or floats.
+        candidates: `[Q, c]` base ids, distinct in a row, in any order.
+        k: 1 to c.
+
+    Returns:
+        D `[Q, k] f32` squared distances and I `[Q, k] i64`, sorted by (distance, id).
+
+    Raises:
+        BadInput: k is not from 1 to c, or a distance is not finite (the row is named).
+        ValueError: arrays that do not fit one another.
+    """
+    if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
+        raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {base.shape}")
+
+    def compare(x: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        if base.dtype == np.float32 and base.flags.c_contiguous:
+            return pair_distances(x, queries, base, ids)
+        return block_distances(x, queries, ids, lambda rows: base[rows])
+
+    return nearest(xq, candidates, len(base), k, compare)
+
+
+def nearest(
+    xq: np.ndarray, candidates: np.ndarray, rows: int, k: int, compare: Compare
+) -> tuple[np.ndarray, np.ndarray]:
+    """`rerank` by distances of any origin.
+
+    Args:
+        rows: N.
+        compare: `(x [q, d] f32, queries [p] i64, ids [p] i64) -> [p] f32`, the squared distances
+            of x[queries[i]] and base row ids[i]; ids do not fall.
+    """
+    _check(xq, candidates, rows, k)
+    d = np.empty((len(xq), k), np.float32)
+    found = np.empty((len(xq), k), np.int64)
+    count = candidates.shape[1]
+    step = max(1, PAIRS // count)
+    for start in range(0, len(xq), step):
+        x = np.ascontiguousarray(xq[start : start + step], np.float32)
+        if not (good := np.isfinite(x).all(axis=1)).all():
+            row = start + int(good.argmin())
+            raise BadInput(f"query {row}: holds NaN or infinity; remove or repair it")
+        ids = np.sort(candidates[start : start + step].astype(np.int64), axis=1)
+        if (ids[:, 1:] == ids[:, :-1]).any():
+            raise ValueError("candidates must be distinct ids in each row; got an id twice")
+        pairs = ids.ravel()
+        order = np.argsort(pairs)
+        distances = np.empty(ids.size, np.float32)
+        distances[order] = compare(x, order // count, pairs[order])
+        if not (good := np.isfinite(distances)).all():
+            raise BadInput(
+                f"base row {pairs[good.argmin()]}: holds NaN, infinity or values whose squared "
+                "distance overflows float32; remove or repair it"
+            )
+        # a float32 >= +0 sorts as its bits: one integer holds (distance, place), ids rise by place
+        keys = distances.view(np.uint32).reshape(ids.shape).astype(np.uint64) << np.uint64(32)
+        keys |= np.arange(count, dtype=np.uint64)
+        keys.sort(axis=1)
+        d[start : start + step] = (keys[:, :k] >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        places = (keys[:, :k] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        found[start : start + step] = np.take_along_axis(ids, places, 1)
+    return d, found
+
+
+def pair_distances(
+    x: np.ndarray, queries: np.ndarray, rows: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """Squared distances of x[queries[i]] and rows[places[i]]: `[p] f32`.
+
+    Args:
+        x: `[q, d] f32`; rows: `[n, d] f32`; both stored by rows.
+        queries, places: `[p] i64`.
+    """
+    out = np.empty(len(queries), np.float32)
+    arrays = x, queries, rows, places  # all contiguous and alive during the call
+    pointers = (faiss.swig_ptr(a) for a in arrays)
+    faiss.pairwise_indexed_L2sqr(x.shape[1], len(out), *pointers, faiss.swig_ptr(out))
+    return out
+
+
+def block_distances(
+    x: np.ndarray,
+    queries: np.ndarray,
+    keys: np.ndarray,
+    read: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Squared distances of x[queries[i]] and the vector of keys[i]: `[p] f32`.
+
+    Args:
+        keys: `[p] i64` that do not fall.
+        read: `(rising distinct keys [n]) -> [n, d]` their vectors; each key is read once, in
+            blocks of `ROW_BYTES`.
+    """
+    out = np.empty(len(keys), np.float32)
+    first = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))  # of each distinct key
+    # a power of two: `read` may compute in blocks of its own, and would fill up an odd rest
+    step = 1 << max(0, (ROW_BYTES // (4 * x.shape[1])).bit_length() - 1)
+    for start in range(0, len(first), step):
+        firsts = first[start : start + step]
+        stop = first[start + step] if start + step < len(first) else len(keys)
+        part = slice(firsts[0], stop)
+        rows = np.ascontiguousarray(read(keys[firsts]), np.float32)
+        if rows.shape != (len(firsts), x.shape[1]):
+            raise ValueError(
+                f"{len(firsts)} vectors of d = {x.shape[1]} are compared; got {list(rows.shape)}"
+            )
+        places = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=stop))
+        out[part] = pair_distances(x, queries[part], rows, places)
+    return out
+
+
+def _check(xq: np.ndarray, candidates: np.ndarray, rows: int, k: int) -> None:
+    if candidates.ndim != 2 or len(candidates) != len(xq) or candidates.dtype.kind not in "iu":
+        raise ValueError(
+            f"candidates must be whole numbers [Q, c] with Q = {len(xq)} queries; "
+            f"got {candidates.dtype} {candidates.shape}"
+        )
+    if candidates.size and not 0 <= candidates.min() <= candidates.max() < rows:
+        raise ValueError(
+            f"candidates must be ids of the {rows} base rows; "
+            f"got ids from {candidates.min()} to {candidates.max()}"
+        )
+    hamming.check_k(k, candidates.shape[1])

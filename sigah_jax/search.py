@@ -1,0 +1,203 @@
+"""Searches a file of codes, exactly, and re-ranks by the original vectors if they are given.
+
+    python -m sigah_jax.search --codes=codes.npy --queries=codes_q.npy --k=100 --output=near.npz
+    python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy --k=100 \
+        --rerank=vectors.npy --oversample=10 --output=near.npz
+
+Queries are packed codes; with --workdir they are vectors, which that run's hasher encodes. The
+output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances [Q, k]`:
+int32, the bits that differ, or float32, the squared Euclidean distance, if re-ranked. Each row is
+sorted by (distance, id).
+
+Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours.
+
+Not responsible for how neighbours are found (`retrieval`) nor for formats (`data.vectors`).
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sigah_jax import hasher, parallel
+from sigah_jax.data.datasets import read_file
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import codes, hamming, rerank, topk
+
+OVERSAMPLE = 10
+SAMPLE_ROWS = 16  # encoded to see whether codes and vectors belong together
+MOST_WRONG = 0.05  # of their bits: another device rounds otherwise, another file differs in half
+
+
+def search(args) -> str:
+    """Runs the command of these flags and writes its output; returns a line for people.
+
+    Raises:
+        BadInput: flags or files that do not fit, a run directory that cannot be used, an output
+            that exists or cannot be written.
+    """
+    _check_flags(args)
+    cb = _read_codes("--codes", args.codes)
+    if not 1 <= args.k <= len(cb):
+        raise BadInput(f"--k={args.k}: {args.codes} holds {len(cb)} codes; choose 1 to {len(cb)}")
+    xq = base = None
+    if args.workdir:
+        h = hasher.load(args.workdir, args.checkpoint)
+        xq = read_file(args.queries)
+        base = read_file(args.rerank) if args.rerank else None
+        _check_vectors(args, h, cb, xq, base)
+        with _naming("--queries", args.queries):
+            cq = h.encode(xq)
+    else:
+        cq = _read_codes("--queries", args.queries)
+        if cq.shape[1] != cb.shape[1]:
+            raise BadInput(
+                f"--queries={args.queries}: codes of {cq.shape[1]} bytes, those of {args.codes} "
+                f"have {cb.shape[1]}; encode both by one run"
+            )
+    engine = parallel.engine(args.engine)
+    start = time.monotonic()
+    if base is None:
+        d, ids = hamming.search(cq, cb, args.k, engine)
+        how = "by Hamming distance"
+    else:
+        count = min(len(cb), args.k * args.oversample)
+        d, ids = np.empty((len(cq), args.k), np.float32), np.empty((len(cq), args.k), np.int64)
+        for chunk in topk.query_chunks(len(cq), count):  # as `hamming.search` would cut them
+            _, candidates = hamming.search(cq[chunk], cb, count, engine)
+            with _naming("--rerank", args.rerank):
+                d[chunk], ids[chunk] = rerank.rerank(xq[chunk], base, candidates, args.k)
+        how = f"{count} candidates each, re-ranked by {args.rerank}"
+    seconds = time.monotonic() - start
+    write_npz(args.output, {"ids": ids, "distances": d})
+    return (
+        f"{args.output}: {args.k} neighbours of {len(cq)} queries among {len(cb)} codes of "
+        f"{cb.shape[1]} bytes, {how}, {seconds:.2f} s"
+    )
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an `.npz` file that appears whole or not at all; BadInput if the disk refuses."""
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    try:
+        with partial.open("wb") as f:
+            np.savez(f, **arrays)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, path)
+    except OSError as e:
+        raise BadInput(
+            f"--output={path}: cannot be written ({e.strerror}); free space or choose another "
+            "directory"
+        ) from e
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _check_flags(args) -> None:
+    """Refuses before anything is read what could not be answered or written afterwards."""
+    if args.output.suffix != ".npz":
+        raise BadInput(f"--output={args.output}: neighbours are an .npz file; end its name so")
+    if args.output.exists() and not args.overwrite:
+        raise BadInput(f"--output={args.output}: exists; use --overwrite or another name")
+    if not os.access(args.output.parent, os.W_OK):
+        raise BadInput(f"--output={args.output}: cannot be written; make its directory first")
+    if args.rerank and not args.workdir:
+        raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
+    if args.oversample is not None and not args.rerank:
+        raise BadInput("--oversample: is of --rerank, which is missing")
+    args.oversample = OVERSAMPLE if args.oversample is None else args.oversample
+    if args.oversample < 1:
+        raise BadInput(f"--oversample={args.oversample}: must be 1 or more")
+
+
+def _read_codes(flag: str, name: str) -> np.ndarray:
+    """Packed codes `[n, W] u8` of a file, memory-mapped where its format allows."""
+    packed = read_file(name)
+    if packed.dtype != np.uint8:
+        hint = "" if flag == "--codes" else ", or vectors with --workdir"
+        raise BadInput(f"{flag}={name}: holds {packed.dtype}, expected uint8 codes{hint}")
+    return packed
+
+
+def _check_vectors(
+    args, h: hasher.Hasher, cb: np.ndarray, xq: np.ndarray, base: np.ndarray | None
+) -> None:
+    """Refuses codes, queries and vectors to re-rank by that are not of this run and one another."""
+    if cb.shape[1] != codes.packed_bytes(h.bits):
+        raise BadInput(
+            f"--codes={args.codes}: codes of {cb.shape[1]} bytes, {args.workdir} makes codes of "
+            f"{h.bits} bits; encode them by this run"
+        )
+    if xq.shape[1] != h.d:
+        raise BadInput(
+            f"--queries={args.queries}: d={xq.shape[1]}, {args.workdir} was trained on d={h.d}"
+        )
+    if base is None:
+        return
+    if base.shape[1] != h.d:
+        raise BadInput(
+            f"--rerank={args.rerank}: d={base.shape[1]}, but the queries have d={xq.shape[1]}"
+        )
+    if len(base) != len(cb):
+        raise BadInput(
+            f"--rerank={args.rerank}: {len(base)} rows, but {args.codes} holds {len(cb)} codes; "
+            "give the file that was encoded"
+        )
+    rows = np.unique(np.linspace(0, len(cb) - 1, SAMPLE_ROWS).astype(int))
+    sample = base[rows]
+    _, packed, good = next(h.encode_blocks(lambda i, j: sample[i:j], 0, len(rows)))
+    wrong = np.bitwise_count(packed ^ cb[rows[: len(packed)]])[good].sum()
+    if wrong > MOST_WRONG * h.bits * good.sum():
+        raise BadInput(
+            f"--rerank={args.rerank}: {args.codes} does not hold the codes that {args.workdir} "
+            "makes of its rows; give the file and the run that they were encoded with"
+        )
+
+
+@contextlib.contextmanager
+def _naming(flag: str, name: str) -> Iterator[None]:
+    """Puts a flag before the reason why its rows cannot be used."""
+    try:
+        yield
+    except BadInput as e:
+        raise BadInput(f"{flag}={name}: {e}") from e
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 bad input or a full disk, 130 interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--codes", required=True, help="packed codes of the base, uint8")
+    parser.add_argument("--queries", required=True, help="packed codes; vectors with --workdir")
+    parser.add_argument("--k", required=True, type=int, help="neighbours of each query")
+    parser.add_argument("--output", required=True, type=Path, help="an .npz file")
+    parser.add_argument("--workdir", type=Path, help="run directory that encodes the queries")
+    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument("--rerank", help="the vectors that --codes are of, to re-rank by")
+    parser.add_argument(
+        "--oversample",
+        type=int,
+        help=f"re-rank this many times k candidates; default {OVERSAMPLE}",
+    )
+    parser.add_argument("--engine", default="auto", choices=["auto", "cpu", "accelerator"])
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    args = parser.parse_args(argv)
+    try:
+        print(search(args))
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

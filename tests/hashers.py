@@ -1,0 +1,65 @@
+"""Untrained hashers and run directories of them, shared by the tests of their uses."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sigah_jax import checkpoints, config, hasher, rundir
+from sigah_jax.baselines import pca
+from sigah_jax.model import networks, standardise, step
+
+
+def configuration(bits: int, **model):
+    c = config.get_config(f"bits={bits}")
+    c.data.name, c.data.base = "vectors", "rows.npy"
+    c.model.hash_widths, c.model.dis_widths, c.eval.block_rows = (24, 12), (8,), 16
+    c.model.update(model)
+    return c
+
+
+def state(c, x: np.ndarray, seed: int = 0) -> step.State:
+    """A state of random arrays, standardised for `x [n, d]`; faster than the initial one."""
+    d = x.shape[1]
+    nets = networks.make_networks(c, min(c.model.input_dims, d))
+    rng = np.random.default_rng(seed)
+
+    def draw(a):
+        size = np.sqrt(a.shape[0]) if len(a.shape) == 2 else 3
+        return (rng.normal(size=a.shape) / size).astype(a.dtype)
+
+    made = jax.tree.map(draw, step.abstract_state(c, nets, d))
+    directions = pca.principal_directions(x, d)
+    arrays, _ = standardise.init_standardiser(*directions, nets.dis.features)
+    return made.replace(standardiser=jax.tree.map(np.asarray, arrays))
+
+
+def untrained(bits: int, d: int, block_rows: int = 16, seed: int = 0, **model) -> hasher.Hasher:
+    """A hasher of (24, 12) hidden units outside a run."""
+    return untrained_for(vectors(400, d), bits, block_rows, seed, **model)
+
+
+def untrained_for(
+    x: np.ndarray, bits: int, block_rows: int = 16, seed: int = 0, **model
+) -> hasher.Hasher:
+    """The same, standardised for `x [n, d]`."""
+    c = configuration(bits, **model)
+    nets = networks.make_networks(c, min(c.model.input_dims, x.shape[1]))
+    return hasher.make_hasher(nets, hasher.params_of(state(c, x, seed)), block_rows)
+
+
+def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> Path:
+    """A run directory with a validated checkpoint of step 20, of the same parameters."""
+    c = configuration(bits, **model)
+    made = state(c, vectors(400, d), seed)
+    rundir.claim(workdir, c).close()
+    with checkpoints.open_manager(workdir) as manager:
+        shape = list(made.standardiser["projection"].shape)
+        checkpoints.save(manager, 20, made, shape, {"eval/map": 0.5, "eval/recall@10": 0.25})
+    return workdir
+
+
+def vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
+    """Rows far from the origin, of unequal variances."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, d)) * np.linspace(1, 3, d) + 7).astype(np.float32)

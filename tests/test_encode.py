@@ -1,0 +1,250 @@
+"""The command that encodes a file, as a user runs it."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import hashers
+import numpy as np
+import pytest
+
+from sigah_jax import encode, hasher
+
+D, BITS = 20, 30
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return hashers.run_directory(tmp_path_factory.mktemp("runs") / "run", BITS, D)
+
+
+@pytest.fixture(scope="module")
+def h(workdir):
+    return hasher.load(workdir)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(workdir, *more, source="x.npy", output="codes.npy"):
+    return encode.main([f"--workdir={workdir}", f"--input={source}", f"--output={output}", *more])
+
+
+def names(directory):
+    return sorted(p.name for p in directory.iterdir())
+
+
+def test_the_codes_of_a_file_are_those_of_its_array(workdir, h, here, capsys):
+    x = hashers.vectors(300, D)
+    np.save("x.npy", x)
+    assert run(workdir) == 0
+    codes = np.load("codes.npy", mmap_mode="r")
+    assert codes.dtype == np.uint8 and codes.shape == (300, 4)
+    np.testing.assert_array_equal(codes, h.encode(x))
+    assert capsys.readouterr().out == "codes.npy: 300 codes of 30 bits\n"
+    assert names(here) == ["codes.npy", "x.npy"]
+
+
+def write_fvecs(path, x):
+    path.write_bytes(b"".join(struct.pack("<i", len(row)) + row.tobytes() for row in x))
+
+
+def write_fbin(path, x):
+    path.write_bytes(struct.pack("<II", *x.shape) + x.tobytes())
+
+
+def write_hdf5(path, x):
+    with pytest.importorskip("h5py").File(path, "w") as f:
+        f["test"], f["train"] = x[:5], x
+
+
+def write_parquet(path, x):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"v": list(x)}), path, row_group_size=70)
+
+
+def write_mat(path, x):
+    pytest.importorskip("scipy.io").savemat(path, {"X": x})
+
+
+@pytest.mark.parametrize(
+    "name, dataset, write",
+    [
+        ("x.fvecs", "", write_fvecs),
+        ("x.fbin", "", write_fbin),
+        ("x.hdf5", ":train", write_hdf5),
+        ("x.parquet", "", write_parquet),
+        ("x.mat", "", write_mat),
+        ("x.npy", "", lambda path, x: np.save(path, x.astype(np.float16))),
+    ],
+)
+def test_every_format_of_the_data_package_is_read(workdir, h, here, name, dataset, write):
+    x = hashers.vectors(300, D).astype(np.float16).astype(np.float32)
+    write(here / name, x)
+    assert run(workdir, source=name + dataset) == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), h.encode(x))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_bad_row_is_named_and_nothing_is_left(workdir, here, value, capsys):
+    x = hashers.vectors(300, D)
+    x[[200, 250], 3] = value
+    np.save("x.npy", x)
+    assert run(workdir) == 2
+    assert "x.npy: row 200 holds NaN or infinity" in capsys.readouterr().err
+    assert names(here) == ["x.npy"]
+
+
+def test_bad_rows_can_be_skipped_and_are_listed(workdir, h, here, capsys):
+    x = hashers.vectors(300, D)
+    wanted = h.encode(x)
+    bad = [0, 130, 131, 299]
+    x[bad, 3] = np.nan
+    wanted[bad] = 0
+    np.save("x.npy", x)
+    assert run(workdir, "--skip_bad") == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), wanted)
+    assert (here / "codes.npy.bad.txt").read_text() == "0\n130\n131\n299\n"
+    assert "4 bad rows have zeros and are listed in codes.npy.bad.txt" in capsys.readouterr().out
+    # the list goes when no row is bad any more
+    np.save("x.npy", hashers.vectors(300, D))
+    assert run(workdir, "--skip_bad", "--overwrite") == 0
+    assert names(here) == ["codes.npy", "x.npy"]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(workdir, h, here, monkeypatch, capsys):
+    x = hashers.vectors(300, D)
+    x[[5, 200], 3] = np.nan
+    np.save("x.npy", x)
+    asked = []
+
+    def interrupted(open_file, after):
+        def opened(name):
+            v = open_file(name)
+
+            def read(start, stop):
+                if start >= after:
+                    raise KeyboardInterrupt
+                asked.append(start)
+                return v.read(start, stop)
+
+            return v._replace(read=read)
+
+        return opened
+
+    for after, code in ((128, 130), (256, 130), (999, 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(encode, "open_file", interrupted(encode.open_file, after))
+            assert run(workdir, "--skip_bad") == code
+        told = capsys.readouterr()
+        if code:
+            assert told.err == "interrupted; the same command goes on where it stopped\n"
+            assert names(here) == ["codes.npy.partial", "codes.npy.partial.json", "x.npy"]
+    assert asked == [0, 128, 256]  # each block once
+    assert (here / "codes.npy.bad.txt").read_text() == "5\n200\n"
+    whole = np.concatenate([c for _, c, _ in h.encode_blocks(lambda i, j: x[i:j], 0, 300)])
+    np.testing.assert_array_equal(np.load("codes.npy"), whole)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_stopped_loses_no_codes(workdir, h, here, sign):
+    rows = 30_000  # in blocks of 16
+    x = hashers.vectors(rows, D)
+    np.save("x.npy", x)
+    command = [sys.executable, "-m", "sigah_jax.encode", f"--workdir={workdir}"]
+    command += ["--input=x.npy", "--output=codes.npy"]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    partial = here / "codes.npy.partial"
+    while not (partial.exists() and partial.stat().st_size > 200) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(sign)
+    _, err = process.communicate()
+    assert process.returncode == (-9 if sign == signal.SIGKILL else 130), err
+    state = json.loads((here / "codes.npy.partial.json").read_text())
+    assert state["rows"] < rows and not (here / "codes.npy").exists()
+    if sign == signal.SIGINT:
+        assert state["rows"] > 0 and "the same command goes on" in err and "Traceback" not in err
+    assert run(workdir) == 0
+    codes, sure = np.load("codes.npy"), np.abs(h.project(x)).min(1) > 1e-5
+    np.testing.assert_array_equal(codes[sure], h.encode(x)[sure])
+    assert names(here) == ["codes.npy", "x.npy"]
+
+
+def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
+    workdir, h, here, monkeypatch, capsys, tmp_path_factory
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    np.save("x.npy", hashers.vectors(300, D))
+    with monkeypatch.context() as patch:
+        patch.setattr(hasher.Hasher, "encode_blocks", stop)
+        assert run(workdir) == 130
+    np.save("x.npy", hashers.vectors(301, D))
+    other = hashers.run_directory(tmp_path_factory.mktemp("runs") / "other", BITS, D, seed=1)
+    for at, more, field in (
+        (workdir, [], "bytes"),
+        (workdir, ["--skip_bad"], "bytes"),
+        (other, [], "bytes"),
+    ):
+        assert run(at, *more) == 2
+        assert f"codes.npy.partial: was begun with another {field}" in capsys.readouterr().err
+    assert run(workdir, "--overwrite") == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), h.encode(hashers.vectors(301, D)))
+
+
+def bad(name, value):
+    return lambda here: np.save(here / name, value)
+
+
+@pytest.mark.parametrize(
+    "source, more, output, prepare, words",
+    [
+        ("x.npy", [], "codes.npy", bad("x.npy", np.ones((9, 19))), "x.npy: d=19, this hasher was"),
+        ("x.npy", [], "codes.npy", bad("codes.npy", np.ones(3)), "codes.npy: exists; use"),
+        ("x.npy", [], "codes.bin", None, "end its name so"),
+        ("x.npy", [], "gone/codes.npy", None, "cannot be written (No such file"),
+        ("y.npy", [], "codes.npy", None, "y.npy: cannot be read (No such file"),
+        ("x.npy", ["--checkpoint=7"], "codes.npy", None, "no such checkpoint"),
+        ("x.npy", ["--workdir=."], "codes.npy", None, "no config.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    workdir, here, capsys, source, more, output, prepare, words
+):
+    np.save("x.npy", hashers.vectors(30, D))
+    if prepare:
+        prepare(here)
+    before = {p.name: p.read_bytes() for p in here.iterdir()}
+    assert run(workdir, *more, source=source, output=output) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and words in err and err.count("\n") == 1
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == before
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(workdir, h, here):
+    pytest.importorskip("resource")
+    x = hashers.vectors(20_000, D)
+    np.save("x.npy", x)
+    # 20,000 codes of 4 bytes pass the limit of 50,000
+    code = (
+        "import resource, sys; from sigah_jax import encode; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)); "
+        f"sys.exit(encode.main(['--workdir={workdir}', '--input=x.npy', '--output=codes.npy']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: codes.npy: cannot be written (")
+    assert done.stderr.count("\n") == 1
+    assert run(workdir) == 0
+    sure = np.abs(h.project(x)).min(1) > 1e-5
+    np.testing.assert_array_equal(np.load("codes.npy")[sure], h.encode(x)[sure])

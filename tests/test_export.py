@@ -1,0 +1,178 @@
+"""Exported encoders give the codes of the hasher, each in the runtime that it is for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import hashers
+import jax
+import numpy as np
+import pytest
+
+from sigah_jax import export, hasher, numpy_encoder
+from sigah_jax.data import mnist
+from sigah_jax.errors import BadInput
+
+D, BITS = 20, 30
+FORMATS = [".npz", ".stablehlo", ".onnx"]
+
+
+def needs(suffix):
+    if suffix == ".onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return hashers.run_directory(tmp_path_factory.mktemp("runs") / "run", BITS, D)
+
+
+def assert_agrees(h, run, x, sure):
+    """u to 1e-5, codes equal but for bits of |u| < 1e-5; a share `sure` of rows has none."""
+    u, (other_u, packed) = h.project(x), run(x.astype(np.float32))
+    np.testing.assert_allclose(other_u, u, atol=1e-5)
+    differ = np.unpackbits(packed ^ h.encode(x), axis=1, count=h.bits).astype(bool)
+    assert packed.dtype == np.uint8 and packed.shape == (len(x), -(-h.bits // 8))
+    assert (np.abs(u[differ]) < 1e-5).all()
+    assert (np.abs(u).min(1) > 1e-5).mean() >= sure
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(30, {}), (8, {"linear_path": False}), (65, {"hash_widths": ()})],
+    ids=["30 bits", "no linear path", "no hidden layer"],
+)
+def untrained(request):
+    bits, model = request.param
+    return hashers.untrained(bits, D, input_dims=16, **model)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_all_formats_give_the_codes_of_the_hasher(untrained, suffix):
+    needs(suffix)
+    write, run = export.FORMATS[suffix]
+    encode = run(write(untrained))
+    for n in (1, 300):  # n is free
+        assert_agrees(untrained, encode, hashers.vectors(n, D, seed=n), 0.95)
+
+
+@pytest.fixture(scope="module")
+def images():
+    x = mnist.load_images()[:1000]
+    return x, hashers.untrained_for(x, 64, 1024, hash_widths=(256,))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_codes_of_images_are_those_of_the_hasher(images, suffix):
+    needs(suffix)
+    x, h = images
+    write, run = export.FORMATS[suffix]
+    assert_agrees(h, run(write(h)), x, 0.95)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_command_writes_a_file_and_counts_the_bits_that_differ(
+    workdir, tmp_path, capsys, suffix
+):
+    needs(suffix)
+    path = tmp_path / f"encoder{suffix}"
+    assert export.main([f"--workdir={workdir}", f"--output={path}"]) == 0
+    told = capsys.readouterr().out
+    assert "20 columns to codes of 30 bits" in told
+    assert "of 122880 bits compared differ, all where |u| < 1e-05" in told  # 4,096 x 30
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert_agrees(
+        hasher.load(workdir), export.FORMATS[suffix][1](path.read_bytes()), hashers.vectors(9, D), 0
+    )
+
+
+def test_stablehlo_is_for_three_platforms_and_any_number_of_rows(workdir):
+    exported = jax.export.deserialize(bytearray(export.to_stablehlo(hasher.load(workdir))))
+    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
+    assert [str(a.dtype) for a in exported.out_avals] == ["float32", "uint8"]
+    assert str(exported.in_avals[0].shape) == "(n, 20)"
+
+
+def test_onnx_and_npz_tell_which_encoder_they_are(workdir):
+    onnx = pytest.importorskip("onnx")
+    h = hasher.load(workdir)
+    model = onnx.load_from_string(export.to_onnx(h))
+    assert {p.key: json.loads(p.value) for p in model.metadata_props} == {"about": h.describe()}
+    assert [i.name for i in model.graph.input] == ["vectors"]
+    assert [o.name for o in model.graph.output] == ["projections", "codes"]
+
+
+NUMPY_ALONE = """
+import sys
+sys.modules["jax"] = None  # an import of it fails
+import importlib.util
+import numpy as np
+spec = importlib.util.spec_from_file_location("numpy_encoder", sys.argv[1])
+encoder = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(encoder)
+arrays = dict(np.load("encoder.npz"))
+np.save("codes.npy", encoder.encode(arrays, np.load("x.npy")))
+assert not any(name.startswith("sigah_jax") for name in sys.modules)
+"""
+
+
+def test_the_numpy_encoder_needs_neither_jax_nor_this_package(workdir, tmp_path):
+    x = hashers.vectors(300, D).astype(np.float64)
+    np.save(tmp_path / "x.npy", x)
+    h = hasher.load(workdir)
+    assert export.main([f"--workdir={workdir}", f"--output={tmp_path}/encoder.npz"]) == 0
+    copy = tmp_path / "copied.py"
+    copy.write_text(Path(numpy_encoder.__file__).read_text())
+    command = [sys.executable, "-I", "-c", NUMPY_ALONE, str(copy)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    differ = np.unpackbits(np.load(tmp_path / "codes.npy") ^ h.encode(x), axis=1, count=BITS)
+    assert (np.abs(h.project(x)[differ.astype(bool)]) < 1e-5).all()
+
+
+def test_an_encoder_that_disagrees_is_not_written(workdir, tmp_path, monkeypatch):
+    h = hasher.load(workdir)
+    arrays = export.plain_arrays(h)
+    wrong = arrays | {"bias1": arrays["bias1"] + np.float32(1e-3)}
+    monkeypatch.setattr(export, "plain_arrays", lambda h: wrong)
+    with pytest.raises(BadInput, match=r"not written: \d+ of 122880 bits differ.*\|u\| = "):
+        export.export(h, tmp_path / "e.npz", False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_a_missing_library_is_named_with_its_extra(workdir, tmp_path, monkeypatch, missing, capsys):
+    needs(".onnx")
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert export.main([f"--workdir={workdir}", f"--output={tmp_path}/e.onnx"]) == 2
+    err = capsys.readouterr().err
+    assert f"needs {missing}; run pip install 'sigah_jax[serve]'" in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "output, more, words",
+    [
+        ("e.bin", [], "ends in .npz, .stablehlo, .onnx"),
+        ("e.npz", [], "e.npz: exists; use --overwrite"),
+        ("gone/e.npz", [], "cannot be written (No such file"),
+        ("f.npz", ["--checkpoint=7"], "no such checkpoint"),
+        ("f.npz", ["--workdir=nowhere"], "no config.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(workdir, tmp_path, capsys, output, more, words):
+    (tmp_path / "e.npz").write_bytes(b"old")
+    assert export.main([f"--workdir={workdir}", f"--output={tmp_path}/{output}", *more]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and words in err and err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["e.npz"]
+    assert (tmp_path / "e.npz").read_bytes() == b"old"
+
+
+def test_an_output_is_replaced_when_asked(workdir, tmp_path):
+    (tmp_path / "e.npz").write_bytes(b"old")
+    path = tmp_path / "e.npz"
+    assert export.main([f"--workdir={workdir}", f"--output={path}", "--overwrite"]) == 0
+    assert np.load(path)["linear"].shape == (D, BITS)

@@ -1,0 +1,131 @@
+"""Training on an array in one call."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sets
+
+import sigah_jax
+from sigah_jax import hasher, train
+from sigah_jax.errors import BadInput
+
+D, BITS = 20, 24
+SHORT = {
+    "data.val_queries": 50,
+    "train.steps": 200,
+    "train.steps_per_call": 20,
+    "train.anchors": 64,
+    "train.graph_neighbours": 8,
+    "eval.every_steps": 200,
+    "model.hash_widths": (32,),
+    "model.dis_widths": (16,),
+    "model.decoder": "linear",  # compiled in less time
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return sets.rows(1000, D, 12)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, rows):
+    workdir = tmp_path_factory.mktemp("runs") / "fit"
+    return sigah_jax.fit(rows, BITS, workdir, SHORT), workdir
+
+
+def test_the_package_and_fit_come_without_importing_jax():
+    code = "import sys, sigah_jax; print('fit' in sigah_jax.__all__, 'jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+    with pytest.raises(AttributeError, match="'train_it'"):
+        _ = sigah_jax.train_it
+
+
+def test_more_bits_than_columns_find_neighbours_better_than_random_hyperplanes(run, rows):
+    h, _ = run
+    assert (h.bits, h.d) == (BITS, D)
+    centred, rng = rows - rows.mean(0), np.random.default_rng(0)
+    random = [sets.recall(centred @ rng.normal(size=(D, BITS)) > 0, rows, 200) for _ in range(3)]
+    assert sets.recall(h.project(rows) > 0, rows, 200) > max(random) + 0.03
+
+
+def test_fit_gives_what_load_gives(run, rows):
+    h, workdir = run
+    loaded = hasher.load(workdir)
+    assert h.describe() == loaded.describe()
+    np.testing.assert_array_equal(h.encode(rows), loaded.encode(rows))
+    told = h.describe()
+    assert told["step"] == 200 and told["preset"] == "best" and 0 < told["validation"]["map"] < 1
+    assert told["data"].startswith("array 1000 x 20 float32 ")
+
+
+def test_the_same_call_in_another_thread_trains_nothing_and_gives_the_same(run, rows, capsys):
+    h, workdir = run
+    logged = (workdir / "metrics.jsonl").read_text()
+    with ThreadPoolExecutor(1) as thread:
+        again = thread.submit(sigah_jax.fit, jnp.asarray(rows), BITS, workdir, SHORT).result()
+    assert again.describe() == h.describe()
+    assert (workdir / "metrics.jsonl").read_text() == logged
+    assert "resumed at step 200 of 200" in capsys.readouterr().out
+
+
+def test_sigterm_is_noted_while_training_and_then_left_as_it_was():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), train.noting_sigterm() as came:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [True]
+        _ = 1 / 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_of_another_array_or_config_is_refused(run, rows):
+    workdir = run[1]
+    with pytest.raises(BadInput, match="made by another config"):
+        sigah_jax.fit(rows + 1, BITS, workdir, SHORT)
+    with pytest.raises(BadInput, match=r"another config .*model\.bits=24 there"):
+        sigah_jax.fit(rows, BITS + 8, workdir, SHORT)
+
+
+def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept(
+    rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    np.save(tmp_path / "x.npy", rows.astype(np.float16))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    once = SHORT | {"train.steps": 20, "eval.every_steps": 20}
+    h = sigah_jax.fit(x, BITS, changes=once)
+    assert h.encode(x).shape == (1000, 3) and h.describe()["workdir"] is None
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    "x, bits, changes, words",
+    [
+        # 50 validation queries and a step of 64 anchors with 2 others each: 50 + 192
+        (np.zeros((241, 5)), 8, SHORT, "241 rows, expected at least 242: 50 validation"),
+        (np.zeros((1267, 5)), 8, {}, "1267 rows, expected at least 1268: 500 validation"),
+        (np.zeros(5), 8, {}, r"float64 \[5\]: expected integers or floats, \[n, d\]"),
+        (np.zeros((2000, 5), complex), 8, {}, "expected integers or floats"),
+        (np.zeros((2000, 5)), 0, {}, "bits=0"),
+        (np.zeros((2000, 5)), 8.5, {}, "bits=8.5"),
+        (np.zeros((2000, 5)), 8, {"train.stepz": 5}, "changes: train.stepz=5: no such field"),
+        (np.zeros((2000, 5)), 8, {"trains.steps": 5}, "changes: trains.steps=5: "),
+        (np.zeros((2000, 5)), 8, {"seed.steps": 5}, "changes: seed.steps=5: "),
+        (np.zeros((2000, 5)), 8, {}, "the 1500 training rows are all equal"),
+        (np.zeros((2000, 5)), 8, {"train.steps": "many"}, "changes: train.steps='many'"),
+        (np.zeros((2000, 5)), 8, {"optim.gen_lr": 7.0}, "config.optim.gen_lr=7.0"),
+        (np.full((2000, 5), np.nan), 8, {}, "row 0 holds NaN or infinity"),
+    ],
+)
+def test_bad_input_is_refused(tmp_path, x, bits, changes, words):
+    with pytest.raises(BadInput, match=words) as e:
+        sigah_jax.fit(x, bits, tmp_path / "run", changes)
+    assert "\n" not in str(e.value)

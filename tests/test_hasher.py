@@ -1,0 +1,241 @@
+"""The trained encoder as a library: codes, projections, synthetic features, what it tells."""
+
+import json
+import shutil
+
+import hashers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sigah_jax import hasher
+from sigah_jax.errors import BadInput
+from sigah_jax.model import sparse
+
+D, BITS = 20, 30
+vectors = hashers.vectors
+
+
+@pytest.fixture(scope="module")
+def h():
+    return hashers.untrained(BITS, D)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return hashers.run_directory(tmp_path_factory.mktemp("runs") / "run", BITS, D)
+
+
+def reference(h, x):
+    """u in float64."""
+    s, net = jax.tree.map(
+        lambda a: np.asarray(a, np.float64), (h.params["standardiser"], h.params["gen"]["hash"])
+    )
+    z = (x.astype(np.float64) - s["mean"]) @ s["projection"]
+    top = z * np.sqrt(z.shape[1])
+    for name in ("hidden0", "hidden1"):
+        top = np.maximum(top @ net[name]["kernel"] + net[name]["bias"], 0)
+    linear = z @ net["linear"]["kernel"] if "linear" in net else 0
+    return top @ net["out"]["kernel"] + net["out"]["bias"] + linear
+
+
+@pytest.mark.parametrize("linear_path", [True, False])
+def test_projections_and_codes_are_those_of_numpy(linear_path):
+    # input_dims 12: directions are dropped; 30 bits: the last 2 of 4 bytes are zeros
+    h = hashers.untrained(BITS, D, input_dims=12, linear_path=linear_path)
+    x = vectors(500, D, seed=3)
+    u, wanted, packed = h.project(x), reference(h, x), h.encode(x)
+    np.testing.assert_allclose(u, wanted, atol=1e-5)
+    assert u.dtype == np.float32 and packed.dtype == np.uint8 and packed.shape == (500, 4)
+    np.testing.assert_array_equal(packed, np.packbits(u > 0, axis=1))
+    assert not (packed[:, 3] & 0b11).any() and 0.2 < np.mean(u > 0) < 0.8
+
+
+@pytest.mark.parametrize("block_rows", [3, 4096])
+def test_codes_do_not_depend_on_the_number_of_rows_or_the_size_of_blocks(h, block_rows):
+    # 16 rows a device and 8 devices: blocks of 128
+    x = vectors(300, D)
+    whole, sure = h.encode(x), np.abs(h.project(x)).min(1) > 1e-5
+    assert sure.mean() > 0.9
+    other = hashers.untrained(BITS, D, block_rows=block_rows)
+    for n in (1, 127, 128, 129, 300):
+        assert (other.encode(x[:n]) == whole[:n])[sure[:n]].all()
+    assert other.encode(x[:0]).shape == (0, 4) and other.project(x[:0]).shape == (0, BITS)
+
+
+def test_half_floats_integers_lists_and_jax_arrays_are_what_they_are_as_float32(h):
+    x = np.round(vectors(300, D))
+    whole = h.encode(x)
+    for dtype in (np.float16, np.float64, np.int8, np.uint8, np.int16, np.int64, ">f4", ">i2"):
+        values = np.abs(x) if dtype == np.uint8 else x
+        wanted = h.encode(values)
+        np.testing.assert_array_equal(h.encode(values.astype(dtype)), wanted, str(dtype))
+    for values in (jnp.asarray(x), jnp.asarray(x, jnp.bfloat16), x.tolist()):
+        np.testing.assert_array_equal(h.encode(values), whole)
+    np.testing.assert_array_equal(h.project(jnp.asarray(x)), h.project(x))
+
+
+def test_memory_maps_go_in_and_out(h, tmp_path):
+    x = vectors(300, D)
+    np.save(tmp_path / "x.npy", x)
+    out = np.lib.format.open_memmap(tmp_path / "codes.npy", "w+", np.uint8, (300, 4))
+    got = h.encode(np.load(tmp_path / "x.npy", mmap_mode="r"), out)
+    assert got is out
+    out.flush()
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), h.encode(x))
+
+
+@pytest.mark.parametrize("out", [np.zeros((300, 5), np.uint8), np.zeros((300, 4), np.int8)])
+def test_an_out_that_does_not_fit_is_refused(h, out):
+    with pytest.raises(BadInput, match=r"300 codes of 30 bits are uint8 \[300, 4\]"):
+        h.encode(vectors(300, D), out)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("linear_path", [True, False])
+def test_the_first_row_that_is_not_finite_is_named(value, linear_path):
+    h = hashers.untrained(BITS, D, linear_path=linear_path)
+    x = vectors(300, D)
+    x[[211, 250], 5] = value
+    for encode in (h.encode, h.project):
+        with pytest.raises(BadInput, match="row 211 holds NaN or infinity"):
+            encode(x)
+
+
+def test_a_row_too_large_for_float32_is_named(h):
+    x = vectors(300, D).astype(np.float64)
+    x[7] = 1e39
+    with pytest.raises(BadInput, match="row 7 holds values so large"):
+        h.encode(x)
+    s = h.params["standardiser"]  # of data whose lengths are about 1e-3
+    steep = h.params | {"standardiser": s | {"projection": 1e3 * s["projection"]}}
+    x[7] = 1e38
+    with pytest.raises(BadInput, match="row 7 holds values so large"):
+        h._replace(params=steep).project(x.astype(np.float32))
+
+
+def test_blocks_give_bad_rows_codes_of_zeros(h):
+    x = vectors(300, D)
+    wanted = h.encode(x)
+    bad = [0, 129, 299]
+    x[bad, 3] = np.nan
+    wanted[bad] = 0
+    got = list(h.encode_blocks(lambda i, j: x[i:j], 0, 300))
+    assert [start for start, _, _ in got] == [0, 128, 256]
+    np.testing.assert_array_equal(np.concatenate([c for _, c, _ in got]), wanted)
+    np.testing.assert_array_equal(np.flatnonzero(~np.concatenate([g for *_, g in got])), bad)
+
+
+@pytest.mark.parametrize(
+    "x, words",
+    [
+        (np.zeros((3, 19)), r"trained on \[n, 20\]"),
+        (np.zeros(20), r"trained on \[n, 20\]"),
+        (np.zeros((3, 20), complex), "expected integers or floats"),
+        (np.full((3, 20), "1"), "expected integers or floats"),
+        (np.zeros((3, 20), bool), "expected integers or floats"),
+    ],
+)
+def test_what_holds_no_vectors_is_refused(h, x, words):
+    for encode in (h.encode, h.project):
+        with pytest.raises(BadInput, match=words):
+            encode(x)
+
+
+def test_synthetic_features_are_those_of_the_decoder_in_input_units(h):
+    packed = np.random.default_rng(0).integers(0, 256, (150, 4), np.uint8)
+    s, net = jax.tree.map(np.asarray, (h.params["standardiser"], h.params["gen"]["decoder"]))
+    b = np.where(np.unpackbits(packed, axis=1, count=BITS), 1, -1).astype(np.float32)
+    z = sparse.ista(b, net["sensing"], np.abs(net["lam"]), 3) @ net["dictionary"] + net["offset"]
+    # all 20 directions are kept, so that the projection is a rotation over s
+    wanted = s["mean"] + np.asarray(z) @ np.linalg.inv(s["projection"])
+    got = h.synthesise(packed)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    assert got.dtype == np.float32 and h.synthesise(packed[:0]).shape == (0, D)
+    np.testing.assert_array_equal(h.synthesise(jnp.asarray(packed)), got)
+
+
+@pytest.mark.parametrize("shape, dtype", [((9, 3), np.uint8), ((9, 4), np.int8), ((4,), np.uint8)])
+def test_codes_that_do_not_fit_are_refused(h, shape, dtype):
+    with pytest.raises(BadInput, match=r"codes of 30 bits are uint8 \[n, 4\]"):
+        h.synthesise(np.zeros(shape, dtype))
+
+
+def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
+    loaded = hasher.load(workdir)
+    x = vectors(300, D)
+    np.testing.assert_array_equal(loaded.encode(x), h.encode(x))
+    told = loaded.describe()
+    assert json.loads(json.dumps(told)) == told
+    assert told.pop("encoder") == h.describe()["encoder"]
+    assert told.pop("config_hash") == json.loads((workdir / "config.json").read_text())["hash"]
+    assert told == {
+        "bits": 30,
+        "code_bytes": 4,
+        "d": 20,
+        "workdir": str(workdir),
+        "data": "rows.npy",
+        "preset": "best",
+        "step": 20,
+        "validation": {"map": 0.5, "recall@10": 0.25},
+    }
+
+
+def test_other_parameters_are_another_encoder(h):
+    other = hashers.untrained(BITS, D, seed=1)
+    assert other.describe()["encoder"] != h.describe()["encoder"]
+
+
+def damage(workdir, how):
+    path = workdir / "config.json"
+    held = json.loads(path.read_text())
+    if how == "no json":
+        path.write_text("{")
+    elif how == "foreign json":
+        path.write_text("[1]")
+    elif how == "older":
+        del held["config"]["model"]["ista_steps"]
+        path.write_text(json.dumps(held))
+    elif how == "other bits":
+        held["config"]["model"]["bits"] = 31
+        path.write_text(json.dumps(held))
+    elif how == "no checkpoint":
+        shutil.rmtree(workdir / "checkpoints")
+    elif how == "empty arrays":
+        for file in (workdir / "checkpoints" / "20" / "state").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        ("no json", "config.json: cannot be read as a run's config"),
+        ("foreign json", "config.json: cannot be read as a run's config"),
+        ("older", "another version or damaged.*ista_steps"),
+        ("other bits", "of another shape than the config"),
+        ("no checkpoint", "no checkpoint yet; train first"),
+        ("empty arrays", "checkpoints/20: damaged"),
+    ],
+)
+def test_a_damaged_run_directory_is_named(workdir, tmp_path, how, words):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    damage(copy, how)
+    before = sorted(copy.rglob("*"))
+    with pytest.raises(BadInput, match=words) as e:
+        hasher.load(copy)
+    assert str(copy) in str(e.value) and "\n" not in str(e.value)
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_a_directory_of_something_else_and_a_missing_checkpoint_are_named(workdir, tmp_path):
+    for other in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BadInput, match="so no run directory; train first"):
+            hasher.load(other)
+    assert not list(tmp_path.iterdir())
+    assert hasher.load(workdir, 20).describe()["step"] == 20
+    with pytest.raises(BadInput, match="no such checkpoint; there are"):
+        hasher.load(workdir, "21")
+    with pytest.raises(BadInput, match="expected best, latest or a step"):
+        hasher.load(workdir, "last")

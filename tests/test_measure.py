@@ -1,0 +1,113 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sigah_jax import measure
+from sigah_jax.report import measured
+from sigah_jax.report.measured import Found, Row
+
+ROWS, COLUMNS = 3000, 12
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(ROWS, 4)) @ generator.normal(size=(4, COLUMNS))
+    path = tmp_path_factory.mktemp("vectors") / "mine.npy"
+    np.save(path, x.astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def workdir(vectors, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("measure") / "run"
+    argv = [f"--input={vectors}", "--bits=8", "--steps=20", "--k=5", f"--workdir={workdir}"]
+    assert measure.main(argv) == 0
+    return workdir
+
+
+def test_all_methods_are_measured_at_their_lengths(workdir):
+    rows = json.loads((workdir / "measure.json").read_text())["rows"]
+    assert [(r["method"], r["bits"]) for r in rows] == [
+        ("exact", 0),
+        ("sigah", 8),
+        ("itq", 8),
+        ("lsh", 8),
+        ("sign", 12),
+    ]
+    assert [r["code_bytes"] for r in rows] == [4 * COLUMNS, 1, 1, 1, 2]
+
+
+def test_vectors_know_more_than_codes(workdir):
+    rows = json.loads((workdir / "measure.json").read_text())["rows"]
+    for row in rows[1:]:
+        found = {way: value["recall"] for way, value in row["found"].items()}
+        assert 0 < found["hamming"] < found["reranked"] <= 1
+        assert ("synthetic" in found) == (row["method"] == "sigah")
+    # a random choice of 5 in 2,000 finds .0025
+    assert all(row["found"]["projection"]["recall"] > 0.02 for row in rows[1:])
+
+
+def test_the_same_command_does_not_train_again(vectors, workdir, tmp_path, capsys):
+    before = (workdir / "bits8" / "metrics.jsonl").read_text()  # has times, never the same twice
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    argv = [f"--input={vectors}", "--bits=8", "--steps=20", "--k=5", f"--workdir={copy}"]
+    assert measure.main([*argv, "--oversample=400"]) == 0
+    assert (copy / "bits8" / "metrics.jsonl").read_text() == before
+    assert "resumed at step 20 of 20" in capsys.readouterr().out
+    # 400 · 5 candidates are all rows: nothing is lost
+    rows = json.loads((copy / "measure.json").read_text())["rows"]
+    assert [row["found"]["reranked"]["recall"] for row in rows] == [1.0] * len(rows)
+
+
+def test_itq_has_no_more_bits_than_columns():
+    assert measure.baselines(12, 12) == ("itq", "lsh")
+    assert measure.baselines(13, 12) == ("lsh",)
+
+
+def test_recall_by_hand():
+    # the first query found 2 and 3 of 1, 2, 3; the second all: (2 + 3) / 6
+    ids, truth = np.array([[2, 3, 9], [4, 5, 6]]), np.array([[1, 2, 3], [6, 5, 4]])
+    assert measure.recall(ids, truth) == pytest.approx(5 / 6)
+
+
+def row(method, bits, hamming, reranked):
+    found = {"hamming": Found(hamming, 0.1), "reranked": Found(reranked, 0.2)}
+    return Row(method, bits, bits // 8, 1.0, 1000.0, found)
+
+
+EXACT = Row("exact", 0, 384, 0.0, 0.0, {"reranked": Found(1.0, 1.0)})
+
+
+def test_advice_is_the_smallest_code_that_is_good_enough():
+    rows = [EXACT, row("itq", 64, 0.3, 0.97), row("sigah", 64, 0.4, 0.98), row("lsh", 128, 0.5, 1)]
+    text = measured.advice(rows, 10, 0.95)
+    assert text.startswith("Take SiGAH with 64 bits: 8 bytes a vector in place of 384")
+    assert "(0.980; 0.400 without re-ranking)" in text
+
+
+def test_advice_says_when_no_code_is_good_enough():
+    text = measured.advice([EXACT, row("itq", 64, 0.3, 0.7), row("lsh", 64, 0.2, 0.6)], 10, 0.95)
+    assert "No code here reaches recall@10 0.95" in text and "ITQ with 64 bits (0.700)" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--bits=8,x"], "--bits=8,x"),
+        (["--k=0"], "--k=0"),
+        (["--k=9999"], "--k=9999"),
+        (["--oversample=0"], "--oversample=0"),
+        (["--target=2"], "--target=2"),
+        (["--steps=7"], "train.steps=7"),
+        (["--input=none.npy"], "none.npy"),
+    ],
+)
+def test_bad_flags_are_named(vectors, tmp_path, capsys, flags, word):
+    argv = [f"--input={vectors}", f"--workdir={tmp_path}/run", *flags]
+    assert measure.main(argv) == 2
+    error = capsys.readouterr().err
+    assert word in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "measure.json").exists()

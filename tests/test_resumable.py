@@ -1,0 +1,158 @@
+"""Files of bytes that are written by runs that may be stopped at any moment."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sigah_jax import resumable
+from sigah_jax.errors import BadInput
+
+ROWS = np.random.default_rng(0).integers(0, 256, (10, 3), np.uint8)
+OF = {"input": "x.npy", "encoder": "1a"}
+
+
+def names(directory):
+    return sorted(p.name for p in directory.iterdir())
+
+
+def write(path, first, stop, save=True, of=OF, overwrite=False):
+    """Writes rows `first` to `stop`, as a run that is then killed."""
+    with resumable.open_output(path, ROWS.shape, of, overwrite) as out:
+        assert out.state["rows"] == first
+        resumable.append(out, ROWS[first:stop])
+        if save:
+            resumable.save(out)
+
+
+def complete(path, first, of=OF, overwrite=False):
+    with resumable.open_output(path, ROWS.shape, of, overwrite) as out:
+        assert out.state["rows"] == first
+        resumable.append(out, ROWS[first:])
+        resumable.save(out)
+        resumable.finish(out)
+    assert names(path.parent) == [path.name]
+    np.testing.assert_array_equal(np.load(path), ROWS)
+
+
+def test_a_whole_output_is_a_npy_file_and_nothing_else_is_left(tmp_path):
+    complete(tmp_path / "a.npy", 0)
+
+
+def test_rows_that_were_saved_are_there_and_the_others_are_written_again(tmp_path):
+    path = tmp_path / "a.npy"
+    write(path, 0, 4)
+    assert names(tmp_path) == ["a.npy.partial", "a.npy.partial.json"]
+    write(path, 4, 7, save=False)
+    with (tmp_path / "a.npy.partial").open("ab") as f:
+        f.write(b"half a row that a kill left")
+    write(path, 4, 9)
+    complete(path, 9)
+
+
+def test_a_kill_between_the_names_of_the_end_is_mended(tmp_path):
+    path = tmp_path / "a.npy"
+    write(path, 0, 10)
+    shutil.copy(tmp_path / "a.npy.partial.json", tmp_path / "kept")
+    complete_at_once = resumable.open_output(path, ROWS.shape, OF, False)
+    with complete_at_once as out:
+        assert out.state["rows"] == 10
+        resumable.finish(out)
+    shutil.move(tmp_path / "kept", tmp_path / "a.npy.partial.json")
+    with pytest.raises(BadInput, match="exists; use --overwrite"):
+        write(path, 0, 10)
+    complete(path, 0, overwrite=True)
+
+
+def test_an_output_is_kept_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"old")
+    with pytest.raises(BadInput, match=r"a\.npy: exists; use --overwrite"):
+        write(path, 0, 3)
+    assert names(tmp_path) == ["a.npy"]
+    write(path, 0, 3, overwrite=True)
+    assert path.read_bytes() == b"old"
+    complete(path, 3, overwrite=True)
+
+
+def test_what_was_begun_with_something_else_is_refused_or_begun_anew(tmp_path):
+    path = tmp_path / "a.npy"
+    write(path, 0, 4)
+    other = OF | {"encoder": "2b"}
+    with pytest.raises(BadInput, match=r"begun with another encoder \(1a, now 2b\)"):
+        write(path, 0, 4, of=other)
+    complete(path, 0, of=other, overwrite=True)
+
+
+@pytest.mark.parametrize("state", [None, "{", "[]", "{}"])
+def test_a_partial_file_that_is_not_ours_is_left_alone(tmp_path, state):
+    path = tmp_path / "a.npy"
+    (tmp_path / "a.npy.partial").write_bytes(b"mine")
+    if state is not None:
+        (tmp_path / "a.npy.partial.json").write_text(state)
+    with pytest.raises(BadInput, match=r"no a\.npy\.partial\.json says of what it is"):
+        write(path, 0, 4)
+    assert (tmp_path / "a.npy.partial").read_bytes() == b"mine"
+    complete(path, 0, overwrite=True)
+
+
+def test_a_state_without_its_rows_begins_anew(tmp_path):
+    path = tmp_path / "a.npy"
+    write(path, 0, 4)
+    with (tmp_path / "a.npy.partial").open("r+b") as f:
+        f.truncate(130)  # 128 bytes of header and less than a row
+    complete(path, 0)
+
+
+def test_a_second_process_is_refused(tmp_path):
+    path = tmp_path / "a.npy"
+    with resumable.open_output(path, ROWS.shape, OF, False) as out:
+        with pytest.raises(BadInput, match="another process writes it"):
+            write(path, 0, 4, overwrite=True)
+        resumable.append(out, ROWS)
+        resumable.save(out)
+        resumable.finish(out)
+    np.testing.assert_array_equal(np.load(path), ROWS)
+
+
+def test_a_discarded_output_leaves_nothing(tmp_path):
+    with resumable.open_output(tmp_path / "a.npy", ROWS.shape, OF, False) as out:
+        resumable.append(out, ROWS[:4])
+        resumable.discard(out)
+    assert names(tmp_path) == []
+
+
+def test_a_disk_too_small_or_a_missing_directory_is_told_before_anything_is_written(
+    tmp_path, monkeypatch
+):
+    with pytest.raises(BadInput, match=r"a\.npy: cannot be written \(No such file"):
+        write(tmp_path / "gone" / "a.npy", 0, 4)
+    # 128 bytes of header and 30 of rows
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=157))
+    with pytest.raises(BadInput, match="158B are needed and 157B are free"):
+        write(tmp_path / "a.npy", 0, 4)
+    assert names(tmp_path) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=158))
+    complete(tmp_path / "a.npy", 0)
+
+
+@pytest.fixture
+def full_at():
+    """Limits the size of files of this process, which fails as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, full_at):
+    path = tmp_path / "a.npy"
+    write(path, 0, 4)
+    full_at(150)  # 128 bytes of header and 7 rows of 3
+    with pytest.raises(BadInput, match=r"a\.npy: cannot be written \(.*\); free space"):
+        write(path, 4, 10)
+    assert json.loads((tmp_path / "a.npy.partial.json").read_text())["rows"] == 4
+    full_at(1000)
+    complete(path, 4)

@@ -1,0 +1,194 @@
+"""The command, from files to an .npz file, and all that it refuses."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hashers import run_directory, vectors
+
+from sigah_jax import hasher, search
+
+BITS, D = 20, 6  # 3 bytes a code, the last of which is not full
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A directory of a run, vectors and their codes."""
+    path = tmp_path_factory.mktemp("search")
+    h = hasher.load(run_directory(path / "run", BITS, D))
+    xb, xq = vectors(500, D, 1), vectors(12, D, 2)
+    np.save(path / "xb.npy", xb)
+    np.save(path / "xq.npy", xq)
+    np.save(path / "cb.npy", h.encode(xb))
+    np.save(path / "cq.npy", h.encode(xq))
+    run_directory(path / "another", BITS, D, seed=1)
+    np.save(path / "other.npy", vectors(500, D, 9))
+    np.save(path / "wide.npy", np.zeros((500, 4), np.uint8))
+    xb[7], xq[4] = np.nan, np.nan
+    np.save(path / "bad.npy", xb)
+    np.save(path / "nan.npy", xq)
+    return path
+
+
+def flags(made, output, **more):
+    """Flags of a search of codes by codes; `workdir` makes it one by vectors, None drops one."""
+    given = {"codes": made / "cb.npy", "queries": made / "cq.npy", "k": 7, "output": output}
+    if "workdir" in more:
+        given["queries"] = made / "xq.npy"
+    given |= more
+    line = [f"--{name}={value}" for name, value in given.items() if value not in (None, True)]
+    return line + [f"--{name}" for name, value in given.items() if value is True]
+
+
+def found(output):
+    with np.load(output) as f:
+        assert sorted(f) == ["distances", "ids"]
+        return f["distances"], f["ids"]
+
+
+def hamming_order(made, k):
+    cq, cb = (np.unpackbits(np.load(made / f), axis=1) for f in ("cq.npy", "cb.npy"))
+    d = (cq[:, None] != cb).sum(-1)
+    ids = np.argsort(d, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(d, ids, 1), ids
+
+
+@pytest.mark.parametrize("engine", ["auto", "cpu", "accelerator"])
+def test_codes_by_codes(made, tmp_path, capsys, engine):
+    output = tmp_path / "near.npz"
+    assert search.main(flags(made, output, k=50, engine=engine)) == 0
+    assert "50 neighbours of 12 queries among 500 codes of 3 bytes" in capsys.readouterr().out
+    d, ids = found(output)
+    expected_d, expected_ids = hamming_order(made, 50)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(d, expected_d)
+    assert d.dtype == np.int32 and ids.dtype == np.int64
+    assert [p.name for p in tmp_path.iterdir()] == ["near.npz"]
+
+
+def test_vectors_are_encoded_by_the_run(made, tmp_path):
+    output = tmp_path / "near.npz"
+    assert search.main(flags(made, output, workdir=made / "run", k=50)) == 0
+    np.testing.assert_array_equal(found(output)[1], hamming_order(made, 50)[1])
+
+
+@pytest.mark.parametrize(("oversample", "count"), [(None, 70), (3, 21), (100, 500)])
+def test_reranks_the_nearest_codes_by_vectors(made, tmp_path, oversample, count):
+    # 7 neighbours of 70, of 21, and of 700, which is more than there are
+    output = tmp_path / "near.npz"
+    more = {"workdir": made / "run", "rerank": made / "xb.npy", "oversample": oversample}
+    assert search.main(flags(made, output, **more)) == 0
+    d, ids = found(output)
+    xq, xb = np.load(made / "xq.npy"), np.load(made / "xb.npy")
+    exact = ((xq[:, None].astype(float) - xb) ** 2).sum(-1)
+    outside = np.ones_like(exact, bool)
+    np.put_along_axis(outside, hamming_order(made, count)[1], False, 1)
+    exact[outside] = np.inf
+    np.testing.assert_array_equal(ids, np.argsort(exact, axis=1)[:, :7])
+    np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-5)
+    assert d.dtype == np.float32 and ids.dtype == np.int64
+
+
+def test_does_not_depend_on_how_many_queries_pass_at_once(made, tmp_path, monkeypatch):
+    more = {"workdir": made / "run", "rerank": made / "xb.npy"}
+    assert search.main(flags(made, tmp_path / "all.npz", **more)) == 0
+    monkeypatch.setattr(search.topk, "RESULTS", 5 * 70)
+    assert search.main(flags(made, tmp_path / "few.npz", **more)) == 0
+    for one, other in zip(found(tmp_path / "all.npz"), found(tmp_path / "few.npz"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_reads_the_formats_of_vectors(made, tmp_path):
+    codes, x = np.load(made / "cb.npy"), np.load(made / "xb.npy")
+    header = np.array([500, 3], "<u4").tobytes()
+    (tmp_path / "cb.u8bin").write_bytes(header + codes.tobytes())
+    rows = np.zeros(500, [("d", "<i4"), ("x", "<f4", (D,))])
+    rows["d"], rows["x"] = D, x
+    rows.tofile(tmp_path / "xb.fvecs")
+    more = {"workdir": made / "run", "codes": tmp_path / "cb.u8bin"}
+    more["rerank"] = tmp_path / "xb.fvecs"
+    assert search.main(flags(made, tmp_path / "a.npz", **more)) == 0
+    more |= {"codes": made / "cb.npy", "rerank": made / "xb.npy"}
+    assert search.main(flags(made, tmp_path / "b.npz", **more)) == 0
+    np.testing.assert_array_equal(found(tmp_path / "a.npz")[1], found(tmp_path / "b.npz")[1])
+
+
+def test_an_output_that_exists_is_replaced_only_if_asked(made, tmp_path, capsys):
+    output = tmp_path / "near.npz"
+    output.write_text("mine")
+    assert search.main(flags(made, output)) == 2
+    assert f"--output={output}: exists; use --overwrite" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert search.main(flags(made, output, overwrite=True)) == 0
+    assert found(output)[1].shape == (12, 7)
+
+
+def refused(made, tmp_path, capsys, **more):
+    """The one line on standard error of a search that must leave nothing."""
+    output = more.pop("output", tmp_path / "near.npz")
+    before = sorted(tmp_path.iterdir())
+    assert search.main(flags(made, output, **more)) == 2
+    assert sorted(tmp_path.iterdir()) == before
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"k": 501}, "--k=501: .*cb.npy holds 500 codes; choose 1 to 500"),
+        ({"k": 0}, "--k=0: "),
+        ({"output": "near.npy"}, "--output=near.npy: .* end its name so"),
+        ({"output": "nowhere/near.npz"}, "--output=nowhere/near.npz: .*make its directory"),
+        ({"codes": "missing.npy"}, "missing.npy: cannot be read"),
+        ({"codes": "xb.npy"}, "--codes=.*xb.npy: holds float32, expected uint8 codes$"),
+        ({"queries": "xq.npy"}, "--queries=.*xq.npy: holds float32, .* vectors with --workdir"),
+        ({"queries": "wide.npy"}, "--queries=.*wide.npy: codes of 4 bytes, .*cb.npy have 3"),
+        ({"rerank": "xb.npy"}, "--rerank: .*--workdir"),
+        ({"oversample": 3}, "--oversample: is of --rerank"),
+        ({"workdir": "nowhere"}, "nowhere: no config.json, so no run directory"),
+        ({"workdir": "run", "checkpoint": "7"}, "7: no such checkpoint"),
+        ({"workdir": "run", "codes": "wide.npy"}, "--codes=.*: codes of 4 bytes, .*20 bits"),
+        ({"workdir": "run", "queries": "cq.npy"}, "--queries=.*cq.npy: d=3, .*trained on d=6"),
+        ({"workdir": "run", "queries": "nan.npy"}, "--queries=.*nan.npy: .*row 4 holds NaN"),
+        ({"workdir": "run", "rerank": "wide.npy"}, "--rerank=.*: d=4, but the queries have d=6"),
+        ({"workdir": "run", "rerank": "xq.npy"}, "--rerank=.*: 12 rows, .*cb.npy holds 500 codes"),
+        ({"workdir": "run", "rerank": "other.npy"}, "--rerank=.*does not hold the codes"),
+        ({"workdir": "another", "rerank": "xb.npy"}, "--rerank=.*does not hold the codes"),
+        ({"workdir": "run", "rerank": "bad.npy"}, "--rerank=.*bad.npy: base row 7: holds NaN"),
+        ({"workdir": "run", "rerank": "xb.npy", "oversample": 0}, "--oversample=0"),
+    ],
+)
+def test_refuses_in_one_line_and_writes_nothing(made, tmp_path, capsys, monkeypatch, more, words):
+    monkeypatch.chdir(tmp_path)
+    named = {"codes", "queries", "rerank", "workdir"}
+    more = {name: made / value if name in named else value for name, value in more.items()}
+    if "bad.npy" in str(more):
+        more |= {"k": 50}  # all rows are candidates
+    assert re.search(words, refused(made, tmp_path, capsys, **more).strip())
+
+
+def test_refuses_a_run_directory_that_is_damaged(made, tmp_path, capsys):
+    shutil.copytree(made / "run", tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{")
+    err = refused(made, tmp_path, capsys, workdir=tmp_path / "run")
+    assert f"{tmp_path / 'run' / 'config.json'}: cannot be read" in err
+
+
+def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(made, tmp_path):
+    output = tmp_path / "near.npz"
+    output.write_text("mine")
+    command = [sys.executable, "-m", "sigah_jax.search"]
+    command += flags(made, output, k=400, overwrite=True)
+    limited = ["bash", "-c", 'ulimit -f 20 && exec "$@"', "bash", *command]  # 20 blocks of 1 KiB
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: --output={output}: cannot be written (File too large); free space or choose "
+        "another directory\n"
+    )
+    assert output.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
