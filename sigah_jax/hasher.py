@@ -1,7 +1,7 @@
 """The trained product: an encoder of vectors to packed codes and a decoder back.
 
-Codes are bytes in the bit order of `numpy.packbits`, and faiss's binary indexes take them as they are:
-bit 0 is the most significant bit of byte 0.
+Codes are bytes in the bit order of `numpy.packbits`: bit 0 is the most significant bit of byte 0.
+faiss's binary indexes take them as they are; what faiss packs itself is the other way round.
 
 Shapes: n rows, d input columns, K bits, W packed bytes, P features.
 
