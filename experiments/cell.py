@@ -20,7 +20,7 @@ import jax
 
 from sigah_jax import evaluate, logs, parallel, results, train
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import validate
+from sigah_jax.config import change, validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.errors import BadInput, NonFinite
 
@@ -68,7 +68,8 @@ def make_config(data: str, method: str, bits: int, seed: int):
         config.data.train_rows = 0
     config.seed = seed
     config.eval.baselines = ()
-    config.update_from_flattened_dict(changes)
+    for field, value in changes.items():
+        change(config, field, value)
     validate(config, len(parallel.local_devices()))
     return config
 

@@ -18,8 +18,10 @@ from sigah_jax.errors import BadInput
 
 
 @contextlib.contextmanager
-def open_manager(workdir: Path) -> Iterator[ocp.CheckpointManager]:
+def open_manager(workdir: Path, read_only: bool) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints of a run directory; unfinished saves of a killed process are removed.
+
+    With `read_only` nothing is written or removed: a training may be saving there.
 
     Closed at the end whatever happens: a thread of orbax would complain on standard error.
     """
@@ -34,7 +36,8 @@ def open_manager(workdir: Path) -> Iterator[ocp.CheckpointManager]:
                 ),
             ]
         ),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
         enable_async_checkpointing=False,
     )
     manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)

@@ -118,6 +118,23 @@ def parse_arguments(arguments: str) -> tuple[str, int]:
     return values["preset"], int(values["bits"])
 
 
+def change(config, name: str, value) -> None:
+    """Sets a field by its dotted name; BadInput if there is none, or it has another type."""
+    *groups, field = name.split(".")
+    try:
+        node = config
+        for group in groups:
+            node = node[group]
+        if field not in node:
+            raise KeyError("no such field")
+        node[field] = value
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        reason = str(e).splitlines()[0].strip("'\"")
+        raise BadInput(
+            f"config.{name}={value!r}: {reason}; the fields are in sigah_jax/config.py"
+        ) from e
+
+
 # field -> (least, greatest) value
 _RANGES = {
     "seed": (0, 2**31 - 1),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigah_jax import hasher, logs, parallel, rundir, train
-from sigah_jax.config import get_config, validate
+from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.cache import content_hash
 from sigah_jax.data.datasets import assemble
 from sigah_jax.errors import BadInput
@@ -86,20 +86,3 @@ def config_of(x: np.ndarray, bits: int, changes: dict):
     config.data.base = f"array {len(x)} x {x.shape[1]} {x.dtype} {content_hash([x])}"
     validate(config, len(parallel.local_devices()))
     return config
-
-
-def change(config, name: str, value) -> None:
-    """Sets a field by its dotted name; BadInput if there is none, or it has another type."""
-    *groups, field = name.split(".")
-    try:
-        node = config
-        for group in groups:
-            node = node[group]
-        if field not in node:
-            raise KeyError("no such field")
-        node[field] = value
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        reason = str(e).splitlines()[0].strip("'\"")
-        raise BadInput(
-            f"changes: {name}={value!r}: {reason}; the fields are in sigah_jax/config.py"
-        ) from e

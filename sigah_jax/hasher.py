@@ -242,7 +242,7 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
     config, config_hash = read_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise BadInput(f"{workdir}: no checkpoint yet; train first")
-    with checkpoints.open_manager(workdir) as manager:
+    with checkpoints.open_manager(workdir, read_only=True) as manager:
         number = checkpoint_number(manager, workdir, str(checkpoint))
         saved = checkpoints.facts(manager, number)
         try:

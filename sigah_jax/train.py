@@ -208,7 +208,7 @@ def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -
     """Trains on `data`, or goes on, in a claimed `workdir`; the seconds of set-up and training."""
     start = time.monotonic()
     check_data(config, data, log)
-    with checkpoints.open_manager(workdir) as manager:
+    with checkpoints.open_manager(workdir, read_only=False) as manager:
         s = setup(config, cache, data, manager, log)
         seconds = {"setup": round(time.monotonic() - start, 3)}
         start = time.monotonic()

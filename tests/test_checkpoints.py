@@ -17,7 +17,7 @@ def state(value, width=3):
 @contextlib.contextmanager
 def save(tmp_path, scores):
     """Saves a state at steps 1, 2, …; a score of None is a save without validation."""
-    with checkpoints.open_manager(tmp_path) as manager:
+    with checkpoints.open_manager(tmp_path, read_only=False) as manager:
         for step, score in enumerate(scores, 1):
             metrics = None if score is None else {"eval/map": score}
             checkpoints.save(manager, step, state(step), [4, 3], metrics)
@@ -74,7 +74,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         pass
     damage(tmp_path / "checkpoints" / "1" / "state")
     with (
-        checkpoints.open_manager(tmp_path) as manager,
+        checkpoints.open_manager(tmp_path, read_only=False) as manager,
         pytest.raises(BadInput, match="damaged"),
     ):
         checkpoints.restore(manager, 1, state(0), parallel.replicated())
+
+
+def test_a_reader_leaves_an_unfinished_save_alone_and_a_trainer_removes_it(tmp_path):
+    with save(tmp_path, [0.5]):
+        pass
+    unfinished = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    with checkpoints.open_manager(tmp_path, read_only=True) as manager:
+        assert list(manager.all_steps()) == [1] and unfinished.exists()
+    with checkpoints.open_manager(tmp_path, read_only=False) as manager:
+        assert list(manager.all_steps()) == [1] and not unfinished.exists()
