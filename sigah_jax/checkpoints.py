@@ -37,7 +37,7 @@ def open_manager(workdir: Path, read_only: bool) -> Iterator[ocp.CheckpointManag
             ]
         ),
         cleanup_tmp_directories=not read_only,
-        read_only=read_only,
+        create=not read_only,
         enable_async_checkpointing=False,
     )
     manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
