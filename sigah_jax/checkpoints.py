@@ -79,6 +79,21 @@ def best_step(manager: ocp.CheckpointManager) -> int | None:
     return max(scores, key=scores.get) if scores else None
 
 
+def number_of(manager: ocp.CheckpointManager, workdir: Path, checkpoint: str) -> int:
+    """The step that "best", "latest" or a step's number means; BadInput if there is none."""
+    steps = list(manager.all_steps())
+    if not steps:
+        raise BadInput(f"{workdir}: no checkpoint yet; train first")
+    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
+        raise BadInput(f"--checkpoint={checkpoint}: expected best, latest or a step of {steps}")
+    if checkpoint == "best":
+        number = best_step(manager)
+        if number is None:
+            raise BadInput(f"{workdir}: no checkpoint is validated yet; use --checkpoint=latest")
+        return number
+    return max(steps) if checkpoint == "latest" else int(checkpoint)
+
+
 def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any) -> Any:
     """The state saved under `step`, placed by `sharding`.
 

@@ -8,7 +8,6 @@ Shapes: n rows, d input columns, K bits, W packed bytes, P features.
 Not responsible for training (`train`), files of vectors (`encode`) nor search (`retrieval`).
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import config_dict
 
-from sigah_jax import checkpoints, parallel
+from sigah_jax import checkpoints, parallel, rundir
 from sigah_jax.data.cache import content_hash
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, step
@@ -239,11 +237,11 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
         BadInput: no run there, one that is damaged or of another version, no such checkpoint.
     """
     workdir = Path(workdir)
-    config, config_hash = read_config(workdir)
+    config, config_hash = rundir.read_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise BadInput(f"{workdir}: no checkpoint yet; train first")
     with checkpoints.open_manager(workdir, read_only=True) as manager:
-        number = checkpoint_number(manager, workdir, str(checkpoint))
+        number = checkpoints.number_of(manager, workdir, str(checkpoint))
         saved = checkpoints.facts(manager, number)
         try:
             d, features = saved["shape"]
@@ -266,30 +264,3 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
             ) from e
         state = checkpoints.restore(manager, number, like, parallel.replicated())
     return make_hasher(nets, params_of(state), block_rows)._replace(facts=facts)
-
-
-def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
-    """The config of a run directory and its hash; BadInput if there is none."""
-    path = workdir / "config.json"
-    if not path.exists():
-        raise BadInput(f"{workdir}: no config.json, so no run directory; train first")
-    try:
-        held = json.loads(path.read_text())
-        return config_dict.ConfigDict(held["config"]), held["hash"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise BadInput(f"{path}: cannot be read as a run's config ({e}); train anew") from e
-
-
-def checkpoint_number(manager, workdir: Path, checkpoint: str) -> int:
-    """The step that "best", "latest" or a step's number means; BadInput if there is none."""
-    steps = list(manager.all_steps())
-    if not steps:
-        raise BadInput(f"{workdir}: no checkpoint yet; train first")
-    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
-        raise BadInput(f"--checkpoint={checkpoint}: expected best, latest or a step of {steps}")
-    if checkpoint == "best":
-        number = checkpoints.best_step(manager)
-        if number is None:
-            raise BadInput(f"{workdir}: no checkpoint is validated yet; use --checkpoint=latest")
-        return number
-    return max(steps) if checkpoint == "latest" else int(checkpoint)

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import IO
 
+from ml_collections import config_dict
+
 from sigah_jax import logs
 from sigah_jax.errors import BadInput
 
@@ -64,6 +66,18 @@ def claim(workdir: Path, config) -> IO:
     else:
         logs.write_json(path, {"hash": config_hash(config), "config": json.loads(_dump(config))})
     return lock
+
+
+def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
+    """The config of a run directory and its hash; BadInput if there is none."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise BadInput(f"{workdir}: no config.json, so no run directory; train first")
+    try:
+        held = json.loads(path.read_text())
+        return config_dict.ConfigDict(held["config"]), held["hash"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise BadInput(f"{path}: cannot be read as a run's config ({e}); train anew") from e
 
 
 def _compare(path: Path, config) -> None:
