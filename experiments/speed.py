@@ -3,6 +3,7 @@
     python -m experiments.speed ground_truth --rows=1000000 --dims=960 --queries=1000
     python -m experiments.speed histograms --rows=1000000 --bits=64 --queries=1000
     python -m experiments.speed search --rows=1000000 --bits=64 --queries=1000
+    python -m experiments.speed encode --rows=1000000 --dims=960 --bits=64
     python -m experiments.speed rerank --rows=1000000 --dims=960 --queries=1000
     python -m experiments.speed synthetic --rows=60000 --dims=960 --bits=64 --queries=1000
     python -m experiments.speed itq --rows=69000 --dims=784 --bits=64
@@ -124,6 +125,24 @@ def untrained(args, d: int) -> hasher.Hasher:
     return hasher.make_hasher(nets, {"standardiser": arrays, "gen": gen}, c.eval.block_rows)
 
 
+def encode(args) -> Sides:
+    """Encoding against the bare float32 matrix products of the encoder, block by block."""
+    xb = manifold(args)[1]
+    h = untrained(args, args.dims)
+    projection = np.asarray(h.params["standardiser"]["projection"])
+    net = h.params["gen"]["hash"]
+    hidden, out, linear = (np.asarray(net[name]["kernel"]) for name in ("hidden0", "out", "linear"))
+    h.encode(xb[: h.block_rows])  # compiles
+
+    def products() -> None:
+        for start in range(0, len(xb), h.block_rows):
+            z = xb[start : start + h.block_rows] @ projection
+            (z @ hidden) @ out
+            z @ linear
+
+    return {"numpy float32 matrix products": products, "encode": lambda: h.encode(xb)}
+
+
 def by_originals(args) -> Sides:
     """Re-ranking of random candidates against their bare distances, unsorted rows, no ranking."""
     xq, xb = manifold(args)
@@ -192,6 +211,7 @@ PARTS = {
     "ground_truth": ground_truth,
     "histograms": distance_histograms,
     "search": search,
+    "encode": encode,
     "rerank": by_originals,
     "synthetic": by_synthetic,
     "itq": itq_fit,
