@@ -55,7 +55,7 @@ METHODS = {
         partial(och.fit, landmarks=300, nearest=10, components=32, iterations=50), och.project
     ),
     "sgen": Method(partial(sgen.fit, steps=1000), sgen.project),  # ours: 2,500 are no better
-    # ours: a quarter of the authors' width, 15 of their 160 epochs; of five weights from .001
+    # ours: a quarter of the authors' width, 15 of their 160 epochs; of six weights from .001
     # to .05 the best on validation queries of three sets on average
     "spreading": Method(
         partial(spreading.fit, epochs=15, width=256, koleo_weight=0.005), spreading.project
