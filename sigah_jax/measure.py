@@ -52,6 +52,7 @@ class Search(NamedTuple):
     candidates: int  # rows that are re-ranked, k to n
     truth: np.ndarray  # [Q, k], the true k nearest of each query
     engine: str
+    block_rows: int  # encoded at once
 
 
 def recall(ids: np.ndarray, truth: np.ndarray) -> float:
@@ -62,7 +63,7 @@ def recall(ids: np.ndarray, truth: np.ndarray) -> float:
 
 def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
     """Encodes and searches; the seconds are wall time on all devices, the compilation apart."""
-    encoder.encode(data.xb[:1])
+    encoder.encode(data.xb[: search.block_rows])  # compiles
     start = time.monotonic()
     cb = encoder.encode(data.xb)
     encode_secs = time.monotonic() - start
@@ -148,7 +149,8 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
     engine = parallel.engine("auto")
     cache = args.workdir / "data"
     truth = neighbours.nearest_sets(data.xq, data.xb, (args.k,), engine)
-    search = Search(args.k, min(n, args.k * args.oversample), truth, engine)
+    block_rows = configs[0].eval.block_rows * len(parallel.local_devices())
+    search = Search(args.k, min(n, args.k * args.oversample), truth, engine, block_rows)
     found = [exact(data, search)]
     for config in configs:
         bits = config.model.bits
