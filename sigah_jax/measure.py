@@ -39,7 +39,7 @@ class Encoder(NamedTuple):
 
     method: str
     bits: int
-    fit_secs: float
+    fit_secs: float | None  # None: a part of it was done before
     encode: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1
     project: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, K] f32
     decode: Callable[[np.ndarray], np.ndarray] | None  # [n, W] u1 -> [n, d] f32
@@ -113,12 +113,12 @@ def make_config(args, bits: int):
 
 
 def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
-    """Trains in `workdir`, or goes on; the seconds are those of this process."""
-    start = time.monotonic()
+    """Trains in `workdir`, or goes on; no seconds then, for they would be those of a part."""
+    fresh, start = not workdir.exists(), time.monotonic()
     with rundir.claim(workdir, config):
         train.train_on(config, workdir, cache, logs.Log(workdir / "log.txt"), data)
     h = hasher.load(workdir)
-    seconds = time.monotonic() - start
+    seconds = time.monotonic() - start if fresh else None
     return Encoder("sigah", h.bits, seconds, h.encode, h.project, h.synthesise)
 
 
@@ -139,8 +139,8 @@ def baselines(bits: int, d: int) -> tuple[str, ...]:
     return ("itq", "lsh") if bits <= d else ("lsh",)
 
 
-def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
-    """All rows of the table, the vectors themselves first."""
+def rows(args, print_line: Callable[[str], None]) -> tuple[list[measured.Row], int]:
+    """All rows of the table, the vectors themselves first, and how many rows are re-ranked."""
     configs = [make_config(args, bits) for bits in args.bits]
     data = load_dataset(configs[0])
     n, d = data.xb.shape
@@ -158,7 +158,8 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
         encoders = [fit_sigah(config, args.workdir / f"bits{bits}", cache, data)]
         encoders += [fit_baseline(method, config, bits, data) for method in baselines(bits, d)]
         found += [measure(encoder, data, search) for encoder in encoders]
-    return [*found, measure(fit_baseline("sign", configs[0], d, data), data, search)]
+    found.append(measure(fit_baseline("sign", configs[0], d, data), data, search))
+    return found, search.candidates
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -189,8 +190,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
     try:
         args = parse(argv)
-        found = rows(args, print)
-        table = measured.table(found, args.k, args.k * args.oversample)
+        found, candidates = rows(args, print)
+        table = measured.table(found, args.k, candidates)
         advice = measured.advice(found, args.k, args.target)
         text = f"{table}\n\n{advice}\n"
         print(f"\n{text}")

@@ -60,6 +60,8 @@ def test_the_same_command_does_not_train_again(vectors, workdir, tmp_path, capsy
     # 400 · 5 candidates are all rows: nothing is lost
     rows = json.loads((copy / "measure.json").read_text())["rows"]
     assert [row["found"]["reranked"]["recall"] for row in rows] == [1.0] * len(rows)
+    assert "the 2,000 nearest" in (copy / "measure.md").read_text()
+    assert rows[1]["fit_secs"] is None  # nothing was trained
 
 
 def test_itq_has_no_more_bits_than_columns():

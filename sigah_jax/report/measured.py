@@ -38,7 +38,7 @@ class Row(NamedTuple):
     method: str
     bits: int
     code_bytes: int  # a vector, in memory
-    fit_secs: float
+    fit_secs: float | None  # None: not measured, a training went on
     rows_per_sec: float  # encoded
     found: Mapping[str, Found]  # by way
 
@@ -66,7 +66,7 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
         for way in ("hamming", "reranked"):
             value = row.found.get(way)
             cells.append((f"{value.milliseconds:.2f}" if value else "", 0))
-        cells += [("" if exact else f"{row.fit_secs:.1f}", 0)]
+        cells += [("" if exact or row.fit_secs is None else f"{row.fit_secs:.1f}", 0)]
         cells += [("" if exact else f"{row.rows_per_sec:,.0f}", 0)]
         body.append(cells)
     note = (
