@@ -13,23 +13,19 @@ nor for what a stopped run leaves (`resumable`).
 """
 
 import argparse
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from sigah_jax import hasher, resumable
+from sigah_jax import hasher, progress, resumable, whole
 from sigah_jax.data.datasets import open_file
 from sigah_jax.data.vectors import Vectors
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes
 
-_SAY_EVERY_SECS = 10
 _SAVE_EVERY_SECS = 2
 
 
@@ -83,7 +79,7 @@ def encode_file(
 def _append_codes(h: hasher.Hasher, v: Vectors, out: resumable.Output) -> None:
     """Writes the codes that are not there yet; saves now and then."""
     first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
-    with _progress(out.path.name, first, n) as show:
+    with progress.showing(out.path.name, first, n, "row") as show:
         for start, packed, good in h.encode_blocks(v.read, first, n):
             bad = (start + np.flatnonzero(~good)).tolist()
             if bad and not out.state["of"]["skip_bad"]:
@@ -103,30 +99,7 @@ def _list_bad(path: Path, rows: list[int]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
-    partial = resumable.beside(path, ".partial")
-    partial.write_text("".join(f"{row}\n" for row in rows))
-    os.replace(partial, path)
-
-
-@contextlib.contextmanager
-def _progress(name: str, first: int, n: int) -> Iterator[Callable[[int], None]]:
-    """Yields show(rows): a bar on a terminal, else a line every ten seconds."""
-    if sys.stderr.isatty():
-        options = {"unit": "row", "unit_scale": True, "dynamic_ncols": True}
-        with tqdm(total=n, initial=first, desc=name, **options) as bar:
-            yield lambda rows: bar.update(rows - bar.n)
-        return
-    start = said = time.monotonic()
-
-    def line(rows: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said > _SAY_EVERY_SECS:
-            said = now
-            left = (now - start) / (rows - first) * (n - rows)
-            print(f"{name}: row {rows}/{n}  left {left:.0f} s", flush=True)
-
-    yield line
+    whole.write_text(path, "".join(f"{row}\n" for row in rows))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,6 @@ import importlib
 import io
 import json
 import math
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from sigah_jax import hasher, numpy_encoder
+from sigah_jax import hasher, numpy_encoder, whole
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes
 
@@ -180,12 +179,10 @@ def export(h: hasher.Hasher, path: Path, overwrite: bool) -> Agreement:
             f"{path}: not written: {agreement.differ} of {agreement.bits} bits differ from the "
             f"hasher's, one at |u| = {agreement.largest:.1e}; choose another format"
         )
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
     try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with whole.writing(path) as f:
+            f.write(data)
     except OSError as e:
-        partial.unlink(missing_ok=True)
         raise BadInput(f"{path}: cannot be written ({e.strerror}); choose another --output") from e
     return agreement
 

@@ -4,19 +4,18 @@ Not responsible for checkpoints or pictures.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
+from sigah_jax import whole
+
 
 def write_json(path: Path, value: dict) -> None:
     """Writes a JSON file that appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
+    whole.write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -28,9 +27,7 @@ def read_rows(path: Path) -> list[dict]:
 def drop_rows_after(path: Path, step: int) -> None:
     """Removes the rows of steps after `step`, which a resumed run will write again."""
     rows = [row for row in read_rows(path) if row["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(partial, path)
+    whole.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def append_row(path: Path, row: dict) -> None:

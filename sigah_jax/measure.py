@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax import hasher, logs, parallel, rundir, train
+from sigah_jax import hasher, logs, parallel, rundir, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import get_config, validate
 from sigah_jax.data.datasets import Dataset, load_dataset
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
         advice = measured.advice(found, args.k, args.target)
         text = f"{table}\n\n{advice}\n"
         print(f"\n{text}")
-        (args.workdir / "measure.md").write_text(text)
+        whole.write_text(args.workdir / "measure.md", text)
         logs.write_json(args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]})
         measured.plot(found, args.k, args.workdir / "measure.png")
         print(f"{args.workdir}/measure.md, measure.json, measure.png")

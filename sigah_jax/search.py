@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import hasher, parallel
+from sigah_jax import hasher, parallel, whole
 from sigah_jax.data.datasets import read_file
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes, hamming, rerank, topk
@@ -83,21 +83,14 @@ def search(args) -> str:
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes an `.npz` file that appears whole or not at all; BadInput if the disk refuses."""
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
     try:
-        with partial.open("wb") as f:
+        with whole.writing(path) as f:
             np.savez(f, **arrays)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, path)
     except OSError as e:
         raise BadInput(
             f"--output={path}: cannot be written ({e.strerror}); free space or choose another "
             "directory"
         ) from e
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _check_flags(args) -> None:

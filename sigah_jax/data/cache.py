@@ -4,11 +4,12 @@ Not responsible for when they are stale: another input is another name.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from sigah_jax import whole
 
 BLOCK_ROWS = 8192
 
@@ -43,10 +44,6 @@ def cached(
     path = directory / f"{name}-{content_hash(inputs)}.npy"
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        with partial.open("wb") as f:
+        with whole.writing(path) as f:
             np.save(f, compute())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, path)
     return np.load(path, mmap_mode="r")

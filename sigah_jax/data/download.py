@@ -10,21 +10,19 @@ import fcntl
 import functools
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from sigah_jax import progress
 from sigah_jax.data import transfer
 from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import SOURCES, File, Way, finals
 from sigah_jax.data.transfer import PATIENCE, Patience, has_size
 from sigah_jax.errors import BadInput
-
-_LINE_EVERY_SECS = 10
 
 
 def get_set(
@@ -154,7 +152,7 @@ def _get_way(name: str, way: Way, directory: Path, patience: Patience, free_byte
             size = tqdm.format_sizeof(file.size_bytes, "B")
             print(f"{name}: {path.name}, {size} from {file.urls[0]}", flush=True)
             rows = file.first_rows
-            with _progress(path, file.size_bytes) as show:
+            with progress.showing(path.name, _fetched(path), file.size_bytes, "B") as show:
                 failed = transfer.fetch(
                     file.urls,
                     path,
@@ -194,37 +192,21 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _progress(path: Path, size_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Yields show(bytes): a bar on a terminal, else a line every ten seconds."""
-    if sys.stderr.isatty():
-        unit = {"unit": "B", "unit_scale": True, "dynamic_ncols": True}
-        with tqdm(total=size_bytes, desc=path.name, **unit) as bar:
-            yield lambda have: bar.update(have - bar.n)
-        return
-    said, total = time.monotonic(), tqdm.format_sizeof(size_bytes, "B")
-
-    def line(have: int) -> None:
-        nonlocal said
-        if time.monotonic() - said > _LINE_EVERY_SECS:
-            said = time.monotonic()
-            now = tqdm.format_sizeof(have, "B")
-            print(f"{path.name}: {now} of {total} ({have / size_bytes:.0%})", flush=True)
-
-    yield line
-
-
 def _needed_bytes(file: File, directory: Path) -> int:
     """Disk that a file still needs while it is fetched and unpacked."""
-    path = directory / file.path
-    part = path.with_name(f"{path.name}.part")
-    fetched = next((p.stat().st_size for p in (path, part) if p.exists()), 0)
+    fetched = _fetched(directory / file.path)
     unpacked = sum(
         member.size_bytes
         for member in file.members
         if not has_size(directory / member.path, member.size_bytes)
     )
     return max(file.size_bytes - fetched, 0) + unpacked
+
+
+def _fetched(path: Path) -> int:
+    """Bytes of a file, or of what a broken transfer left of it."""
+    part = path.with_name(f"{path.name}.part")
+    return next((p.stat().st_size for p in (path, part) if p.exists()), 0)
 
 
 def _complete(file: File, directory: Path) -> bool:

@@ -8,7 +8,6 @@ Not responsible for choosing images or for computing what is plotted.
 """
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from sigah_jax import whole
 from sigah_jax.report.tables import display_name
 
 DPI = 150
@@ -231,10 +231,6 @@ def save(figure: Figure, path: str | Path) -> None:
     """Writes a PNG that appears whole or not at all; makes its directory."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     FigureCanvasAgg(figure)
-    try:
-        figure.savefig(part, format="png", dpi=DPI)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole.writing(path) as f:
+        figure.savefig(f, format="png", dpi=DPI)

@@ -1,0 +1,31 @@
+import os
+
+import pytest
+
+from sigah_jax import whole
+
+
+def test_the_file_appears_at_the_end_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "a.bin"
+    with whole.writing(path) as f:
+        f.write(b"12")
+        assert not path.exists()
+    assert path.read_bytes() == b"12"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_an_error_leaves_the_older_file(tmp_path):
+    path = tmp_path / "a.txt"
+    whole.write_text(path, "κ old")
+    with pytest.raises(KeyError), whole.writing(path) as f:
+        f.write(b"new")
+        raise KeyError
+    assert path.read_text() == "κ old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_directory_of_that_name_stays(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError):
+        whole.write_text(tmp_path / "a", "x")
+    assert os.listdir(tmp_path) == ["a"]
