@@ -9,6 +9,8 @@ Weights, means over the batch and devices are applied in `step`.
 import jax
 import jax.numpy as jnp
 
+ANCHORS_AT_ONCE = 32  # of the ordinal loss; [32, J, C] stays in the caches of a CPU
+
 
 def reconstruction(x: jax.Array, x_hat: jax.Array) -> jax.Array:
     """‖x - x̂‖²: `[B, P], [B, P] -> [B]`."""
@@ -123,11 +125,17 @@ def ordinal(
     """
     _same_shape(distance, code_distance)
     _same_shape(positives, ranks)
-    d_positive = jnp.take_along_axis(distance, positives, 1)[:, :, None]
-    h_positive = jnp.take_along_axis(code_distance, positives, 1)[:, :, None]
-    before = jax.nn.sigmoid((h_positive - code_distance[:, None]) / temperature)
-    wrong = jnp.sum(jnp.where(distance[:, None] > d_positive, before, 0.0), -1)
-    return jnp.mean(jnp.log1p(population / distance.shape[1] * wrong / ranks), -1)
+    share = population / distance.shape[1]
+
+    @jax.checkpoint  # [J, C] an anchor is computed again backward, faster than it is read
+    def of_anchor(arguments: tuple) -> jax.Array:
+        d, h, j, rho = arguments
+        before = jax.nn.sigmoid((h[j][:, None] - h[None]) / temperature)
+        wrong = jnp.sum(jnp.where(d[None] > d[j][:, None], before, 0.0), -1)
+        return jnp.mean(jnp.log1p(share * wrong / rho))
+
+    arguments = distance, code_distance, positives, ranks
+    return jax.lax.map(of_anchor, arguments, batch_size=ANCHORS_AT_ONCE)
 
 
 def _same_shape(a: jax.Array, b: jax.Array) -> None:

@@ -5,7 +5,8 @@ n training rows, P features, K bits.
 
 A batch is A groups of G rows. The first row of a group is an anchor; with a neighbour graph the
 last is one of the anchor's true neighbours; the rest are random. All rows of all groups on all
-devices are the columns that anchors are compared with. A device's groups are one slice of the
+devices are the columns that anchors are compared with; the adversary sees the anchors alone,
+whose number is enough for it. A device's groups are one slice of the
 global batch, so the columns stand in the same order for every number of devices.
 
 Not responsible for choosing rows (`data.batches`) nor for devices (`parallel`): the functions
@@ -153,19 +154,19 @@ def gen_update(
         z: `[A·G, P]` standardised features of this device's rows.
 
     Returns:
-        (state, means over all devices of the loss and its parts, x̂ `[A·G, P]` of this device
-        before the update).
+        (state, means over all devices of the loss and its parts, x̂ `[A, P]` of this device's
+        anchors before the update).
     """
     weight = config.loss
-    match = weight.adversary_form == "match"
+    match, group = weight.adversary_form == "match", batch.rows.shape[1]
     adversary = losses.adversary_match if match else losses.adversary_minimise
 
     def loss_fn(gen: dict):
         u = networks.encode(nets, gen, z)
         b = binarize.straight_through(u, config.model.straight_through_width)
         x_hat, sparse_z = networks.decode(nets, gen, b)
-        error_fake = networks.error(nets, state.dis, x_hat)
-        error_real = networks.error(nets, state.dis, z)
+        error_fake = networks.error(nets, state.dis, x_hat[::group])
+        error_real = networks.error(nets, state.dis, z[::group])
         terms = {
             "reconstruction": jnp.mean(losses.reconstruction(z, x_hat)),
             "adversary": jnp.mean(adversary(error_fake, error_real)),
@@ -180,7 +181,7 @@ def gen_update(
         info = {f"train/loss_{name}": value for name, value in terms.items()}
         info["train/loss_gen"] = loss
         info["train/nonzero_share"] = lax.pmean(jnp.mean(sparse_z != 0), axis)
-        return loss, (info, x_hat)
+        return loss, (info, x_hat[::group])
 
     grads, (info, x_hat) = jax.grad(loss_fn, has_aux=True)(state.gen)
     updates, gen_opt = tx.gen.update(lax.pmean(grads, axis), state.gen_opt, state.gen)
@@ -194,7 +195,7 @@ def dis_update(
     """One Adam step of the discriminator and of κ; the generator is left alone.
 
     Args:
-        z, x_hat: `[A·G, P]` real and synthetic features of this device.
+        z, x_hat: `[A, P]` real and synthetic features of this device's anchors.
     """
     began = config.began
 
@@ -226,7 +227,8 @@ def make_train_steps(config, nets: networks.Networks, tx, population: int, axis:
     def train_step(z_train: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
         z = z_train[batch.rows.reshape(-1)]
         state, gen_info, x_hat = gen_update(config, nets, tx, state, z, batch, population, axis)
-        state, dis_info = dis_update(config, nets, tx, state, z, x_hat, axis)
+        anchors = z[:: batch.rows.shape[1]]
+        state, dis_info = dis_update(config, nets, tx, state, anchors, x_hat, axis)
         return state.replace(step=state.step + 1), gen_info | dis_info
 
     def train_steps(state: State, z_train: jax.Array, batches: Batch) -> tuple[State, dict]:
