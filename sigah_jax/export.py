@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from sigah_jax import hasher, numpy_encoder, whole
+from sigah_jax import hash_functions, hasher, numpy_encoder, whole
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes
 
@@ -80,7 +80,7 @@ def to_stablehlo(h: hasher.Hasher) -> bytes:
     params = jax.tree.map(np.asarray, h.params)
 
     def encode(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
-        u, _ = hasher.projections(h.nets, params, vectors)
+        u, _ = hash_functions.projections(h.nets, params, vectors)
         return u, codes.pack(u > 0)
 
     n, d = jax_export.symbolic_shape(f"n, {h.d}")

@@ -3,11 +3,12 @@
 Codes are bytes in the bit order of `numpy.packbits`: bit 0 is the most significant bit of byte 0.
 faiss's binary indexes take them as they are; what faiss packs itself is the other way round.
 
-Shapes: n rows, d input columns, K bits, W packed bytes, P features.
+Shapes: n rows, d input columns, K bits, W packed bytes, P features after `standardise`.
 
 Not responsible for training (`train`), files of vectors (`encode`) nor search (`retrieval`).
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import checkpoints, parallel, rundir
+from sigah_jax import checkpoints, hash_functions, parallel, rundir
 from sigah_jax.data.cache import content_hash
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, step
-from sigah_jax.model.standardise import restore, standardise
 from sigah_jax.retrieval import codes
 
 
@@ -31,7 +31,9 @@ class Hasher(NamedTuple):
     block_rows: int  # rows in one call, over all devices
     encode_with: Callable  # (params, x [n, d]) -> [n, W + 1] u1: a code, then 1 for a good row
     project_with: Callable  # (params, x [n, d]) -> u [n, K] f32, NaN in a bad row
+    features_with: Callable  # (params, x [n, d]) -> z [n, P] f32, NaN in a bad row
     synthesise_with: Callable  # (params, codes [n, W]) -> [n, d] f32
+    decode_with: Callable  # (params, codes [n, W]) -> [n, P] f32
     params: dict  # {"standardiser", "gen"}
     facts: dict  # of the run, for `describe`; empty outside a run
 
@@ -99,15 +101,18 @@ class Hasher(NamedTuple):
         Raises:
             BadInput: as `encode`.
         """
-        x = self.check(x)
-        out = np.empty((len(x), self.bits), np.float32)
-        for start, u in self._blocks(self.project_with, lambda i, j: x[i:j], 0, len(x)):
-            bad = np.isnan(u).any(1)
-            if bad.any():
-                row = start + int(bad.argmax())
-                raise BadInput(f"vectors: {why_bad(x[row], row)}")
-            out[start : start + len(u)] = u
-        return out
+        return self._of_vectors(self.project_with, x, self.bits)
+
+    def features(self, x: np.ndarray | jax.Array) -> np.ndarray:
+        """Standardised features, what the networks see of vectors: `[n, d] -> z [n, P] f32`.
+
+        For asymmetric search, beside `decode`: ‖z - ẑ‖² ranks codes as ‖x - x̂‖² does, for the
+        part of x that is outside of the P directions is the same for all codes.
+
+        Raises:
+            BadInput: as `encode`.
+        """
+        return self._of_vectors(self.features_with, x, self.nets.dis.features)
 
     def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
@@ -115,17 +120,15 @@ class Hasher(NamedTuple):
         Raises:
             BadInput: codes of another width or dtype.
         """
-        width = codes.packed_bytes(self.bits)
-        if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
-            raise BadInput(
-                f"codes are {packed.dtype} {list(packed.shape)}: codes of {self.bits} bits are "
-                f"uint8 [n, {width}]"
-            )
-        out = np.empty((len(packed), self.d), np.float32)
-        blocks = self._blocks(self.synthesise_with, lambda i, j: packed[i:j], 0, len(packed))
-        for start, x in blocks:
-            out[start : start + len(x)] = x
-        return out
+        return self._of_codes(self.synthesise_with, packed, self.d)
+
+    def decode(self, packed: np.ndarray | jax.Array) -> np.ndarray:
+        """Synthetic features ẑ in the space of `features`: `[n, W] u1 -> [n, P] f32`.
+
+        Raises:
+            BadInput: codes of another width or dtype.
+        """
+        return self._of_codes(self.decode_with, packed, self.nets.dis.features)
 
     def describe(self) -> dict:
         """What it is, for people and JSON.
@@ -150,6 +153,33 @@ class Hasher(NamedTuple):
         if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
             raise BadInput(f"vectors of {x.dtype}: expected integers or floats; convert them")
         return x
+
+    def _of_vectors(
+        self, function: Callable, x: np.ndarray | jax.Array, columns: int
+    ) -> np.ndarray:
+        x = self.check(x)
+        out = np.empty((len(x), columns), np.float32)
+        for start, y in self._blocks(function, lambda i, j: x[i:j], 0, len(x)):
+            bad = np.isnan(y).any(1)
+            if bad.any():
+                row = start + int(bad.argmax())
+                raise BadInput(f"vectors: {why_bad(x[row], row)}")
+            out[start : start + len(y)] = y
+        return out
+
+    def _of_codes(
+        self, function: Callable, packed: np.ndarray | jax.Array, columns: int
+    ) -> np.ndarray:
+        width = codes.packed_bytes(self.bits)
+        if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
+            raise BadInput(
+                f"codes are {packed.dtype} {list(packed.shape)}: codes of {self.bits} bits are "
+                f"uint8 [n, {width}]"
+            )
+        out = np.empty((len(packed), columns), np.float32)
+        for start, y in self._blocks(function, lambda i, j: packed[i:j], 0, len(packed)):
+            out[start : start + len(y)] = y
+        return out
 
     def _blocks(
         self, function: Callable, read: Callable, first: int, rows: int
@@ -182,19 +212,6 @@ def params_of(state: step.State) -> dict:
     return {"standardiser": state.standardiser, "gen": state.gen}
 
 
-def projections(nets: networks.Networks, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Real projections and which rows are good, inside jit: `[n, d] -> u [n, K] f32, [n] bool`.
-
-    In full float32 precision on every device: a bit is a sign, and a rounded product near zero
-    flips it.
-    """
-    with jax.default_matmul_precision("highest"):
-        z = standardise(params["standardiser"], x)
-        u = networks.encode(nets, params["gen"], z)
-    # a row that is not finite may pass the ReLU layers, but not the projection before them
-    return u, jnp.isfinite(z).all(-1) & jnp.isfinite(u).all(-1)
-
-
 def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hasher:
     """A hasher over all devices; keep it, each one compiles anew.
 
@@ -202,26 +219,17 @@ def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hashe
         block_rows: rows a device and call.
     """
 
-    def encode(params: dict, x: jax.Array) -> jax.Array:
-        u, good = projections(nets, params, x)
-        packed = jnp.where(good[:, None], codes.pack(u > 0), 0)
-        return jnp.concatenate([packed, good[:, None].astype(jnp.uint8)], 1)
-
-    def project(params: dict, x: jax.Array) -> jax.Array:
-        u, good = projections(nets, params, x)
-        return jnp.where(good[:, None], u, jnp.nan)
-
-    def synthesise(params: dict, packed: jax.Array) -> jax.Array:
-        b = 2.0 * codes.unpack(packed, nets.hash.bits) - 1.0
-        with jax.default_matmul_precision("highest"):
-            return restore(params["standardiser"], networks.decode(nets, params["gen"], b)[0])
+    def rows(function: Callable) -> Callable:
+        return parallel.map_rows(functools.partial(function, nets), block_rows)
 
     return Hasher(
         nets,
         block_rows * len(parallel.local_devices()),
-        parallel.map_rows(encode, block_rows),
-        parallel.map_rows(project, block_rows),
-        parallel.map_rows(synthesise, block_rows),
+        rows(hash_functions.encode),
+        rows(hash_functions.project),
+        rows(hash_functions.features),
+        rows(hash_functions.synthesise),
+        rows(hash_functions.decode),
         params,
         {},
     )

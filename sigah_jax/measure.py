@@ -42,7 +42,7 @@ class Encoder(NamedTuple):
     fit_secs: float | None  # None: a part of it was done before
     encode: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1
     project: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, K] f32
-    decode: Callable[[np.ndarray], np.ndarray] | None  # [n, W] u1 -> [n, d] f32
+    hasher: hasher.Hasher | None  # of SiGAH, which has a decoder
 
 
 class Search(NamedTuple):
@@ -78,8 +78,9 @@ def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
         "projection": lambda: asymmetric.by_projection(u, cb, k)[1],
         "reranked": lambda: rerank.rerank(data.xq, data.xb, candidates(), k)[1],
     }
-    if decode := encoder.decode:
-        ways["synthetic"] = lambda: asymmetric.by_feature(data.xq, cb, candidates(), k, decode)[1]
+    if h := encoder.hasher:
+        z = h.features(data.xq)
+        ways["synthetic"] = lambda: asymmetric.by_feature(z, cb, candidates(), k, h.decode)[1]
     found = {}
     for name, way in ways.items():
         ids = way()  # compiles
@@ -119,7 +120,7 @@ def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
         train.train_on(config, workdir, cache, logs.Log(workdir / "log.txt"), data)
     h = hasher.load(workdir)
     seconds = time.monotonic() - start if fresh else None
-    return Encoder("sigah", h.bits, seconds, h.encode, h.project, h.synthesise)
+    return Encoder("sigah", h.bits, seconds, h.encode, h.project, h)
 
 
 def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:

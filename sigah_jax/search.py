@@ -4,10 +4,13 @@
     python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy --k=100 \
         --rerank=vectors.npy --oversample=10 --output=near.npz
 
-Queries are packed codes; with --workdir they are vectors, which that run's hasher encodes. The
-output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances [Q, k]`:
-int32, the bits that differ, or float32, the squared Euclidean distance, if re-ranked. Each row is
-sorted by (distance, id).
+Queries are packed codes; with --workdir they are vectors, which that run's hasher encodes. They
+may stay real then: `--by=projection` ranks all codes by Σ |u_k| over the bits that differ, and
+`--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
+
+The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
+[Q, k]`: int32, the bits that differ; float32 of a real query, or, if re-ranked, the squared
+Euclidean distance. Each row is sorted by (distance, id).
 
 Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours.
 
@@ -27,9 +30,14 @@ import numpy as np
 from sigah_jax import hasher, parallel, whole
 from sigah_jax.data.datasets import read_file
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import codes, hamming, rerank, topk
+from sigah_jax.retrieval import asymmetric, codes, hamming, rerank, topk
 
 OVERSAMPLE = 10
+BY = {
+    "hamming": "by Hamming distance",
+    "projection": "by projections of the query",
+    "synthetic": "by synthetic features",
+}
 SAMPLE_ROWS = 16  # encoded to see whether codes and vectors belong together
 MOST_WRONG = 0.05  # of their bits: another device rounds otherwise, another file differs in half
 
@@ -45,7 +53,7 @@ def search(args) -> str:
     cb = _read_codes("--codes", args.codes)
     if not 1 <= args.k <= len(cb):
         raise BadInput(f"--k={args.k}: {args.codes} holds {len(cb)} codes; choose 1 to {len(cb)}")
-    xq = base = None
+    h = xq = base = None
     if args.workdir:
         h = hasher.load(args.workdir, args.checkpoint)
         xq = read_file(args.queries)
@@ -60,25 +68,53 @@ def search(args) -> str:
                 f"--queries={args.queries}: codes of {cq.shape[1]} bytes, those of {args.codes} "
                 f"have {cb.shape[1]}; encode both by one run"
             )
-    engine = parallel.engine(args.engine)
     start = time.monotonic()
-    if base is None:
-        d, ids = hamming.search(cq, cb, args.k, engine)
-        how = "by Hamming distance"
-    else:
-        count = min(len(cb), args.k * args.oversample)
-        d, ids = np.empty((len(cq), args.k), np.float32), np.empty((len(cq), args.k), np.int64)
-        for chunk in topk.query_chunks(len(cq), count):  # as `hamming.search` would cut them
-            _, candidates = hamming.search(cq[chunk], cb, count, engine)
-            with _naming("--rerank", args.rerank):
-                d[chunk], ids[chunk] = rerank.rerank(xq[chunk], base, candidates, args.k)
-        how = f"{count} candidates each, re-ranked by {args.rerank}"
+    d, ids, how = _find(args, h, xq, cq, cb, base)
     seconds = time.monotonic() - start
     write_npz(args.output, {"ids": ids, "distances": d})
     return (
         f"{args.output}: {args.k} neighbours of {len(cq)} queries among {len(cb)} codes of "
         f"{cb.shape[1]} bytes, {how}, {seconds:.2f} s"
     )
+
+
+def _find(
+    args,
+    h: hasher.Hasher | None,
+    xq: np.ndarray | None,
+    cq: np.ndarray,
+    cb: np.ndarray,
+    base: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Distances and ids of the way that is asked for, `[Q, k]` each, and what it is called.
+
+    Args:
+        h, xq: None if queries are codes.
+        base: None without re-ranking.
+    """
+    engine = parallel.engine(args.engine)
+
+    def first(chunk: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if args.by == "projection":
+            return asymmetric.by_projection(h.project(xq[chunk]), cb, k)
+        return hamming.search(cq[chunk], cb, k, engine)
+
+    ranked = BY[args.by]
+    if base is None and args.by != "synthetic":
+        return *first(slice(0, len(cq)), args.k), ranked
+    count = min(len(cb), args.k * args.oversample)
+    d, ids = np.empty((len(cq), args.k), np.float32), np.empty((len(cq), args.k), np.int64)
+    for chunk in topk.query_chunks(len(cq), count):  # as `hamming.search` would cut them
+        _, candidates = first(chunk, count)
+        if base is None:
+            z = h.features(xq[chunk])
+            d[chunk], ids[chunk] = asymmetric.by_feature(z, cb, candidates, args.k, h.decode)
+        else:
+            with _naming("--rerank", args.rerank):
+                d[chunk], ids[chunk] = rerank.rerank(xq[chunk], base, candidates, args.k)
+    if base is None:
+        return d, ids, f"{count} candidates each by Hamming distance, ranked {ranked}"
+    return d, ids, f"{count} candidates each {ranked}, re-ranked by {args.rerank}"
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -103,8 +139,12 @@ def _check_flags(args) -> None:
         raise BadInput(f"--output={args.output}: cannot be written; make its directory first")
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
-    if args.oversample is not None and not args.rerank:
-        raise BadInput("--oversample: is of --rerank, which is missing")
+    if args.by != "hamming" and not args.workdir:
+        raise BadInput(f"--by={args.by}: needs vectors as --queries, and --workdir")
+    if args.by == "synthetic" and args.rerank:
+        raise BadInput("--by=synthetic: --rerank has the vectors themselves; leave one of both out")
+    if args.oversample is not None and not args.rerank and args.by != "synthetic":
+        raise BadInput("--oversample: is of --rerank or --by=synthetic, which are missing")
     args.oversample = OVERSAMPLE if args.oversample is None else args.oversample
     if args.oversample < 1:
         raise BadInput(f"--oversample={args.oversample}: must be 1 or more")
@@ -172,11 +212,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="an .npz file")
     parser.add_argument("--workdir", type=Path, help="run directory that encodes the queries")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument(
+        "--by",
+        default="hamming",
+        choices=BY,
+        help="distance: of codes; or of real queries, with --workdir, to bits or to what the "
+        "decoder makes of the nearest codes",
+    )
     parser.add_argument("--rerank", help="the vectors that --codes are of, to re-rank by")
     parser.add_argument(
         "--oversample",
         type=int,
-        help=f"re-rank this many times k candidates; default {OVERSAMPLE}",
+        help=f"--rerank and --by=synthetic rank this many times k candidates; default {OVERSAMPLE}",
     )
     parser.add_argument("--engine", default="auto", choices=["auto", "cpu", "accelerator"])
     parser.add_argument("--overwrite", action="store_true", help="replace the output")

@@ -98,7 +98,7 @@ def test_the_first_row_that_is_not_finite_is_named(value, linear_path):
     h = hashers.untrained(BITS, D, linear_path=linear_path)
     x = vectors(300, D)
     x[[211, 250], 5] = value
-    for encode in (h.encode, h.project):
+    for encode in (h.encode, h.project, h.features):
         with pytest.raises(BadInput, match="row 211 holds NaN or infinity"):
             encode(x)
 
@@ -138,7 +138,7 @@ def test_blocks_give_bad_rows_codes_of_zeros(h):
     ],
 )
 def test_what_holds_no_vectors_is_refused(h, x, words):
-    for encode in (h.encode, h.project):
+    for encode in (h.encode, h.project, h.features):
         with pytest.raises(BadInput, match=words):
             encode(x)
 
@@ -156,10 +156,23 @@ def test_synthetic_features_are_those_of_the_decoder_in_input_units(h):
     np.testing.assert_array_equal(h.synthesise(jnp.asarray(packed)), got)
 
 
+def test_distances_to_decoded_codes_are_those_to_synthetic_features_over_the_scale(h):
+    # all 20 directions are kept: nothing of x is outside of them
+    packed = np.random.default_rng(1).integers(0, 256, (30, 4), np.uint8)
+    x = vectors(30, D)
+    squared_scale = 1 / (np.asarray(h.params["standardiser"]["projection"])[:, 0] ** 2).sum()
+    wanted = ((x - h.synthesise(packed)) ** 2).sum(1)
+    got = squared_scale * ((h.features(x) - h.decode(packed)) ** 2).sum(1)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4)
+    assert h.features(x).dtype == h.decode(packed).dtype == np.float32
+
+
 @pytest.mark.parametrize("shape, dtype", [((9, 3), np.uint8), ((9, 4), np.int8), ((4,), np.uint8)])
 def test_codes_that_do_not_fit_are_refused(h, shape, dtype):
     with pytest.raises(BadInput, match=r"codes of 30 bits are uint8 \[n, 4\]"):
         h.synthesise(np.zeros(shape, dtype))
+    with pytest.raises(BadInput, match=r"codes of 30 bits are uint8 \[n, 4\]"):
+        h.decode(np.zeros(shape, dtype))
 
 
 def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):

@@ -92,6 +92,41 @@ def test_reranks_the_nearest_codes_by_vectors(made, tmp_path, oversample, count)
     assert d.dtype == np.float32 and ids.dtype == np.int64
 
 
+def test_real_queries_by_projection(made, tmp_path):
+    output = tmp_path / "near.npz"
+    assert search.main(flags(made, output, workdir=made / "run", by="projection")) == 0
+    d, ids = found(output)
+    u = hasher.load(made / "run").project(np.load(made / "xq.npy")).astype(float)
+    b = np.unpackbits(np.load(made / "cb.npy"), axis=1, count=BITS)
+    exact = (np.abs(u)[:, None] * ((u > 0)[:, None] != b)).sum(-1)
+    np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(exact, ids, 1), d, rtol=1e-4, atol=1e-5)
+    assert d.dtype == np.float32
+
+
+def test_real_queries_by_what_the_decoder_makes_of_the_nearest_codes(made, tmp_path):
+    output = tmp_path / "near.npz"
+    more = {"workdir": made / "run", "by": "synthetic", "oversample": 3}
+    assert search.main(flags(made, output, **more)) == 0
+    d, ids = found(output)
+    h = hasher.load(made / "run")
+    z, synthetic = h.features(np.load(made / "xq.npy")), h.decode(np.load(made / "cb.npy"))
+    exact = ((z[:, None].astype(float) - synthetic) ** 2).sum(-1)
+    outside = np.ones_like(exact, bool)
+    np.put_along_axis(outside, hamming_order(made, 21)[1], False, 1)
+    exact[outside] = np.inf
+    np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(exact, ids, 1), d, rtol=1e-4)
+
+
+def test_candidates_by_projection_are_reranked_by_vectors(made, tmp_path):
+    for by, oversample in (("projection", 100), ("hamming", 100)):  # all rows are candidates
+        more = {"workdir": made / "run", "rerank": made / "xb.npy", "oversample": oversample}
+        assert search.main(flags(made, tmp_path / f"{by}.npz", by=by, **more)) == 0
+    one, other = found(tmp_path / "projection.npz"), found(tmp_path / "hamming.npz")
+    np.testing.assert_array_equal(one[1], other[1])
+
+
 def test_does_not_depend_on_how_many_queries_pass_at_once(made, tmp_path, monkeypatch):
     more = {"workdir": made / "run", "rerank": made / "xb.npy"}
     assert search.main(flags(made, tmp_path / "all.npz", **more)) == 0
@@ -150,6 +185,9 @@ def refused(made, tmp_path, capsys, **more):
         ({"queries": "wide.npy"}, "--queries=.*wide.npy: codes of 4 bytes, .*cb.npy have 3"),
         ({"rerank": "xb.npy"}, "--rerank: .*--workdir"),
         ({"oversample": 3}, "--oversample: is of --rerank"),
+        ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),
+        ({"by": "projection", "workdir": "run", "oversample": 3}, "--oversample: is of --rerank"),
+        ({"by": "synthetic", "workdir": "run", "rerank": "xb.npy"}, "--by=synthetic: --rerank has"),
         ({"workdir": "nowhere"}, "nowhere: no config.json, so no run directory"),
         ({"workdir": "run", "checkpoint": "7"}, "7: no such checkpoint"),
         ({"workdir": "run", "codes": "wide.npy"}, "--codes=.*: codes of 4 bytes, .*20 bits"),

@@ -76,7 +76,7 @@ def by_feature(
         cb: `[N, W] u8` packed codes, also a memory map.
         candidates: `[Q, c]` base ids, distinct in a row, in any order.
         k: 1 to c.
-        decode: `codes [n, W] u8 -> [n, d]`, for example `Hasher.synthesise`.
+        decode: `codes [n, W] u8 -> [n, d]`, for example `Hasher.decode` or `Hasher.synthesise`.
 
     Returns:
         D `[Q, k] f32` squared distances and I `[Q, k] i64`, sorted by (distance, id).
