@@ -103,6 +103,14 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     return c
 
 
+def vectors_config(arguments: str = "") -> config_dict.ConfigDict:
+    """The base configuration for anybody's vectors; `data.base` is left to the caller."""
+    c = get_config(arguments)
+    c.data.name = "vectors"
+    c.data.train_rows = 100_000  # ours: the exact neighbour graph of more takes long on a CPU
+    return c
+
+
 def parse_arguments(arguments: str) -> tuple[str, int]:
     """`"preset=paper,bits=32"` -> ("paper", 32); what is left out is ("best", 64)."""
     values = {"preset": "best", "bits": "64"}

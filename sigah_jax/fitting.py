@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigah_jax import hasher, logs, parallel, rundir, train
-from sigah_jax.config import change, get_config, validate
+from sigah_jax.config import change, validate, vectors_config
 from sigah_jax.data.cache import content_hash
 from sigah_jax.data.datasets import assemble
 from sigah_jax.errors import BadInput
-
-TRAIN_ROWS = 100_000  # as experiments/vectors.py
 
 
 def fit(
@@ -68,8 +66,7 @@ def fit(
 
 def config_of(x: np.ndarray, bits: int, changes: dict):
     """The config of `fit`, which names the array by its content; BadInput if x cannot be used."""
-    config = get_config(f"preset=best,bits={bits}")
-    config.data.name, config.data.train_rows = "vectors", TRAIN_ROWS
+    config = vectors_config(f"preset=best,bits={bits}")
     config.eval.baselines = ()
     for name, value in changes.items():
         change(config, name, value)

@@ -25,13 +25,11 @@ import numpy as np
 
 from sigah_jax import hasher, logs, parallel, rundir, train, whole
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import get_config, validate
+from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.report import measured
 from sigah_jax.retrieval import asymmetric, codes, euclidean, hamming, neighbours, rerank
-
-TRAIN_ROWS = 100_000  # as experiments/vectors.py
 
 
 class Encoder(NamedTuple):
@@ -103,9 +101,8 @@ def exact(data: Dataset, search: Search) -> measured.Row:
 
 def make_config(args, bits: int):
     """The config of the training at one length, `preset=best` but for the flags."""
-    config = get_config(f"preset=best,bits={bits}")
-    config.data.name, config.data.base, config.data.queries = "vectors", args.input, args.queries
-    config.data.train_rows = TRAIN_ROWS
+    config = vectors_config(f"preset=best,bits={bits}")
+    config.data.base, config.data.queries = args.input, args.queries
     config.eval.baselines = ()
     if args.steps:
         config.train.steps = args.steps
