@@ -1,0 +1,132 @@
+"""What synthetic features are worth: how near they are, how alike, and how well they rank.
+
+    python -m experiments.decoder runs/…/sigah/… runs/…/sigah_no_adversary/… --opq
+
+A line for each run directory, all of one data set, on its test queries, in the space of
+`Hasher.features`: the reconstruction error; the energy distance between real and synthetic
+features of other vectors, beside that of real features among themselves, which is the noise of
+the sample; and the ranking of the whole base by ‖z - ẑ‖. `--opq` adds faiss's OPQ of equal bytes.
+
+Shapes: Q queries, N base rows, P features.
+
+Not responsible for training.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from sigah_jax import evaluate, hasher, parallel, rundir
+from sigah_jax.data.datasets import Dataset, load_dataset
+from sigah_jax.errors import BadInput
+
+SPLITS = 20  # random halves of the queries
+QUERIES = 500  # ranked; the whole base is sorted for each
+BLOCK = 50  # queries at once
+COLUMNS = ("‖z - ẑ‖²", "energy distance", "of real ones", "map@1000", "precision@100", "recall@100")
+
+
+def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """2 E‖x - y‖ - E‖x - x'‖ - E‖y - y'‖ over distinct pairs: `[n, P], [m, P] ->` f64.
+
+    0 in expectation if and only if both have one distribution (Székely and Rizzo 2013).
+    """
+
+    def mean_distance(a: np.ndarray, b: np.ndarray, pairs: int) -> float:
+        squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+        return np.sqrt(np.maximum(squared, 0)).sum() / pairs
+
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    n, m = len(x), len(y)
+    between = mean_distance(x, y, n * m)
+    return 2 * between - mean_distance(x, x, n * (n - 1)) - mean_distance(y, y, m * (m - 1))
+
+
+def alike(z: np.ndarray, synthetic: np.ndarray) -> tuple[str, str]:
+    """Energy distances over random halves, mean ± deviation: real to synthetic, real to real."""
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(SPLITS):
+        a, b = np.array_split(generator.permutation(len(z)), 2)
+        found.append((energy_distance(z[a], synthetic[b]), energy_distance(z[a], z[b])))
+    mean, deviation = np.mean(found, 0), np.std(found, 0)
+    return tuple(f"{m:.4f} ± {s:.4f}" for m, s in zip(mean, deviation, strict=True))
+
+
+def ranking(xq: np.ndarray, xb: np.ndarray, truth: np.ndarray) -> list[str]:
+    """map@1000, precision@100 and recall@100 of ‖x_q - x_b‖, ties to the lower id.
+
+    Args:
+        xq: `[Q, P]`; xb: `[N, P]`; truth: `[Q, 1000 or more]` of `evaluate.cached_ground_truth`.
+    """
+    squared, found = (xb**2).sum(1), []
+    for start in range(0, len(xq), BLOCK):
+        order = np.argsort(squared - 2 * xq[start : start + BLOCK] @ xb.T, axis=1, kind="stable")
+        for ids, true in zip(order, truth[start : start + BLOCK], strict=True):
+            relevant = np.zeros(len(xb), bool)
+            relevant[true[:1000]] = True
+            places = np.flatnonzero(relevant[ids])
+            precision = np.mean(np.arange(1, len(places) + 1) / (places + 1))
+            nearest = len(np.intersect1d(ids[:100], true[:10])) / 10
+            found.append((precision, relevant[ids[:100]].mean(), nearest))
+    return [f"{v:.3f}" for v in np.mean(found, 0)]
+
+
+def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
+    """The cells of one run."""
+    h = hasher.load(workdir)
+    z, synthetic = h.features(data.xq), h.decode(h.encode(data.xq))
+    error = ((z - synthetic) ** 2).sum(1).mean()
+    ranked = ranking(z[: len(truth)], h.decode(h.encode(data.xb)), truth)
+    return [f"{workdir}, {h.bits} bits", f"{error:.3f}", *alike(z, synthetic), *ranked]
+
+
+def opq_row(bits: int, data: Dataset, truth: np.ndarray) -> list[str]:
+    """The cells of OPQ with a byte for each part of the vector, trained on the training rows."""
+    d, parts = data.xb.shape[1], bits // 8
+    index = faiss.index_factory(d, f"OPQ{parts}_{-(-d // parts) * parts},PQ{parts}x8")
+    index.train(np.ascontiguousarray(data.xt))
+    decoded = index.sa_decode(index.sa_encode(np.ascontiguousarray(data.xb)))
+    centre = data.xb.mean(0)  # distances near zero keep their digits
+    ranked = ranking(data.xq[: len(truth)] - centre, decoded - centre, truth)
+    return [f"OPQ, {8 * parts} bits", "", "", "", *ranked]
+
+
+def table(args, tell: Callable[[str], None]) -> None:
+    """Prints the table line by line; BadInput if runs are of other data."""
+    configs = [rundir.read_config(workdir)[0] for workdir in args.runs]
+    for workdir, config in zip(args.runs, configs, strict=True):
+        if config.data.to_dict() != configs[0].data.to_dict():
+            raise BadInput(f"{workdir}: of other data than {args.runs[0]}; give runs of one set")
+    data = load_dataset(configs[0])
+    engine = parallel.engine("auto")
+    truth = evaluate.cached_ground_truth(args.cache, data.xq, data.xb, engine)[:QUERIES]
+    tell("| run | " + " | ".join(COLUMNS) + " |")
+    tell("| --- |" + " ---: |" * len(COLUMNS))
+    for workdir in args.runs:
+        tell("| " + " | ".join(run_row(workdir, data, truth)) + " |")
+    if args.opq:
+        for bits in sorted({config.model.bits for config in configs}):
+            tell("| " + " | ".join(opq_row(bits, data, truth)) + " |")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 bad input."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories")
+    parser.add_argument("--opq", action="store_true", help="also faiss's OPQ of equal bytes")
+    parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of ground truth")
+    try:
+        table(parser.parse_args(argv), lambda line: print(line, flush=True))
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
