@@ -22,7 +22,7 @@ from sigah_jax import evaluate, logs, parallel, results, train
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, validate
 from sigah_jax.data.datasets import load_dataset
-from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.errors import BadInput, BitsRefused, NonFinite
 
 # SiGAH and its ablations: what differs from `preset=best`
 VARIANTS = {
@@ -97,7 +97,7 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     start = time.monotonic()
     try:
         params = METHODS[method].fit(jax.random.key(config.seed), dataset.xt, bits)
-    except BadInput as e:
+    except BitsRefused as e:
         return {"bits": bits, "seed": config.seed, "not_applicable": str(e)}
     seconds = {"fit": round(time.monotonic() - start, 3)}
     start = time.monotonic()

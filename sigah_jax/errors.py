@@ -1,4 +1,4 @@
-"""The two ways a run may fail by its user's or its data's doing.
+"""The ways a run may fail by its user's or its data's doing.
 
 `main` prints either as one line and exits with its code; any other exception is
 a bug of ours and keeps its traceback.
@@ -13,6 +13,10 @@ class BadInput(ValueError):
     """
 
     exit_code = 2
+
+
+class BitsRefused(BadInput):
+    """A method cannot have codes of that length on this data; a table says "n/a" there."""
 
 
 class NonFinite(ArithmeticError):

@@ -15,7 +15,7 @@ from sigah_jax import parallel
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.cache import cached
 from sigah_jax.data.datasets import Dataset
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 from sigah_jax.hasher import Hasher
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
@@ -85,7 +85,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
         start = time.monotonic()
         try:
             params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
-        except BadInput:
+        except BitsRefused:
             values[method] = {}
             continue
         add(method, *encode_baseline(params, method, data, config.eval.block_rows), start)

@@ -161,10 +161,14 @@ def test_better_than_lsh_and_than_its_own_first_projection():
     assert ours > precision(lambda key: och.fit(key, x, 16, 200, 5, 12, 0)) + 0.02
 
 
+def test_takes_all_components_where_there_are_fewer():
+    x = flat_rows(60)  # of 40 columns
+    all_of_them, more = (och.fit(jax.random.key(0), x, 8, 20, 4, p, 3) for p in (40, 41))
+    np.testing.assert_array_equal(all_of_them.weights, more.weights)
+
+
 def test_numbers_that_do_not_fit_are_refused():
     x = flat_rows(60)
-    with pytest.raises(BadInput, match="has 40 columns; got 41, use 1 to 40"):
-        och.fit(jax.random.key(0), x, 8, 20, 4, 41, 3)
     with pytest.raises(BadInput, match="got 4 nearest of 61 landmarks of 60 rows"):
         och.fit(jax.random.key(0), x, 8, 61, 4, 5, 3)
     with pytest.raises(BadInput, match="got 19 nearest of 20 landmarks"):

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import cell, paper_tables
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.errors import BadInput
 from sigah_jax.report.tables import NAMES
 
 
@@ -37,6 +38,22 @@ def tables(tmp_path):
     return {p.name: p.read_bytes() for p in (tmp_path / "results").glob("*.*")} | {
         "README": (tmp_path / "README.md").read_bytes()
     }
+
+
+def test_only_a_length_that_a_method_cannot_have_is_not_applicable(
+    tmp_path, vectors, monkeypatch, capsys
+):
+    def fails(key, xt, bits):
+        raise BadInput("training rows: too few")
+
+    monkeypatch.setitem(METHODS, "lsh", METHODS["lsh"]._replace(fit=fails))
+    argv = [f"--data=small={vectors}", "--bits=64", f"--results={tmp_path}", f"--runs={tmp_path}"]
+    assert cell.main([*argv, "--method=lsh"]) == 2
+    assert capsys.readouterr().err == "error: training rows: too few\n"
+    assert not list(tmp_path.rglob("*.json"))
+    assert cell.main([*argv, "--method=pca_rr"]) == 0
+    (path,) = tmp_path.rglob("*.json")
+    assert "24 columns" in json.loads(path.read_text())["not_applicable"]
 
 
 def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path, vectors, capsys):

@@ -38,10 +38,18 @@ def idx_bytes(x: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize(
     "name",
-    ["t-images-idx3-ubyte", "T-IMAGES-IDX3-UBYTE", "t-ubyte.gz", "a.idx", "a.Idx", "a.idx.gz"],
+    [
+        "t-images-idx3-ubyte",
+        "T-IMAGES-IDX3-UBYTE",
+        "t-ubyte.gz",
+        "a.idx",
+        "a.Idx",
+        "a.idx.gz",
+        "A.IDX.GZ",
+    ],
 )
 def test_idx_is_known_by_each_of_its_names(tmp_path, name):
-    path = put(tmp_path / name, gzip.compress(IDX) if name.endswith(".gz") else IDX)
+    path = put(tmp_path / name, gzip.compress(IDX) if name.lower().endswith(".gz") else IDX)
     v, expected = open_vectors(path), [[1, 2, 3], [4, 5, 255]]
     assert v.path == path and v.shape == (2, 3) and v.dtype == np.uint8
     for x in (v.read(0, 2), as_array(v)):

@@ -21,7 +21,7 @@ from jax import lax
 
 from sigah_jax.baselines.kmeans import centres_of
 from sigah_jax.baselines.pca import BLOCK_ROWS
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, BitsRefused
 
 KMEANS_ROWS = 50_000  # at most, drawn by the key
 KMEANS_ITERATIONS = 10  # the anchors need to cover the data, not to converge
@@ -77,7 +77,7 @@ def fit(
         )
     h = bits if layers == 1 else -(-bits // 2)
     if h >= anchors:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: AGH with {layers} layer(s) and {bits} bits takes {h} eigenvectors of its "
             f"anchor graph, fewer than anchors; got {anchors} anchors, use more than {h}"
         )
@@ -122,7 +122,7 @@ def eigenvectors(mass: np.ndarray, shared: np.ndarray, n: int, h: int) -> np.nda
     values, v = np.linalg.eigh(root[:, None] * shared * root)
     inner = np.flatnonzero((values > POSITIVE) & (values < TRIVIAL))[::-1]
     if len(inner) < h:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: AGH takes {h} eigenvectors of its anchor graph, which has {len(inner)} between "
             "the trivial and the empty ones; use fewer bits, more anchors or more nearest anchors"
         )

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sigah_jax.baselines.pca import LinearHash, principal_directions, project
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 
 __all__ = ["fit", "lift_and_project", "project"]
 
@@ -34,7 +34,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, iterations: int) -> LinearHas
     """
     d = xt.shape[1]
     if bits > d:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: IsoHash rotates principal components, one a bit, and the data has {d} "
             f"columns; got {bits} bits, use at most {d} or leave IsoHash out"
         )

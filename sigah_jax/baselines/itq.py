@@ -16,7 +16,7 @@ import numpy as np
 
 from sigah_jax import parallel
 from sigah_jax.baselines.pca import BLOCK_ROWS, LinearHash, principal_directions, project
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 
 __all__ = ["fit", "project", "rotate"]
 
@@ -37,7 +37,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, iterations: int) -> LinearHas
     """
     d = xt.shape[1]
     if bits > d:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: ITQ rotates principal components, one a bit, and the data has {d} columns; "
             f"got {bits} bits, use at most {d} or leave ITQ out"
         )

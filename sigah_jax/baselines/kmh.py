@@ -17,7 +17,7 @@ import numpy as np
 from sigah_jax import parallel
 from sigah_jax.baselines.pca import BLOCK_ROWS, LinearHash, principal_directions
 from sigah_jax.baselines.pca import project as rotate
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 
 LEAST_VARIANCE = 1e-10  # of the largest: smaller ones are rounding errors, and logs need a floor
 MOST_SUBSPACE_BITS = 8  # 256 codewords, the most that the authors' public code suggests
@@ -66,12 +66,12 @@ def fit(
     """
     n, d = xt.shape
     if not 1 <= subspace_bits <= MOST_SUBSPACE_BITS or bits % subspace_bits:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: KMH cuts a code into subspaces of {subspace_bits} bits; got {bits} bits, use "
             f"a multiple, with subspaces of 1 to {MOST_SUBSPACE_BITS} bits"
         )
     if bits > d:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: KMH starts from principal components, one a bit, and the data has {d} "
             f"columns; got {bits} bits, use at most {d} or leave KMH out"
         )

@@ -56,18 +56,14 @@ def fit(
         bits: K, any number; more than d is allowed.
         landmarks: L, 3 to n; 300 in the authors' public code.
         nearest: a, 1 to L - 2; 10 in the authors' public code.
-        components: p, 1 to d; 20 in the authors' public code.
+        components: p >= 1, all d where there are fewer; 20 in the authors' public code.
         iterations: steps of W.
 
     Raises:
         BadInput: numbers that do not fit one another.
     """
     n, d = xt.shape
-    if not 1 <= components <= d:
-        raise BadInput(
-            f"components: OCH projects principal components, and the data has {d} columns; "
-            f"got {components}, use 1 to {d}"
-        )
+    components = min(components, d)
     if not 1 <= nearest <= landmarks - 2 <= n - 2:
         raise BadInput(
             "landmarks: OCH takes nearest landmarks < landmarks - 1 < training rows; got "

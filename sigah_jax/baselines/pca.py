@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 
 BLOCK_ROWS = 8192
 
@@ -70,7 +70,7 @@ def principal_directions(
     """
     n, d = xt.shape
     if not 1 <= p <= d:
-        raise BadInput(
+        raise BitsRefused(
             f"principal directions: one a bit; got {p}, the data has {d} columns, use 1 to {d}"
         )
     mean = mean_row(xt, block_rows)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sigah_jax.baselines.pca import LinearHash, principal_directions, project
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 
 __all__ = ["fit", "project"]
 
@@ -32,7 +32,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
     """
     d = xt.shape[1]
     if bits > d:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: PCA signs are principal components, one a bit, and the data has {d} columns; "
             f"got {bits} bits, use at most {d} or leave PCA signs out"
         )

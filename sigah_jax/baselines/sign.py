@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from sigah_jax.baselines.pca import mean_row
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 
 
 class Signs(NamedTuple):
@@ -38,7 +38,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> Signs:
     """
     d = xt.shape[1]
     if bits != d:
-        raise BadInput(
+        raise BitsRefused(
             f"bits: sign bits are one a column, and the data has {d} columns; "
             f"got {bits} bits, use {d} or leave sign bits out"
         )

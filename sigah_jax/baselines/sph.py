@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BitsRefused
 
 PIVOT_ROWS = 5  # a first pivot is the mean of that many drawn rows, as in public code
 MEAN_TOLERANCE = 0.10  # of m / 4; as in public code
@@ -47,7 +47,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, rows: int, iterations: int) -
     Source: Heo, Lee, He, Chang and Yoon 2012 (CVPR), Spherical Hashing.
     """
     if bits < 2:
-        raise BadInput(f"bits: SpH sets spheres against each other; got {bits}, use 2 or more")
+        raise BitsRefused(f"bits: SpH sets spheres against each other; got {bits}, use 2 or more")
     m = min(rows, len(xt))
     row_key, pivot_key = jax.random.split(key)
     ids = np.sort(jax.random.choice(row_key, len(xt), (m,), replace=False))

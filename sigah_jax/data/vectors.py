@@ -105,8 +105,7 @@ def as_array(v: Vectors) -> np.ndarray:
 
 def _format(path: Path) -> str:
     """The key of the path's format in KNOWN; "idx" for all names of idx."""
-    # `.gz` in lower case only, as `read_bytes` unpacks it
-    if path.name.removesuffix(".gz").lower().endswith(("-ubyte", ".idx")):
+    if path.name.lower().removesuffix(".gz").endswith(("-ubyte", ".idx")):
         return "idx"
     suffix = extension(path)
     if suffix in KNOWN:
