@@ -94,6 +94,19 @@ def test_faiss_flat(space):
     np.testing.assert_array_equal(kept, space["cb"])
 
 
+def test_neighbours_of_a_store_are_reranked_by_vectors(space):
+    rng = np.random.default_rng(0)
+    xb, xq = (rng.standard_normal((n, 5)).astype(np.float32) for n in (3000, 30))
+    np.save("base.npy", xb)
+    np.save("queries.npy", xq)
+    candidates = run("faiss flat", space | {"k": 100})["I"]
+    found = run("rerank", space | {"I": candidates})
+    true = ((xq[:, None] - xb[candidates]) ** 2).sum(-1)
+    np.testing.assert_allclose(found["D"], np.sort(true, axis=1)[:, :10], rtol=1e-5)
+    nearest = np.take_along_axis(candidates, np.argsort(true, axis=1)[:, :10], axis=1)
+    np.testing.assert_array_equal(found["I"], nearest)
+
+
 def test_faiss_ivf(space):
     run("faiss ivf", space)
     check(space, least_recall=0.95)
