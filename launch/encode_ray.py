@@ -1,0 +1,227 @@
+"""Encodes many vectors on a Ray cluster, or on all cores of this machine:
+
+    python -m launch.encode_ray --workdir=runs/… --input vectors/ --column=vector --output=codes
+
+Inputs are Parquet files, Lance data sets (`*.lance`) and every file that `data.vectors` reads by
+rows, such as `.npy`; a directory stands for the files in it. The output is a directory of Parquet
+files with a column `code` of W bytes, in the bit order of `numpy.packbits`, beside the other
+columns of the input, or `row`, the number of the row in its file, where there are none. Codes are
+those of `sigah_jax.encode` on the same kind of device. The names of the files sort in the order
+of the inputs and their rows, and `pyarrow.parquet.read_table(directory)` reads them all.
+
+What Ray Data distributes are not rows but fragments: (file, first row, last row). An actor loads
+the hasher once, reads a fragment and writes its file of codes itself, under a name that the
+fragment decides and that appears whole or not at all. So a fragment that is done twice, because
+its worker was lost, is there once; the same command goes on after any stop; and nothing but
+counts passes Ray's object store. Ray hands an actor a few fragments ahead and starts it again
+when it dies. An actor holds a block of rows, or a Parquet row group, and the codes of a fragment.
+
+All nodes must have `sigah_jax[ray]` installed and see the run directory, the inputs and the output
+under the same paths. One run at a time writes an output.
+
+Shapes: n rows, d columns, r rows of a fragment, W packed bytes.
+
+Not responsible for how a row becomes a code (`hasher`), for starting a cluster nor for object
+stores.
+"""
+
+import argparse
+import importlib
+import itertools
+import json
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from launch.ray_encoder import Encoder, Options
+from launch.ray_inputs import Fragment, list_inputs, open_source, plan
+from sigah_jax import hasher, logs, progress
+from sigah_jax.data.containers import reading_as
+from sigah_jax.errors import BadInput
+
+MANIFEST = "_manifest.json"  # readers of Parquet pass over names that begin so
+_CONNECT_SECS = 30
+
+
+def claim(output: Path, of: dict) -> None:
+    """Begins an output directory, or goes on with one of the same encoder and inputs.
+
+    Raises:
+        BadInput: it holds something else.
+    """
+    manifest = output / MANIFEST
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if all(p.name.startswith(f"{MANIFEST}.partial") for p in output.iterdir()):
+            logs.write_json(manifest, of)
+        theirs = json.loads(manifest.read_text())
+    except FileNotFoundError as e:
+        raise BadInput(
+            f"--output={output}: holds files and no {MANIFEST}; name a new directory"
+        ) from e
+    except OSError as e:
+        reason = f"cannot be written ({e.strerror}); name another"
+        raise BadInput(f"--output={output}: {reason}") from e
+    except ValueError as e:
+        raise BadInput(f"{manifest}: is damaged ({e}); name another --output") from e
+    for field, ours in of.items():
+        old = theirs.get(field)
+        if old == ours:
+            continue
+        if field == "inputs":
+            pairs = itertools.zip_longest(old or [], ours)
+            old, ours = next((a, b) for a, b in pairs if a != b)
+        raise BadInput(
+            f"{manifest}: was begun with another {field} ({old}, now {ours}); give the command "
+            "that it was begun with, or name another --output"
+        )
+
+
+def encode_inputs(options: Options) -> str:
+    """Encodes what is not there yet; returns a line for people.
+
+    Raises:
+        BadInput: as `plan`, `open_source`, `claim` and `Encoder.write`; a finished file with bad
+            rows without `skip_bad`; no cluster, or none with room for an actor.
+    """
+    h = hasher.load(options.workdir, options.checkpoint)
+    facts, output = h.describe(), options.output
+    fragments, inputs = plan(list_inputs(options.input), options.column, options.fragment_rows)
+    open_source(fragments[0], options.column, h.d)
+    of = {"encoder": facts["encoder"], "bits": h.bits, "column": options.column}
+    claim(output, of | {"fragment_rows": options.fragment_rows, "inputs": inputs})
+    todo = [f for f in fragments if not (output / f.name).exists()]
+    bad = sum(_bad_rows(output / f.name) for f in fragments if f not in set(todo))
+    if bad and not options.skip_bad:
+        raise BadInput(f"{output}: {bad} rows were skipped as bad; use --skip_bad")
+    for left in output.glob("_*.partial"):  # of a run that was killed
+        left.unlink(missing_ok=True)
+    if todo:
+        # every actor loads the same checkpoint, and is not where this process is
+        paths = {
+            name: Path(os.path.abspath(getattr(options, name))) for name in ("workdir", "output")
+        }
+        bad += run(options._replace(checkpoint=facts["step"], **paths), facts["encoder"], todo)
+    rows = sum(f.stop - f.start for f in fragments)
+    skipped = f"; {bad} bad rows have null codes" if bad else ""
+    return f"{output}: {rows} codes of {h.bits} bits in {len(fragments)} files{skipped}"
+
+
+def run(options: Options, encoder: str, todo: list[Fragment]) -> int:
+    """Encodes fragments on the cluster and returns the number of bad rows."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+
+    connect(options.address)
+    logging.getLogger("ray.data").setLevel("ERROR")
+    DataContext.get_current().enable_progress_bars = False
+    actors = min(options.concurrency or _room(ray.nodes(), options), len(todo))
+    results = from_items([f._asdict() for f in todo], override_num_blocks=len(todo)).map(
+        Encoder,
+        fn_constructor_args=(options, encoder),
+        compute=ActorPoolStrategy(size=actors),
+        num_cpus=options.num_cpus,
+        num_gpus=options.num_gpus,
+    )
+    rows, bad, total = 0, 0, sum(f.stop - f.start for f in todo)
+    with progress.showing(options.output.name, 0, total, "row") as show:
+        for result in results.iter_rows():
+            if result["error"]:
+                raise BadInput(result["error"])
+            rows, bad = rows + result["rows"], bad + result["bad"]
+            show(rows)
+    return bad
+
+
+def connect(address: str) -> None:
+    """Joins a cluster, or starts one on this machine; nothing if that has been done."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray would report its use
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
+    try:
+        if ":" in address:  # Ray itself would knock for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), _CONNECT_SECS).close()
+        with warnings.catch_warnings(action="ignore"):  # JAX warns of the processes it starts
+            ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError) as e:
+        reason = " ".join(str(e).split())
+        raise BadInput(f"--address={address}: no cluster to join ({reason}); start one") from e
+
+
+def _room(nodes: list[dict], options: Options) -> int:
+    """How many actors the cluster takes now."""
+    needs = {"CPU": options.num_cpus, "GPU": options.num_gpus}
+    room = sum(
+        min(int(node["Resources"].get(k, 0) // need) for k, need in needs.items() if need)
+        for node in nodes
+        if node["Alive"]
+    )
+    if not room:
+        raise BadInput(
+            f"--num_cpus={options.num_cpus} --num_gpus={options.num_gpus}: no node of the cluster "
+            "has as many; use fewer, or --concurrency if it grows"
+        )
+    return room
+
+
+def _bad_rows(path: Path) -> int:
+    """Rows without a code in a file of codes."""
+    import pyarrow.parquet as pq
+
+    with reading_as("parquet", path):
+        meta = pq.read_metadata(path)
+    groups = (meta.row_group(group) for group in range(meta.num_row_groups))
+    return sum(group.column(meta.num_columns - 1).statistics.null_count for group in groups)
+
+
+def _at_least(low: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if int(text) < low:
+            raise ValueError
+        return int(text)
+
+    return integer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 bad input or a full disk, 130 interrupted."""
+    parser = argparse.ArgumentParser(description="Encodes many vectors on a Ray cluster.")
+    add = parser.add_argument
+    add("--workdir", required=True, type=Path, help="run directory")
+    add("--input", required=True, nargs="+", help="files, or directories of files")
+    add("--column", default="", help="of vectors, in Parquet and Lance")
+    add("--output", required=True, type=Path, help="a directory of codes")
+    add("--checkpoint", default="best", help="best, latest or a step")
+    add("--skip_bad", action="store_true", help="rows with NaN or infinity get null, are counted")
+    add("--fragment_rows", type=_at_least(1), default=2**20, help="rows of an output file, about")
+    add("--address", default="local", help="local, auto (the running cluster) or HOST:PORT")
+    add("--concurrency", type=_at_least(1), help="actors; without it as many as there is room for")
+    add("--num_cpus", type=_at_least(1), default=1, help="cores of an actor")
+    add("--num_gpus", type=_at_least(0), default=0, help="GPUs of an actor")
+    options = Options(**vars(parser.parse_args(argv)))
+    try:
+        try:
+            importlib.import_module("ray.data")
+        except ImportError as e:
+            raise BadInput("encode_ray needs Ray; run pip install 'sigah_jax[ray]'") from e
+        print(encode_inputs(options))
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # the accelerators are the workers'
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""What an actor of `encode_ray` does: a fragment of vectors becomes a file of codes.
+
+Shapes: r rows of a fragment, W packed bytes.
+
+Not responsible for how a row becomes a code (`hasher`) nor for which fragments there are.
+"""
+
+import itertools
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import jax
+import numpy as np
+
+from launch.ray_inputs import Fragment, open_source
+from sigah_jax import hasher
+from sigah_jax.data.vectors import Vectors
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import codes
+
+_LOST_WORKERS = 4  # on one fragment; one that kills every worker must end
+
+
+class Options(NamedTuple):
+    """The flags of the command."""
+
+    workdir: Path
+    input: list[str]
+    column: str
+    output: Path
+    checkpoint: str | int
+    skip_bad: bool
+    fragment_rows: int
+    address: str
+    concurrency: int | None
+    num_cpus: int
+    num_gpus: int
+
+
+def fragment_codes(
+    h: hasher.Hasher, v: Vectors, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(codes `[r, W] u1`, good `[r] bool`) of rows `start` to `stop`.
+
+    The blocks are those of the whole file, with zeros for the rows outside: a row's place in a
+    block may round a projection near zero to the other side, and so flip a bit.
+    """
+
+    def read(i: int, j: int) -> np.ndarray:
+        low, high = max(i, start), min(j, stop)
+        x = np.zeros((j - i, v.shape[1]), v.dtype)
+        x[low - i : high - i] = v.read(low, high)
+        return x
+
+    packed = np.empty((stop - start, codes.packed_bytes(h.bits)), np.uint8)
+    good = np.empty(stop - start, bool)
+    first = start - start % h.block_rows
+    for at, block, fine in h.encode_blocks(read, first, v.shape[0]):
+        low, high = max(at, start), min(at + len(block), stop)
+        packed[low - start : high - start] = block[low - at : high - at]
+        good[low - start : high - start] = fine[low - at : high - at]
+        if high == stop:
+            return packed, good
+    raise BadInput(f"{v.path}: got shorter since it was listed; start again")
+
+
+def _write_codes(f: BinaryIO, tables: Iterator, packed: np.ndarray, good: np.ndarray) -> None:
+    """Writes tables of r rows in all, with a column `code` that is null in bad rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = next(tables)
+    kind, at = pa.field("code", pa.binary(packed.shape[1])), 0
+    with pq.ParquetWriter(f, first.schema.append(kind)) as writer:
+        for table in itertools.chain([first], tables):
+            rows = slice(at, at + table.num_rows)
+            valid = pa.py_buffer(np.packbits(good[rows], bitorder="little"))
+            buffers = [valid, pa.py_buffer(packed[rows])]
+            code = pa.FixedSizeBinaryArray.from_buffers(kind.type, table.num_rows, buffers)
+            writer.write_table(table.append_column(kind, code))
+            at = rows.stop
+
+
+class Encoder:
+    """Encodes fragments, one a call. A class, because an actor of Ray Data keeps one."""
+
+    def __init__(self, options: Options, encoder: str):
+        self.options = options
+        self.encoder = encoder  # `describe()["encoder"]`
+        self.h = None
+
+    def __call__(self, row: dict) -> dict:
+        """Writes the file of a `Fragment`: {"rows", "bad": rows without a code, "error" or ""}."""
+        fragment, bad, error = Fragment(**row), 0, ""
+        try:
+            self.h = self.h or self.load()  # not in `__init__`, whose errors Ray tells in pages
+            bad = self.write(fragment)
+        except BadInput as e:
+            error = str(e)
+        return {"rows": fragment.stop - fragment.start, "bad": bad, "error": error}
+
+    def load(self) -> hasher.Hasher:
+        """The hasher, on the accelerators or the cores of this actor."""
+        os.environ["NPROC"] = str(self.options.num_cpus)  # the threads of XLA on CPU
+        if not self.options.num_gpus:
+            jax.config.update("jax_platforms", "cpu")
+        elif jax.default_backend() == "cpu":
+            raise BadInput(
+                f"--num_gpus={self.options.num_gpus}: JAX finds no accelerator on "
+                f"{socket.gethostname()}; install jax[cuda12] there, or leave the flag out"
+            )
+        h = hasher.load(self.options.workdir, self.options.checkpoint)
+        if h.describe()["encoder"] != self.encoder:
+            raise BadInput(f"{self.options.workdir}: was trained anew meanwhile; start again")
+        return h
+
+    def write(self, fragment: Fragment) -> int:
+        """Writes the file of a fragment and returns its number of bad rows.
+
+        Raises:
+            BadInput: a bad row without `skip_bad`, an input or a disk that refuses, a fragment
+                that killed too many workers; no file is there then.
+        """
+        path = Path(self.options.output, fragment.name)
+        lost = list(path.parent.glob(f"_{path.name}.*.partial"))
+        if len(lost) >= _LOST_WORKERS:
+            raise BadInput(
+                f"{path}: {len(lost)} workers died on it, of too little memory perhaps; use fewer "
+                "--fragment_rows in a new --output, or more --num_cpus"
+            )
+        # the host too: a worker that was given up may still write, under the same process number
+        partial = path.with_name(f"_{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+        v, others = open_source(fragment, self.options.column, self.h.d)
+        try:
+            with partial.open("wb") as f:
+                packed, good = fragment_codes(self.h, v, fragment.start, fragment.stop)
+                if not (self.options.skip_bad or good.all()):
+                    row = fragment.start + int(good.argmin())
+                    reason = hasher.why_bad(v.read(row, row + 1)[0], row)
+                    raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
+                _write_codes(f, others(fragment.start, fragment.stop), packed, good)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(partial, path)
+        except OSError as e:
+            raise BadInput(
+                f"{path}: cannot be written ({e.strerror}); free space or check its directory, "
+                "then the same command goes on where it stopped"
+            ) from e
+        finally:
+            partial.unlink(missing_ok=True)
+        for left in lost:
+            left.unlink(missing_ok=True)
+        return int((~good).sum())

@@ -1,0 +1,185 @@
+"""Files of vectors as fragments, (file, first row, last row), for `encode_ray`.
+
+Shapes: n rows, d columns.
+
+Not responsible for the formats that `data.vectors` knows, nor for what becomes of the rows.
+"""
+
+import importlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sigah_jax.data.containers import reading_as
+from sigah_jax.data.vectors import Vectors, open_vectors
+from sigah_jax.errors import BadInput
+
+
+class Fragment(NamedTuple):
+    """Rows of one input, which become one file."""
+
+    path: str
+    version: int  # of a Lance data set, else 0
+    start: int
+    stop: int
+    name: str  # of the file of codes
+
+
+class Source(NamedTuple):
+    """An input that was opened."""
+
+    vectors: Vectors
+    others: Callable[[int, int], Iterator]  # (start, stop) -> tables of the other columns, in order
+
+
+def list_inputs(names: Iterable[str]) -> list[Path]:
+    """Absolute paths; a directory becomes the files and Lance data sets in it, by name."""
+    paths = []
+    for path in (Path(os.path.abspath(name)) for name in names):
+        if path.suffix == ".lance" or not path.is_dir():
+            found = [path] if path.exists() else []
+        else:
+            inside = (p for p in sorted(path.iterdir()) if not p.name.startswith((".", "_")))
+            found = [p for p in inside if p.suffix == ".lance" or p.is_file()]
+        if not found:
+            raise BadInput(f"--input: {path} is no file and no directory of files; check the path")
+        paths += found
+    return paths
+
+
+def plan(paths: list[Path], column: str, fragment_rows: int) -> tuple[list[Fragment], list[dict]]:
+    """Cuts inputs into fragments.
+
+    Args:
+        fragment_rows: rows of a fragment; of a Parquet file, whole row groups that have as many
+            at least. The last one of an input takes what is left.
+
+    Returns:
+        (fragments, what tells each input from a changed one, for JSON).
+    """
+    fragments, inputs = [], []
+    for index, path in enumerate(paths):
+        n, ends, version = _look(path, column)
+        file = path.stat()
+        state = {"bytes": file.st_size, "modified_ns": file.st_mtime_ns}
+        inputs.append({"path": str(path)} | ({"version": version} if version else state))
+        start = 0
+        for end in ends or [*range(fragment_rows, n, fragment_rows), n]:
+            if end - start >= fragment_rows or start < end == n:
+                name = f"{index:05d}-{start:012d}.parquet"
+                fragments.append(Fragment(str(path), version, start, end, name))
+                start = end
+    if not fragments:
+        raise BadInput("--input: all files are empty; check the paths")
+    return fragments, inputs
+
+
+def _look(path: Path, column: str) -> tuple[int, list[int], int]:
+    """(n, ends of row groups or [], version) without reading any rows."""
+    if path.suffix == ".lance":
+        data = _lance(path, None, column)
+        return data.count_rows(), [], data.version
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        with reading_as("parquet", path), pq.ParquetFile(path) as f:
+            _check_columns(path, f.schema_arrow.names, column)
+            return f.metadata.num_rows, _group_ends(f.metadata), 0
+    return open_vectors(path).shape[0], [], 0
+
+
+def open_source(fragment: Fragment, column: str, d: int) -> Source:
+    """Opens the input of a fragment.
+
+    Raises:
+        BadInput: it cannot be read, has no such column, or vectors of another d.
+    """
+    path = Path(fragment.path)
+    if path.suffix == ".lance":
+        source = _open_lance(path, fragment.version, column)
+    elif path.suffix.lower() == ".parquet":
+        source = Source(open_vectors(path, column), _parquet_others(path, column))
+    else:
+        source = Source(open_vectors(path), _row_numbers)
+    found = source.vectors.shape[1]
+    if found != d:
+        raise BadInput(f"{path}: d={found}, this hasher was trained on d={d}")
+    return source
+
+
+def _row_numbers(start: int, stop: int) -> Iterator:
+    import pyarrow as pa
+
+    yield pa.table({"row": np.arange(start, stop, dtype=np.int64)})
+
+
+def _parquet_others(path: Path, column: str) -> Callable[[int, int], Iterator]:
+    import pyarrow.parquet as pq
+
+    def others(start: int, stop: int) -> Iterator:
+        with reading_as("parquet", path), pq.ParquetFile(path) as f:
+            names = [name for name in f.schema_arrow.names if name != column]
+            if not names:
+                yield from _row_numbers(start, stop)
+                return
+            for group, end in enumerate(_group_ends(f.metadata)):
+                if start < end <= stop:
+                    yield f.read_row_group(group, columns=names)
+
+    return others
+
+
+def _group_ends(metadata) -> list[int]:
+    rows = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+    return list(itertools.accumulate(rows))
+
+
+def _lance(path: Path, version: int | None, column: str):
+    try:
+        lance = importlib.import_module("lance")
+    except ImportError as e:
+        raise BadInput(f"{path}: needs pylance; run pip install 'sigah_jax[ray]'") from e
+    with reading_as("Lance", path):
+        data = lance.dataset(str(path), version=version)
+    _check_columns(path, data.schema.names, column)
+    return data
+
+
+def _open_lance(path: Path, version: int, column: str) -> Source:
+    import pyarrow as pa
+
+    data = _lance(path, version, column)
+    kind, names = data.schema.field(column).type, [n for n in data.schema.names if n != column]
+    if not pa.types.is_fixed_size_list(kind):
+        raise BadInput(f"{path}: column {column!r} is {kind}, expected lists of fixed size")
+
+    def rows(names: list[str], start: int, stop: int):
+        with reading_as("Lance", path):
+            return data.to_table(columns=names, offset=start, limit=stop - start)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        lists = rows([column], start, stop)[column].combine_chunks()
+        if lists.null_count:
+            row = start + lists.is_null().to_numpy(zero_copy_only=False).argmax()
+            raise BadInput(f"{path}: row {row} holds null; repair or remove it")
+        return lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
+
+    def others(start: int, stop: int) -> Iterator:
+        yield rows(names, start, stop) if names else next(_row_numbers(start, stop))
+
+    shape = (data.count_rows(), kind.list_size)
+    dtype = np.dtype(kind.value_type.to_pandas_dtype())
+    return Source(Vectors(path, shape, dtype, read, None), others)
+
+
+def _check_columns(path: Path, names: list[str], column: str) -> None:
+    if column not in names:
+        raise BadInput(
+            f"{path}: --column={column}: no such column; it has {', '.join(map(repr, names))}"
+        )
+    if "code" in names:
+        raise BadInput(f"{path}: has a column 'code', as the output's is called; rename it")

@@ -1,0 +1,394 @@
+"""Encoding on a Ray cluster: a small one on this machine, whose workers are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import hashers
+import numpy as np
+import pytest
+
+from launch import encode_ray, ray_encoder, ray_inputs
+from sigah_jax import encode, hasher
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+D, BITS, WIDTH = 20, 30, 4
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return hashers.run_directory(tmp_path_factory.mktemp("runs") / "run", BITS, D)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster of two cores, which `main` in this process uses too."""
+    ray = pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False
+    )
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def arguments(workdir, *more, source=("x.npy",)):
+    return [f"--workdir={workdir}", "--input", *source, "--output=out", *more]
+
+
+def run(workdir, *more, source=("x.npy",)):
+    return encode_ray.main(arguments(workdir, *more, source=source))
+
+
+def write_parquet(path, x, group=70, **columns):
+    table = pa.table({"v": list(x)} | columns)
+    pq.write_table(table, path, row_group_size=group)
+
+
+def expected(workdir, source, *more):
+    """What `sigah_jax.encode` writes."""
+    command = [f"--workdir={workdir}", f"--input={source}", "--output=codes.npy", "--overwrite"]
+    assert encode.main([*command, *more]) == 0
+    return np.load("codes.npy")
+
+
+def in_numpy(column):
+    """Codes `[n, W]`, zeros for null, and which are null."""
+    rows = column.to_pylist()
+    packed = b"".join(bytes(WIDTH) if row is None else row for row in rows)
+    return np.frombuffer(packed, np.uint8).reshape(-1, WIDTH), np.array([r is None for r in rows])
+
+
+def encoder(workdir, encoder=None, **more):
+    """An actor's encoder, outside Ray."""
+    facts = hasher.load(workdir).describe()
+    out = Path("out")
+    out.mkdir(exist_ok=True)
+    options = ray_encoder.Options(
+        workdir=workdir,
+        input=[],
+        column="v",
+        output=out,
+        checkpoint=facts["step"],
+        skip_bad=False,
+        fragment_rows=1,
+        address="",
+        concurrency=1,
+        num_cpus=1,
+        num_gpus=0,
+    )
+    return ray_encoder.Encoder(options._replace(**more), encoder or facts["encoder"])
+
+
+def each(encoder, *sources, rows=1000):
+    """Results of all fragments, one after the other."""
+    fragments, _ = ray_inputs.plan(ray_inputs.list_inputs(sources), "v", rows)
+    return [encoder(f._asdict()) for f in fragments]
+
+
+def names(directory="out"):
+    return sorted(p.name for p in Path(directory).iterdir())
+
+
+def test_files_are_cut_by_rows_and_parquet_files_by_row_groups(here):
+    np.save("x.npy", np.zeros((10, D), np.float32))
+    write_parquet("y.parquet", np.zeros((10, D), np.float32), group=3)
+    write_parquet("empty.parquet", np.zeros((10, D), np.float32)[:0])
+    sources = ray_inputs.list_inputs(["x.npy", "empty.parquet", "y.parquet"])
+    fragments, inputs = ray_inputs.plan(sources, "v", 4)
+    assert [(Path(f.path).name, f.start, f.stop) for f in fragments] == [
+        ("x.npy", 0, 4),
+        ("x.npy", 4, 8),
+        ("x.npy", 8, 10),
+        ("y.parquet", 0, 6),  # groups of 3, 3, 3 and 1
+        ("y.parquet", 6, 10),
+    ]
+    assert [f.name for f in fragments[2:4]] == [
+        "00000-000000000008.parquet",
+        "00002-000000000000.parquet",
+    ]
+    assert [i["bytes"] for i in inputs] == [p.stat().st_size for p in sources]
+
+
+@pytest.mark.parametrize("rows", [16, 100, 150, 1000])
+def test_codes_do_not_depend_on_the_cuts(workdir, here, rows):
+    x = hashers.vectors(700, D)
+    np.save("x.npy", x)
+    wanted = expected(workdir, "x.npy")
+    each(encoder(workdir), "x.npy", rows=rows)
+    table = pq.read_table("out")
+    assert table.schema.names == ["row", "code"] and table.num_rows == 700
+    np.testing.assert_array_equal(in_numpy(table["code"])[0], wanted)
+    np.testing.assert_array_equal(table["row"], np.arange(700))
+    assert len(names()) == -(-700 // rows)
+
+
+def test_other_columns_of_parquet_pass_through(workdir, here):
+    x = hashers.vectors(700, D)
+    tags = [None if i % 7 == 0 else [str(i)] * (i % 3) for i in range(700)]
+    write_parquet("x.parquet", x, id=np.arange(700)[::-1], tags=tags)
+    each(encoder(workdir), "x.parquet", rows=100)
+    table = pq.read_table("out")
+    assert table.schema.names == ["id", "tags", "code"]
+    assert table["tags"].to_pylist() == tags
+    np.testing.assert_array_equal(table["id"], np.arange(700)[::-1])
+    np.testing.assert_array_equal(in_numpy(table["code"])[0], expected(workdir, "x.parquet"))
+    assert len(names()) == 5  # ten groups of 70, two for a file
+
+
+def test_parquet_without_other_columns_gets_row_numbers(workdir, here):
+    write_parquet("x.parquet", hashers.vectors(150, D))
+    each(encoder(workdir), "x.parquet", rows=70)
+    np.testing.assert_array_equal(pq.read_table("out")["row"], np.arange(150))
+
+
+@pytest.mark.parametrize("others", [{}, {"id": np.arange(300)}])
+def test_lance_is_read_at_one_version(workdir, here, others):
+    lance = pytest.importorskip("lance")
+    x = hashers.vectors(300, D)
+    np.save("x.npy", x[5:])
+    lists = pa.FixedSizeListArray.from_arrays(x.ravel(), D)
+    data = lance.write_dataset(pa.table({"id": np.arange(300), "v": lists}), "x.lance")
+    data.delete("id < 5")
+    if not others:
+        data.drop_columns(["id"])
+    fragments, _ = ray_inputs.plan(ray_inputs.list_inputs(["x.lance"]), "v", 100)
+    data.delete("true")  # later than the plan
+    assert not any(encoder(workdir)(f._asdict())["error"] for f in fragments)
+    table = pq.read_table("out")
+    name, first = ("id", 5) if others else ("row", 0)
+    assert table.schema.names == [name, "code"]
+    np.testing.assert_array_equal(table[name], np.arange(first, first + 295))
+    np.testing.assert_array_equal(in_numpy(table["code"])[0], expected(workdir, "x.npy"))
+
+
+def test_a_bad_row_is_named_and_leaves_no_file_of_its_fragment(workdir, here):
+    x = hashers.vectors(300, D)
+    x[[250, 251], 3] = np.nan
+    np.save("x.npy", x)
+    results = each(encoder(workdir), "x.npy", rows=100)
+    assert [r["error"] for r in results[:2]] == ["", ""]
+    assert results[2]["error"].endswith(
+        "x.npy: row 250 holds NaN or infinity; remove or repair it, or use --skip_bad"
+    )
+    assert names() == ["00000-000000000000.parquet", "00000-000000000100.parquet"]
+
+
+def test_bad_rows_that_are_skipped_have_null_codes(workdir, here):
+    x = hashers.vectors(300, D)
+    x[[0, 250, 299], 3] = [np.nan, np.inf, -np.inf]
+    np.save("x.npy", x)
+    results = each(encoder(workdir, skip_bad=True), "x.npy", rows=100)
+    assert [r["bad"] for r in results] == [1, 0, 2]
+    packed, null = in_numpy(pq.read_table("out")["code"])
+    np.testing.assert_array_equal(np.flatnonzero(null), [0, 250, 299])
+    np.testing.assert_array_equal(packed, expected(workdir, "x.npy", "--skip_bad"))
+
+
+def test_a_fragment_that_kills_its_workers_is_given_up(workdir, here):
+    np.save("x.npy", hashers.vectors(30, D))
+    e = encoder(workdir)
+    name = "00000-000000000000.parquet"
+    for lost in range(3):
+        (here / "out" / f"_{name}.host-{lost}.partial").touch()
+    (result,) = each(e, "x.npy")
+    assert result["error"] == "" and names() == [name]  # and what the lost ones left is gone
+    for lost in range(4):
+        (here / "out" / f"_{name}.host-{lost}.partial").touch()
+    (result,) = each(e, "x.npy")
+    assert f"out/{name}: 4 workers died on it" in result["error"]
+
+
+def test_a_worker_without_the_accelerator_asked_for_or_of_another_encoder_refuses(workdir, here):
+    np.save("x.npy", hashers.vectors(30, D))
+    if hasher.jax.default_backend() == "cpu":
+        (result,) = each(encoder(workdir, num_gpus=1), "x.npy")
+        assert "--num_gpus=1: JAX finds no accelerator on" in result["error"]
+    (result,) = each(encoder(workdir, encoder="0" * 16), "x.npy")
+    assert "was trained anew meanwhile" in result["error"]
+    assert names() == []
+
+
+def test_a_disk_that_refuses_is_told(workdir, here):
+    np.save("x.npy", hashers.vectors(30, D))
+    (result,) = each(encoder(workdir, output=here / "gone"), "x.npy")
+    assert "gone/00000-000000000000.parquet: cannot be written (No such file" in result["error"]
+
+
+def kill_worker(killed):
+    """Ends the process that writes a file, once two are there, in the middle of it."""
+    while not killed:
+        time.sleep(0.001)
+        if len(list(Path("out").glob("0*.parquet"))) < 2:
+            continue
+        for partial in Path("out").glob("_*.partial"):
+            pid = int(partial.name.removesuffix(".partial").rpartition("-")[2])
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+            break
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd):
+    x = hashers.vectors(40_000, D)
+    x[[5, 39_999], 3] = np.nan
+    (here / "in").mkdir()
+    np.save("in/a.npy", x)
+    write_parquet("in/b.parquet", x, group=4000, id=np.arange(40_000))
+    wanted = expected(workdir, "in/a.npy", "--skip_bad")
+    options = ["--column=v", "--fragment_rows=8000", "--concurrency=1", "--skip_bad"]
+    killed = []
+    killer = threading.Thread(target=kill_worker, args=(killed,), daemon=True)
+    killer.start()
+    assert run(workdir, *options, source=["in"]) == 0
+    assert len(killed) == 1
+    said = "out: 80000 codes of 30 bits in 10 files; 4 bad rows have null codes\n"
+    assert capfd.readouterr().out.endswith(said)
+    assert names() == [
+        *(f"{i:05d}-{start:012d}.parquet" for i in (0, 1) for start in range(0, 40_000, 8000)),
+        "_manifest.json",
+    ]
+    for index, column in enumerate(("row", "id")):
+        parts = sorted((here / "out").glob(f"{index:05d}-*"))
+        table = pa.concat_tables([pq.read_table(part) for part in parts])
+        np.testing.assert_array_equal(table[column], np.arange(40_000))
+        packed, null = in_numpy(table["code"])
+        np.testing.assert_array_equal(packed, wanted)
+        np.testing.assert_array_equal(np.flatnonzero(null), [5, 39_999])
+    # again: all is there, and counted
+    times = [p.stat().st_mtime_ns for p in (here / "out").iterdir()]
+    assert run(workdir, *options, source=["in"]) == 0
+    assert capfd.readouterr().out == said
+    assert [p.stat().st_mtime_ns for p in (here / "out").iterdir()] == times
+    # who does not skip must not take them for good
+    assert run(workdir, *options[:-1], source=["in"]) == 2
+    assert "out: 4 rows were skipped as bad; use --skip_bad" in capfd.readouterr().err
+
+
+def test_a_killed_driver_goes_on_where_it_stopped(workdir, here, cluster):
+    x = hashers.vectors(120_000, D)
+    np.save("x.npy", x)
+    options = ["--fragment_rows=10000", "--concurrency=1"]
+    command = [sys.executable, "-m", "launch.encode_ray", f"--address={cluster}"]
+    environment = os.environ | {"PYTHONPATH": str(Path(encode_ray.__file__).parents[1])}
+    driver = subprocess.Popen(command + arguments(workdir, *options), env=environment)
+    while not list((here / "out").glob("0*.parquet")) and driver.poll() is None:
+        time.sleep(0.005)
+    driver.send_signal(signal.SIGKILL)
+    assert driver.wait() == -9
+    there = {p.name: p.stat().st_mtime_ns for p in (here / "out").glob("0*.parquet")}
+    assert 1 <= len(there) < 12
+    assert run(workdir, *options) == 0
+    now = {p.name: p.stat().st_mtime_ns for p in (here / "out").glob("0*.parquet")}
+    assert there.items() <= now.items()  # what was finished is not done again
+    assert len(now) == 12 and names()[12:] == ["_manifest.json"]
+    table = pq.read_table("out")
+    np.testing.assert_array_equal(table["row"], np.arange(120_000))
+    np.testing.assert_array_equal(in_numpy(table["code"])[0], expected(workdir, "x.npy"))
+
+
+def test_a_bad_row_ends_the_run_with_one_line(workdir, here, cluster, capsys):
+    x = hashers.vectors(30, D)
+    x[7, 3] = np.nan
+    np.save("x.npy", x)
+    assert run(workdir) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and "x.npy: row 7 holds NaN" in err and err.count("\n") == 1
+    assert names() == ["_manifest.json"]
+
+
+def test_a_cluster_without_room_is_told_at_once(workdir, here, cluster, capsys):
+    np.save("x.npy", hashers.vectors(30, D))
+    assert run(workdir, "--num_cpus=64") == 2
+    assert "--num_cpus=64 --num_gpus=0: no node of the cluster" in capsys.readouterr().err
+
+
+def test_an_output_goes_on_only_with_its_encoder_and_inputs(
+    workdir, here, capsys, tmp_path_factory
+):
+    np.save("x.npy", hashers.vectors(30, D))
+    np.save("y.npy", hashers.vectors(30, D))
+    other = hashers.run_directory(tmp_path_factory.mktemp("runs") / "other", BITS, D, seed=1)
+    nowhere = "--address=127.0.0.1:1"
+    for workdir_, more, sources, words in (
+        (workdir, [], ["x.npy"], f"{nowhere}: no cluster to join"),  # the output is begun
+        (other, [], ["x.npy"], "another encoder ("),
+        (workdir, ["--fragment_rows=9"], ["x.npy"], "another fragment_rows (1048576, now 9)"),
+        (workdir, [], ["y.npy"], f"another inputs ({{'path': '{here}/x.npy'"),
+        (workdir, [], ["x.npy", "y.npy"], "another inputs (None, now {'path'"),
+        (workdir, [], ["x.npy"], f"{nowhere}: no cluster to join"),
+    ):
+        assert run(workdir_, nowhere, *more, source=sources) == 2
+        err = capsys.readouterr().err
+        assert words in err and err.count("\n") == 1
+    assert names() == ["_manifest.json"]
+    os.utime("x.npy")
+    assert run(workdir, nowhere) == 2
+    assert "'modified_ns': " in capsys.readouterr().err
+    Path("out/_manifest.json").write_text("{")
+    assert run(workdir, nowhere) == 2
+    assert "out/_manifest.json: is damaged" in capsys.readouterr().err
+
+
+def write_lance(path, x):
+    pytest.importorskip("lance").write_dataset(pa.table({"v": list(x)}), path)
+
+
+GOOD = np.ones((3, D), np.float32)
+
+
+@pytest.mark.parametrize(
+    "prepare, source, words",
+    [
+        (lambda: None, "gone.npy", "gone.npy is no file and no directory of files"),
+        (lambda: Path("in").mkdir(), "in", "in is no file and no directory of files"),
+        (lambda: np.save("x.npy", GOOD[:, 1:]), "x.npy", "x.npy: d=19, this hasher was"),
+        (lambda: write_parquet("x.parquet", GOOD[:, 1:]), "x.parquet", "x.parquet: d=19"),
+        (lambda: write_parquet("x.parquet", GOOD[:0]), "x.parquet", "all files are empty"),
+        (lambda: write_parquet("x.parquet", GOOD, code=[1, 2, 3]), "x.parquet", "column 'code'"),
+        (lambda: pq.write_table(pa.table({"w": [1]}), "x.parquet"), "x.parquet", "it has 'w'"),
+        (lambda: pq.write_table(pa.table({"v": [1]}), "x.parquet"), "x.parquet", "no matrix"),
+        (lambda: Path("x.parquet").write_bytes(b"PAR1"), "x.parquet", "cannot be read as parquet"),
+        (lambda: write_lance("x.lance", GOOD), "x.lance", "expected lists of fixed size"),
+        (lambda: Path("x.lance").mkdir(), "x.lance", "x.lance: cannot be read as Lance"),
+        (lambda: Path("out").write_text(""), "ok.npy", "--output=out: cannot be written"),
+        (lambda: (Path("out").mkdir(), Path("out/a").touch()), "ok.npy", "no _manifest.json"),
+        (lambda: Path("run").mkdir(), "ok.npy --workdir=run", "no config.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(workdir, here, capsys, prepare, source, words):
+    np.save("ok.npy", GOOD)
+    prepare()
+    before = sorted(here.rglob("*"))
+    assert run(workdir, "--column=v", source=source.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and words in err and err.count("\n") == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_without_ray_it_says_what_to_install(workdir, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    assert run(workdir) == 2
+    assert capsys.readouterr().err == (
+        "error: encode_ray needs Ray; run pip install 'sigah_jax[ray]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "flag", ["--fragment_rows=0", "--concurrency=-1", "--num_gpus=-1", "--num_cpus=x"]
+)
+def test_a_flag_out_of_range_is_refused(workdir, here, flag):
+    with pytest.raises(SystemExit, match="2"):
+        run(workdir, flag)
