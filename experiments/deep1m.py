@@ -9,3 +9,8 @@ def get_config(arguments: str = ""):
     config.data.name = "deep1m"
     config.data.train_rows = 100_000  # ours: the exact neighbour graph of more takes long on CPU
     return config
+
+
+def sweep(h):
+    """The paper's lengths of code, three seeds each. `h`: `launch.grid`."""
+    return h.product(h.sweep("bits", (16, 32, 48, 64, 96, 128)), h.sweep("seed", range(3)))

@@ -3,8 +3,9 @@
     python -m experiments.paper_tables --datasets=mnist --bits=64 --seeds=1
     python -m experiments.paper_tables --datasets=mnist,mine=my.npy --devices=0,1,2,3
 
-A cell that is there is not run again, so the same command goes on after an interrupt. `results/`
-then holds the cells, `tables.md`, `tables.tex` and `plots/`, and README.md its short form.
+A cell that is there is not run again, so the same command goes on after an interrupt, and two at
+the same time share the cells: `launch.local`. `results/` then holds the cells, `tables.md`,
+`tables.tex` and `plots/`, and README.md its short form.
 
 Not responsible for how a cell is run: `experiments.cell`.
 """
@@ -43,7 +44,9 @@ def job_of(cell: tuple[str, str, int, int], args) -> local.Job:
     name = f"{data_name(data)} {method} {bits} bits seed {seed}"
     argv = [sys.executable, "-m", "experiments.cell", f"--data={data}", f"--method={method}"]
     argv += [f"--bits={bits}", f"--seed={seed}", f"--results={args.results}", f"--runs={args.runs}"]
-    return local.Job(name, argv, args.runs / "logs" / f"{name.replace(' ', '_')}.log")
+    log = args.runs / "logs" / f"{name.replace(' ', '_')}.log"
+    lock = cell_path(args.runs, *cell).with_suffix("") / "lock"  # of a run; a baseline has none
+    return local.Job(name, argv, log, cell_path(args.results, *cell), lock)
 
 
 def documents(cells: list[Cell]) -> dict[str, str]:
@@ -77,17 +80,6 @@ def short_table(cells: list[Cell], dataset: str, bits: int) -> str:
     return comparison.markdown(*comparison.over_metrics(cells, dataset, bits, MAIN, metrics))
 
 
-def draw(cells: list[Cell], directory: Path) -> None:
-    """All plots."""
-    datasets = sorted({c.dataset for c in cells})
-    for metric in ("map", "map@1000", "recall@100"):
-        path = directory / f"{metric.replace('@', '_')}_bits.png"
-        comparison_plots.against_bits(cells, metric, datasets, MAIN, BITS, path)
-    for function in (comparison_plots.recall_curves, comparison_plots.precision_recall):
-        path = directory / f"{function.__name__}.png"
-        function(cells, SHORT_BITS, datasets, MAIN, path)
-
-
 def write(args) -> None:
     """Tables and plots of the cells there are, and the README's short form."""
     cells = read_cells(args.results)
@@ -95,7 +87,7 @@ def write(args) -> None:
         return
     for name, text in documents(cells).items():
         (args.results / name).write_text(text)
-    draw(cells, args.results / "plots")
+    comparison_plots.draw(cells, MAIN, BITS, SHORT_BITS, args.results / "plots")
     if args.readme.exists():
         text = args.readme.read_text()
         args.readme.write_text(readme.fill(text, lambda *which: short_table(cells, *which)))
@@ -152,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(*job_of(cell, args).argv[1:])
             return 0
         jobs = [job_of(cell, args) for cell in missing]
-        failed = local.run_jobs(jobs, local.device_slots(args.devices), print_now)
+        failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
         write(args)
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
@@ -161,13 +153,8 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     for job in failed:
-        print(f"failed: {job.name}, see {job.log}", file=sys.stderr)
+        print(f"failed: {job.name}: {local.last_line(job.log)} ({job.log})", file=sys.stderr)
     return int(bool(failed))
-
-
-def print_now(line: str) -> None:
-    """Prints a line at once, also into a file."""
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,3 +8,8 @@ def get_config(arguments: str = ""):
     config = base.get_config(arguments)
     config.data.name = "sift1m"
     return config
+
+
+def sweep(h):
+    """Three lengths of code, three seeds each. `h`: `launch.grid`."""
+    return h.product(h.sweep("bits", (32, 64, 128)), h.sweep("seed", range(3)))

@@ -11,3 +11,8 @@ def get_config(arguments: str = ""):
     config = base.get_config(arguments)
     config.data.name = "tiny100k"
     return config
+
+
+def sweep(h):
+    """The paper's lengths of code, three seeds each. `h`: `launch.grid`."""
+    return h.product(h.sweep("bits", (16, 32, 48, 64, 96, 128)), h.sweep("seed", range(3)))

@@ -1,18 +1,35 @@
 """Commands on this machine: a queue of processes, one a slot at a time.
 
-Not responsible for what a command does nor for whether it must run: a command that is killed may
-be given again, and goes on where it was.
+A job is finished when the file that it leaves is there. Its log is locked while it runs: the
+launcher takes the lock and the process inherits it, so that it lasts as long as the process does,
+whatever becomes of the launcher. A second queue with the same jobs finds the lock, leaves the job
+alone, takes another, and at last waits for what the first one left or did not finish. A run
+directory in use by a process of no queue is waited for in the same way.
+
+Not responsible for what a command does: one that is stopped is given again, and goes on by itself.
 """
 
+import contextlib
+import fcntl
 import os
+import shlex
+import shutil
+import signal
 import subprocess
+import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
+from sigah_jax.errors import BadInput, NonFinite
+
 POLL_SECS = 0.2
+TERMINATED = 128 + signal.SIGTERM  # exit code of a run that saved at SIGTERM, as in a shell
+FINAL = (BadInput.exit_code, NonFinite.exit_code)  # the same command would end the same way
 
 
 class Job(NamedTuple):
@@ -21,60 +38,204 @@ class Job(NamedTuple):
     name: str  # for people
     argv: Sequence[str]
     log: Path  # takes its output, both streams
+    done: Path  # is there when it is finished
+    lock: Path  # the command locks it while it runs, if it ever makes it
 
 
-def device_slots(devices: str) -> list[dict[str, str]]:
-    """The environment of each slot: `"0,1"` is a process a device, `""` one process for all."""
+class Running(NamedTuple):
+    """A job in a slot."""
+
+    job: Job
+    process: subprocess.Popen
+    start: float
+
+
+def device_slots(devices: str, per_run: int) -> list[dict[str, str]]:
+    """The environment of each slot: `per_run` of the devices `"0,1,…"`; `""`: one slot with all."""
     if not devices:
         return [{}]
-    return [{"CUDA_VISIBLE_DEVICES": d, "TPU_VISIBLE_CHIPS": d} for d in devices.split(",")]
+    names = devices.split(",")
+    if not all(names) or per_run < 1 or len(names) % per_run:
+        raise BadInput(
+            f"--devices={devices}: cannot be dealt out {per_run} a run; "
+            "name them with commas between, a multiple of --devices_per_run"
+        )
+    groups = [",".join(names[i : i + per_run]) for i in range(0, len(names), per_run)]
+    return [{"CUDA_VISIBLE_DEVICES": group, "TPU_VISIBLE_CHIPS": group} for group in groups]
 
 
-def run_jobs(
-    jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], tell: Callable[[str], None]
-) -> list[Job]:
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: int) -> list[Job]:
     """Runs all jobs, as many at a time as there are slots, and returns those that failed.
 
     Args:
         slots: what a process of each slot has in its environment beside ours.
-        tell: is given a line when a job starts and when it ends.
+        retries: how often a job that ends otherwise than by `FINAL` is given again. One that
+            was terminated (SIGTERM) is given again without being counted.
 
-    An interrupt (Ctrl-C) ends the running processes with SIGTERM, waits for them and goes on up.
+    An interrupt (Ctrl-C) or SIGTERM ends the running processes with SIGTERM, waits for them and
+    goes on up, as KeyboardInterrupt or SystemExit(143).
     """
-    waiting, running, failed, ended = deque(jobs), {}, [], 0
-    try:
-        while waiting or running:
-            for slot in (s for s in range(len(slots)) if s not in running and waiting):
-                job = waiting.popleft()
-                running[slot] = (job, _start(job, slots[slot]), time.monotonic())
-            time.sleep(POLL_SECS)
-            for slot, (job, process, start) in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[slot]
-                ended += 1
-                seconds = time.monotonic() - start
-                if process.returncode:
-                    failed.append(job)
-                    tell(f"{ended}/{len(jobs)} {job.name}: failed, {_last_line(job.log)}")
-                else:
-                    tell(f"{ended}/{len(jobs)} {job.name}: {seconds:.0f} s")
-    finally:
-        for _, process, _ in running.values():
-            process.terminate()
-        for _, process, _ in running.values():
-            process.wait()
+    waiting, running, failures, failed = deque(jobs), {}, Counter(), []
+    with _exit_at_sigterm(), contextlib.closing(Board(len(jobs), len(slots))) as board:
+        try:
+            while waiting or running:
+                for slot in (s for s in range(len(slots)) if s not in running):
+                    started = _start_next(waiting, slots[slot], board)
+                    if started:
+                        running[slot] = started
+                board.show(waiting, running)
+                time.sleep(POLL_SECS)
+                for slot, run in list(running.items()):
+                    if run.process.poll() is None:
+                        continue
+                    del running[slot]
+                    verdict = _judge(run, failures, retries)
+                    board.ended(run, verdict)
+                    if verdict == "failed":
+                        failed.append(run.job)
+                    elif verdict != "done":
+                        waiting.append(run.job)
+        finally:
+            _stop(running.values())
     return failed
 
 
-def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen:
+def in_use(lock: Path) -> bool:
+    """Whether a living process holds the lock of a run directory."""
+    try:
+        with lock.open("r+") as f:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty; of a progress bar, its last state."""
+    with log.open("rb") as f:
+        f.seek(max(0, log.stat().st_size - 4096))
+        lines = f.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+def _start_next(waiting: deque, environment: Mapping[str, str], board: "Board") -> Running | None:
+    """Starts the first job that is neither finished nor held elsewhere; drops finished ones."""
+    for _ in range(len(waiting)):
+        job = waiting.popleft()
+        if job.done.exists():
+            board.skipped(job)
+            continue
+        process = None if in_use(job.lock) else _start(job, environment)
+        if process:
+            return Running(job, process, time.monotonic())
+        waiting.append(job)
+    return None
+
+
+def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen | None:
+    """The process of a job, which inherits the lock of its log; None if another has it."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        log.write(f"$ {shlex.join(job.argv)}\n")
+        log.flush()
         return subprocess.Popen(
-            job.argv, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
+            job.argv,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours alone: a run is to save, not to break
         )
 
 
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text().splitlines() if line.strip()]
-    return f"{lines[-1] if lines else 'no output'} ({log})"
+def _judge(run: Running, failures: Counter, retries: int) -> str:
+    """What became of a process: done, terminated, busy (directory in use), broken, or failed."""
+    code = run.process.returncode
+    if code == 0 and run.job.done.exists():
+        return "done"
+    if code in (TERMINATED, -signal.SIGTERM):
+        return "terminated"
+    if code == BadInput.exit_code and in_use(run.job.lock):
+        return "busy"
+    failures[run.job.name] += 1
+    return "failed" if code in FINAL or failures[run.job.name] > retries else "broken"
+
+
+def _stop(running: Sequence[Running]) -> None:
+    for run in running:
+        run.process.terminate()
+    for run in running:
+        run.process.wait()
+
+
+@contextlib.contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    def leave(*_):
+        sys.exit(TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class Board:
+    """How the queue stands: on a terminal a table that stays in place, and a line an event."""
+
+    def __init__(self, total: int, slots: int):
+        self.start, self.total = time.monotonic(), total
+        self.done = self.failed = self.here = 0  # `here`: ended in this queue
+        rows = range(slots + 1) if sys.stderr.isatty() else ()
+        self.rows = [tqdm(position=i, bar_format="{desc}", leave=False) for i in rows]
+
+    def show(self, waiting: Sequence[Job], running: Mapping[int, Running]) -> None:
+        """Draws the table; nothing without a terminal."""
+        if not self.rows:
+            return
+        lines = [f"{self._counts()}, {len(running)} running"]
+        for slot in range(len(self.rows) - 1):
+            if slot in running:
+                run = running[slot]
+                spent = tqdm.format_interval(time.monotonic() - run.start)
+                lines.append(f"  {run.job.name}  {spent}  {last_line(run.job.log)}")
+            else:
+                lines.append("  waiting for another queue" if waiting else "")
+        columns = shutil.get_terminal_size().columns
+        for row, line in zip(self.rows, lines, strict=True):
+            row.set_description_str(line[: columns - 1])
+
+    def skipped(self, job: Job) -> None:
+        """A job was finished before, or elsewhere."""
+        self.done += 1
+        self._say(f"{job.name}: finished before")
+
+    def ended(self, run: Running, verdict: str) -> None:
+        """A process of ours ended."""
+        words = f"{verdict}, {time.monotonic() - run.start:.0f} s"
+        self.done += verdict == "done"
+        self.failed += verdict == "failed"
+        self.here += verdict in ("done", "failed")
+        if verdict != "done":
+            words += f", {last_line(run.job.log)} ({run.job.log})"
+        self._say(f"{run.job.name}: {words}")
+
+    def close(self) -> None:
+        """Takes the table away."""
+        for row in self.rows:
+            row.close()
+
+    def _counts(self) -> str:
+        left = self.total - self.done - self.failed
+        spent = time.monotonic() - self.start
+        time_left = tqdm.format_interval(spent / self.here * left) if self.here else "?"
+        return f"{self.done}/{self.total} done, {self.failed} failed, {time_left} left"
+
+    def _say(self, text: str) -> None:
+        tqdm.write(f"{self._counts()} | {text}", file=sys.stdout)
+        sys.stdout.flush()

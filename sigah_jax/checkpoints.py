@@ -1,6 +1,7 @@
 """Checkpoints through orbax; no other file knows orbax.
 
 Kept are the latest two and the best by validation map. A save appears whole or not at all.
+Of several processes all save and restore together, but each may read alone.
 
 Not responsible for when to save: `train`.
 """
@@ -14,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from sigah_jax import parallel
 from sigah_jax.errors import BadInput
 
 
@@ -21,11 +23,17 @@ from sigah_jax.errors import BadInput
 def open_manager(workdir: Path, read_only: bool) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints of a run directory; unfinished saves of a killed process are removed.
 
-    With `read_only` nothing is written or removed: a training may be saving there.
+    With `read_only` nothing is written or removed: a training may be saving there. A process
+    then reads alone; otherwise all processes open together.
 
     Closed at the end whatever happens: a thread of orbax would complain on standard error.
     """
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader{me}"
+    )
     options = ocp.CheckpointManagerOptions(
+        multiprocessing_options=alone if read_only else ocp.options.MultiprocessingOptions(),
         preservation_policy=policies.AnyPreservationPolicy(
             [
                 policies.LatestN(2),
@@ -53,10 +61,12 @@ def save(
     """Saves `state` under `step`.
 
     Args:
+        state: whole on every process.
         shape: `[d, P]` of the standardiser's projection, from which `restore`'s target is built.
         metrics: holds `eval/map`; None without validation.
     """
     facts = {"shape": list(shape), "metrics": metrics, "arrays": _arrays(state)}
+    state = parallel.across_processes(state)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
     manager.save(step, args=args, metrics=metrics)
 
@@ -95,7 +105,7 @@ def number_of(manager: ocp.CheckpointManager, workdir: Path, checkpoint: str) ->
 
 
 def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any) -> Any:
-    """The state saved under `step`, placed by `sharding`.
+    """The state saved under `step`, placed by `sharding`, by all processes that it spans.
 
     Args:
         like: a state of the same structure and shapes; arrays or `ShapeDtypeStruct`.

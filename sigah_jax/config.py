@@ -7,6 +7,7 @@ import math
 
 from ml_collections import config_dict
 
+from sigah_jax import watching
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.benchmarks import BENCHMARKS
 from sigah_jax.errors import BadInput
@@ -26,6 +27,10 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.preset = preset  # the preset that the other values started from
     c.seed = 0  # of initial parameters, batches and baselines; the data split has its own
     c.engine = "auto"  # search engine: auto, cpu (faiss, numpy) or accelerator (JAX)
+    c.distributed = "auto"  # join other processes: auto (where the environment says so), on or off
+    c.sinks = ()  # metrics also go to: tensorboard, wandb
+    c.profile = config_dict.ConfigDict()
+    c.profile.steps = ""  # "10:20": a jax.profiler trace of the calls that hold steps 10 to 20
 
     c.data = config_dict.ConfigDict()
     c.data.name = ""  # set by the experiment
@@ -186,6 +191,7 @@ _CHOICES = {
     "preset": PRESETS,
     "data.name": ("mnist", "tiny100k", "vectors", *BENCHMARKS),
     "engine": ("auto", "cpu", "accelerator"),
+    "distributed": ("auto", "on", "off"),
     "model.decoder": ("ista", "linear", "mlp"),
     "loss.adversary_form": ("match", "minimise"),
     "train.matmul_precision": ("default", "high", "highest"),
@@ -196,7 +202,7 @@ def validate(config, devices: int) -> None:
     """Raises BadInput naming the first field that no run could use.
 
     Args:
-        devices: how many the batch will be split over.
+        devices: how many the batch will be split over, those of all processes.
     """
 
     def value(field: str):
@@ -219,6 +225,7 @@ def validate(config, devices: int) -> None:
         raise BadInput("config.model.dis_widths=(): expected a layer at least")
     if not config.model.hash_widths and not config.model.linear_path:
         raise BadInput("config.model.hash_widths=(): expected a layer, or linear_path=True")
+    watching.check(config.sinks, config.profile.steps)
     for name in config.eval.baselines:
         if name not in METHODS:
             raise BadInput(f"config.eval.baselines: {name!r} is none of {tuple(METHODS)}")
@@ -236,8 +243,8 @@ def validate(config, devices: int) -> None:
         raise BadInput(f"config.model.atoms={m.atoms}: expected more than model.bits={m.bits}")
     if t.anchors % devices:
         raise BadInput(
-            f"config.train.anchors={t.anchors}: not divisible by {devices} devices; "
-            "choose a multiple, or use fewer devices"
+            f"config.train.anchors={t.anchors}: not divisible by {devices} devices, all processes "
+            "together; choose a multiple, or use fewer devices"
         )
     for field, steps in (("train.steps", t.steps), ("eval.every_steps", config.eval.every_steps)):
         if steps % t.steps_per_call:

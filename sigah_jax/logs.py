@@ -1,5 +1,7 @@
 """What a run writes for people and tools: JSON files, metrics.jsonl, log lines, progress bar.
 
+Of several processes the first writes rows and lines; for the others these functions do nothing.
+
 Not responsible for checkpoints or pictures.
 """
 
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sigah_jax import whole
+from sigah_jax import hosts, whole
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -26,12 +28,16 @@ def read_rows(path: Path) -> list[dict]:
 
 def drop_rows_after(path: Path, step: int) -> None:
     """Removes the rows of steps after `step`, which a resumed run will write again."""
+    if not hosts.first():
+        return
     rows = [row for row in read_rows(path) if row["step"] <= step]
     whole.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def append_row(path: Path, row: dict) -> None:
     """Adds one line to metrics.jsonl."""
+    if not hosts.first():
+        return
     with path.open("a") as f:
         f.write(json.dumps(row) + "\n")
 
@@ -40,13 +46,15 @@ class Log:
     """Lines to stdout and log.txt; on a terminal a progress bar, otherwise a line now and then."""
 
     def __init__(self, path: Path):
-        self.file = path.open("a")
+        self.file = path.open("a") if hosts.first() else None
         self.bar = None
         self.said = 0.0
         self.first = None  # (moment, step) of the first progress, for the time left
 
     def line(self, text: str) -> None:
         """One line for people."""
+        if self.file is None:
+            return
         self.file.write(f"{time.strftime('%F %T')} {text}\n")
         self.file.flush()
         tqdm.write(text, file=sys.stdout)
@@ -54,6 +62,8 @@ class Log:
 
     def progress(self, step: int, steps: int, fields: dict[str, str]) -> None:
         """Shows where training is; at most a line every ten seconds without a terminal."""
+        if self.file is None:
+            return
         now = time.monotonic()
         self.first = self.first or (now, step)
         if sys.stderr.isatty():

@@ -4,13 +4,14 @@ python -m sigah_jax.main --config=experiments/mnist.py:bits=64
 """
 
 import sys
+import traceback
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sigah_jax import rundir, train
+from sigah_jax import hosts, parallel, rundir, train
 from sigah_jax.errors import BadInput, NonFinite
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
@@ -30,13 +31,18 @@ def main(argv: list[str]) -> None:
     experiment = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or rundir.run_directory(config, experiment, overrides))
-    devices = jax.local_devices()
-    print(f"{len(devices)} x {devices[0].device_kind} ({jax.default_backend()}), run in {workdir}")
+    hosts.join(config.distributed)
+    if hosts.first():
+        devices, kind = len(parallel.all_devices()), jax.devices()[0].device_kind
+        n, backend = jax.process_count(), jax.default_backend()
+        among = f" of {n} processes" if n > 1 else ""
+        print(f"{devices} x {kind} ({backend}){among}, run in {workdir}", flush=True)
     cache = workdir / "data"
     if _MODE.value == "train":
         train.train_and_evaluate(config, workdir, cache)
     else:
         train.evaluate_only(config, workdir, cache, _CHECKPOINT.value)
+    hosts.leave()
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -62,14 +68,21 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Runs the program and returns its exit code: 0, 2 bad input, 3 a loss not finite."""
+    """Runs the program and returns its exit code.
+
+    0; 2 bad input; 3 a loss not finite; 75 another process was lost; 143 SIGTERM, state saved.
+    """
     try:
         app.run(main, argv=argv, flags_parser=parse_flags)
     except (BadInput, NonFinite) as e:
         print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
+        return hosts.quit_with(e.exit_code)
     except SystemExit as e:
-        return e.code or 0
+        return hosts.quit_with(e.code) if e.code else 0
+    except Exception as e:
+        line = hosts.lost(e)
+        print(f"error: {line}" if line else traceback.format_exc(), file=sys.stderr)
+        return hosts.quit_with(hosts.LOST if line else 1)
     return 0
 
 

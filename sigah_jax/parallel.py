@@ -1,10 +1,11 @@
 """Devices, placement and the one `pmap` wrapper: all that knows of several devices.
 
-Every parallel function of the package is made here, over one axis named `AXIS`.
-Shapes: n devices, B rows a device, d columns.
+Every parallel function of the package is made here, over one axis named `AXIS`, and runs on the
+devices of this process alone unless it is given `all_devices()`. Shapes: n devices, B rows a
+device, d columns.
 
 Not responsible for what is computed: functions and arrays come in, functions and
-arrays go out.
+arrays go out. Nor for processes that join and leave: `hosts`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
@@ -20,6 +22,11 @@ AXIS = "data"
 def local_devices(devices: Sequence[jax.Device] | None = None) -> list[jax.Device]:
     """The given devices, or all that this process can use."""
     return list(devices) if devices is not None else jax.local_devices()
+
+
+def all_devices() -> list[jax.Device]:
+    """The devices of all processes, those of process 0 first."""
+    return sorted(jax.devices(), key=lambda device: device.process_index)
 
 
 def pmap(
@@ -32,8 +39,9 @@ def pmap(
     """`jax.pmap` over `AXIS`.
 
     Arguments with axis `None` are the same on every device and stay unstacked;
-    arguments with axis 0 are `[n, ...]`, a slice a device. Results with axis `None`
-    must be equal on every device: read them with `fetch`.
+    arguments with axis 0 are `[n, ...]`, a slice a device of this process. Results with axis
+    `None` must be equal on every device: read them with `fetch`. Over devices of several processes
+    all call the same functions in the same order.
     """
     return jax.pmap(
         fn,
@@ -64,13 +72,16 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
 def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None) -> Any:
     """Cuts `axis` of every array into one slice a device and brings the slices to the front.
 
-    `[..., n·B, ...]` becomes `[n, ..., B, ...]`. The length must be a multiple of n.
+    `[..., n·B, ...]` becomes `[n, ..., B, ...]`. The length must be a multiple of n. Of devices of
+    several processes, the slices of this one are left.
     """
-    n = len(local_devices(devices))
+    devs = local_devices(devices)
+    n, mine = len(devs), [d.process_index == jax.process_index() for d in devs]
 
     def cut(a: np.ndarray) -> np.ndarray:
         shape = (*a.shape[:axis], n, a.shape[axis] // n, *a.shape[axis + 1 :])
-        return np.moveaxis(a.reshape(shape), axis, 0)
+        slices = np.moveaxis(a.reshape(shape), axis, 0)
+        return slices if all(mine) else slices[mine]
 
     return jax.tree.map(cut, tree)
 
@@ -78,6 +89,14 @@ def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None)
 def fetch(tree: Any) -> Any:
     """Reads a replicated tree to the host from one device (`x[0]` would ask them all)."""
     return jax.tree.map(lambda a: np.asarray(a.addressable_data(0)), tree)
+
+
+def across_processes(tree: Any) -> Any:
+    """A tree that every process holds whole, as arrays of all processes together."""
+    if jax.process_count() == 1:
+        return tree
+    mesh = replicated(all_devices()).mesh
+    return multihost_utils.host_local_array_to_global_array(tree, mesh, PartitionSpec())
 
 
 def map_rows(
@@ -88,8 +107,9 @@ def map_rows(
     Args:
         fn: `(params, x [B, d]) -> y [B, ...]`; row i of y may depend on row i of x only.
         block_rows: rows a device and call; memory is bounded by it. A shorter input
-            takes one block of the next power of two a device, so few shapes are compiled.
-        devices: defaults to all.
+            takes one block of the next power of two, so few shapes are compiled. The number of
+            devices has no say in that: a matrix product of another shape may add in another order.
+        devices: defaults to all of this process.
 
     Returns:
         `(params, x [N, d]) -> y [N, ...]` on the host, in order. The last block is padded
@@ -101,7 +121,7 @@ def map_rows(
 
     def run(params: Any, x: np.ndarray) -> np.ndarray:
         rows, n = len(x), len(devs)
-        per_device = min(block_rows, 1 << max(0, -(-rows // n) - 1).bit_length())
+        per_device = min(block_rows, 1 << max(0, rows - 1).bit_length())
         out = None
         for start in range(0, rows, per_device * n):
             block = np.asarray(x[start : start + per_device * n])

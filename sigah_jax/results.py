@@ -50,6 +50,7 @@ def facts(config, data: Dataset, seconds: dict) -> dict:
         "config": config.to_dict(),
         "commit": commit(),
         "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "data": data.origin,
         "rows": {"base": len(data.xb), "training": len(data.xt), "queries": len(data.xq)},

@@ -12,8 +12,11 @@ from typing import IO
 
 from ml_collections import config_dict
 
-from sigah_jax import logs
+from sigah_jax import hosts, logs
 from sigah_jax.errors import BadInput
+
+# fields of how a run is started and watched, on which no result depends
+NOT_IDENTITY = ("distributed", "sinks", "profile")
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:
@@ -24,7 +27,12 @@ def run_directory(config, experiment: str, overrides: dict) -> Path:
         overrides: dotted field -> value, as given by `--config.field=value`.
     """
     fields = {"preset": config.preset, "bits": config.model.bits}
-    fields |= {k: v for k, v in sorted(overrides.items()) if k not in ("seed", "model.bits")}
+    elsewhere = ("seed", "model.bits")  # in the path, or in `fields`
+    fields |= {
+        k: v
+        for k, v in sorted(overrides.items())
+        if k not in elsewhere and k.partition(".")[0] not in NOT_IDENTITY
+    }
     arguments = ",".join(f"{name}={value}" for name, value in fields.items())
     safe = re.sub(r"[^\w.,=+-]", "_", arguments)
     if safe != arguments or len(safe) > 200:
@@ -34,19 +42,27 @@ def run_directory(config, experiment: str, overrides: dict) -> Path:
 
 
 def config_hash(config) -> str:
-    """16 hex digits over every field of the config."""
+    """16 hex digits over every field of the config but those of `NOT_IDENTITY`."""
     return hashlib.blake2b(_dump(config).encode(), digest_size=8).hexdigest()
 
 
 def claim(workdir: Path, config) -> IO:
     """Makes the directory if needed, locks it, and writes or compares `config.json`.
 
+    Of the processes of one run, all call this; the first has the lock, the others compare.
+
     Returns:
         The locked file. The lock ends with the process, however it ends; keep the file.
 
     Raises:
-        BadInput: not writable, in use by another process, or made by another config.
+        BadInput: not writable, in use by another run, or made by another config.
     """
+    return hosts.in_turn(
+        lambda: _claim(workdir, config) if hosts.first() else _join(workdir, config)
+    )
+
+
+def _claim(workdir: Path, config) -> IO:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / "lock").open("w")
@@ -66,6 +82,17 @@ def claim(workdir: Path, config) -> IO:
     else:
         logs.write_json(path, {"hash": config_hash(config), "config": json.loads(_dump(config))})
     return lock
+
+
+def _join(workdir: Path, config) -> IO:
+    path = workdir / "config.json"
+    if not path.exists():
+        raise BadInput(
+            f"{path}: process 0 wrote it, but it is not here; give every process the same "
+            "--workdir, on a file system that all see"
+        )
+    _compare(path, config)
+    return path.open()
 
 
 def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
@@ -95,7 +122,8 @@ def _compare(path: Path, config) -> None:
 
 
 def _dump(config) -> str:
-    return json.dumps(config.to_dict(), sort_keys=True)
+    identity = {k: v for k, v in config.to_dict().items() if k not in NOT_IDENTITY}
+    return json.dumps(identity, sort_keys=True)
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

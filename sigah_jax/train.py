@@ -1,6 +1,7 @@
-"""A run: set-up, the training loop, and the two things `main` can ask for.
+"""A run: the training loop, and the two things `main` can ask for.
 
-Not responsible for flags (`main`) nor for what is left behind at the end (`results`).
+Not responsible for flags (`main`), for what comes before the first step (`prepare`) nor for what is
+left behind at the end (`results`).
 """
 
 import contextlib
@@ -10,98 +11,35 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
-from sigah_jax import checkpoints, evaluate, hasher, logs, parallel, results, rundir
-from sigah_jax.baselines import pca
+from sigah_jax import (
+    checkpoints,
+    evaluate,
+    hasher,
+    hosts,
+    logs,
+    parallel,
+    prepare,
+    results,
+    rundir,
+    watching,
+)
 from sigah_jax.config import validate
 from sigah_jax.data import batches
-from sigah_jax.data.cache import cached
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.errors import BadInput, NonFinite
-from sigah_jax.model import networks, step
-from sigah_jax.model.standardise import init_standardiser, standardise
+from sigah_jax.model import step
 from sigah_jax.report import tables
-from sigah_jax.retrieval import euclidean
 
 TERMINATED = 143  # exit code after SIGTERM: 128 + 15, as a shell reports it
 
 
 class Terminated(SystemExit):
     """SIGTERM was received and the state is saved."""
-
-
-class Setup(NamedTuple):
-    """What training needs beside its state."""
-
-    data: Dataset
-    nets: networks.Networks
-    z_train: np.ndarray  # [nt, P] f32 standardised training set, on the host
-    graph: np.ndarray | None  # [nt, k] i32
-    state: step.State  # initial, or restored from the latest checkpoint
-    validation_truth: np.ndarray  # [nv, k] i32
-
-
-def check_data(config, data: Dataset, log: logs.Log) -> None:
-    """Tells of the data set; BadInput if a batch or the graph needs more training rows."""
-    nt = len(data.xt)
-    log.line(f"data: {data.origin}")
-    log.line(
-        f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
-    )
-    per_step = config.train.anchors * (1 + config.train.others)
-    if per_step > nt:
-        raise BadInput(
-            f"config.train: a batch of {per_step} rows from a training set of {nt}; lower anchors"
-        )
-    if config.train.graph_neighbours >= nt:
-        raise BadInput(f"config.train.graph_neighbours: expected less than the {nt} training rows")
-    if not np.ptp(data.xt, axis=0).any():
-        raise BadInput(f"data: the {nt} training rows are all equal; check where they come from")
-
-
-def setup(
-    config, cache: Path, data: Dataset, manager: ocp.CheckpointManager, log: logs.Log
-) -> Setup:
-    """Restores or makes the state, standardises, finds or reads graph and ground truth."""
-    d, nt = data.xt.shape[1], len(data.xt)
-    features = min(config.model.input_dims, d)
-    nets = networks.make_networks(config, features)
-    latest = manager.latest_step()
-    if latest is None:
-        # PCA is deterministic, but a resumed run takes it from the checkpoint all the same
-        standardiser, variances = init_standardiser(*pca.principal_directions(data.xt, d), features)
-        tx = step.make_optimisers(config)
-        init = jax.jit(
-            lambda key, s, v: step.init_state(key, nets, tx, s, v),
-            out_shardings=parallel.replicated(),
-        )
-        host = jax.tree.map(np.asarray, (standardiser, variances))
-        state = init(jax.random.key(config.seed), *host)
-    else:
-        like = step.abstract_state(config, nets, d)
-        state = checkpoints.restore(manager, latest, like, parallel.replicated())
-        # through a compiled copy: the step donates its state
-        state = parallel.replicate(parallel.fetch(state))
-        log.line(f"resumed at step {latest} of {config.train.steps}")
-    arrays = parallel.fetch(state.standardiser)
-    z_train = parallel.map_rows(standardise, config.eval.block_rows)(arrays, data.xt)
-    engine = parallel.engine(config.engine)
-    graph, k = None, config.train.graph_neighbours
-    if k:
-        log.line(f"neighbour graph of {nt} training rows, k={k}")
-        graph = cached(
-            cache,
-            "graph",
-            [z_train, k],
-            lambda: euclidean.neighbour_graph(z_train, k, engine),
-        )
-    truth = evaluate.cached_ground_truth(cache, data.xv, data.xt, engine)
-    return Setup(data, nets, z_train, graph, state, truth)
 
 
 @contextlib.contextmanager
@@ -118,16 +56,30 @@ def noting_sigterm() -> Iterator[list]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def train(config, workdir: Path, manager, log: logs.Log, s: Setup, terminated: list) -> step.State:
+def train(
+    config,
+    workdir: Path,
+    manager,
+    log: logs.Log,
+    s: prepare.Setup,
+    terminated: list,
+    send,
+    profiled,
+) -> step.State:
     """Trains to the last step; validates and saves every `eval.every_steps` and at the end.
+
+    Every process holds the whole training set, cuts its own slice from every batch, and
+    validates: the same state gives the same metrics, and nobody waits.
 
     Args:
         terminated: of `noting_sigterm`.
+        send, profiled: of `watching.open_sinks` and `watching.profiling`.
 
     Raises:
         NonFinite: a loss is not finite; the last checkpoint stays.
-        Terminated: SIGTERM came; the state is saved.
+        Terminated: SIGTERM came, to any process; the state is saved.
     """
+    devices = parallel.all_devices()
     train_steps = parallel.pmap(
         step.make_train_steps(
             config, s.nets, step.make_optimisers(config), len(s.z_train), parallel.AXIS
@@ -135,6 +87,7 @@ def train(config, workdir: Path, manager, log: logs.Log, s: Setup, terminated: l
         in_axes=(None, None, 0),
         out_axes=(None, None),
         donate_argnums=(0,),
+        devices=devices,
     )
     state, z_device = s.state, parallel.replicate(s.z_train)
     h = hasher.make_hasher(s.nets, {}, config.eval.block_rows)
@@ -154,13 +107,15 @@ def train(config, workdir: Path, manager, log: logs.Log, s: Setup, terminated: l
             draws=config.loss.batch_positives + config.loss.batch_positives_synthetic,
             graph=s.graph,
         )
-        with jax.default_matmul_precision(config.train.matmul_precision):
-            state, infos = train_steps(state, z_device, parallel.split(step.Batch(*batch), axis=1))
-        infos = parallel.fetch(infos)
+        slices = parallel.split(step.Batch(*batch), axis=1, devices=devices)
+        with jax.default_matmul_precision(config.train.matmul_precision), profiled(done, call):
+            state, infos = train_steps(state, z_device, slices)
+            infos = parallel.fetch(infos)
         check_finite_losses(infos, done, manager.latest_step())
         done += call
         row = {"step": done} | {name: float(v.mean()) for name, v in infos.items()}
         row["time/examples_per_sec"] = batch.rows.size / (time.monotonic() - start)
+        row |= watching.memory()
         validate_now = done % config.eval.every_steps == 0 or done == config.train.steps
         metrics = None
         if validate_now:
@@ -170,10 +125,12 @@ def train(config, workdir: Path, manager, log: logs.Log, s: Setup, terminated: l
             )
             row, score = row | metrics, metrics["eval/map"]
         logs.append_row(metrics_path, row)
+        send(row)
         log.progress(done, config.train.steps, progress_fields(row, score))
-        if validate_now or terminated:
+        stop = hosts.any_of(bool(terminated))
+        if validate_now or stop:
             checkpoints.save(manager, done, state, shape, metrics)
-        if terminated:
+        if stop:
             log.end_progress()
             log.line(f"SIGTERM: saved step {done}; the same command goes on from there")
             raise Terminated(TERMINATED)
@@ -207,13 +164,17 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
 def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -> dict:
     """Trains on `data`, or goes on, in a claimed `workdir`; the seconds of set-up and training."""
     start = time.monotonic()
-    check_data(config, data, log)
+    prepare.check_data(config, data, log)
     with checkpoints.open_manager(workdir, read_only=False) as manager:
-        s = setup(config, cache, data, manager, log)
+        s = prepare.setup(config, cache, data, manager, log)
         seconds = {"setup": round(time.monotonic() - start, 3)}
         start = time.monotonic()
-        with noting_sigterm() as terminated:
-            train(config, workdir, manager, log, s, terminated)
+        with (
+            noting_sigterm() as terminated,
+            watching.open_sinks(config, workdir, int(s.state.step)) as send,
+            watching.profiling(config, workdir) as profiled,
+        ):
+            train(config, workdir, manager, log, s, terminated, send, profiled)
         return seconds | {"train": round(time.monotonic() - start, 3)}
 
 
@@ -223,33 +184,42 @@ def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
     Args:
         cache: directory of ground truth and graph, which runs on equal data may share.
     """
-    validate(config, len(parallel.local_devices()))
-    lock = rundir.claim(workdir, config)
+    lock = begin(config, workdir)
     log = logs.Log(workdir / "log.txt")
     finished = workdir / "results.json"
-    if finished.exists():
+    if hosts.any_of(finished.exists()):
         values = json.loads(finished.read_text())["metrics"]
         log.line(tables.method_table(values, tables.COLUMNS, config.model.bits))
         log.line(f"finished before: {finished}; remove {workdir} to train again")
         lock.close()
         return
     start = time.monotonic()
-    data = load_dataset(config)
+    data = hosts.in_turn(lambda: load_dataset(config))
     seconds = {"load": round(time.monotonic() - start, 3)}
     seconds |= train_on(config, workdir, cache, log, data)
-    results.finish(config, workdir, cache, log, data, hasher.load(workdir), seconds, finished)
+    if hosts.first():
+        results.finish(config, workdir, cache, log, data, hasher.load(workdir), seconds, finished)
     lock.close()
+
+
+def begin(config, workdir: Path) -> IO:
+    """Checks the config and claims the directory, on all processes; the lock of `rundir.claim`."""
+    hosts.check_same("config", rundir.config_hash(config))
+    hosts.in_turn(lambda: validate(config, len(parallel.all_devices())))
+    return rundir.claim(workdir, config)
 
 
 def evaluate_only(config, workdir: Path, cache: Path, checkpoint: str) -> None:
     """Evaluates a checkpoint of a finished or interrupted run and writes `eval_<checkpoint>.json`.
 
-    `results.json` is left to training: it says that a run is finished.
+    `results.json` is left to training: it says that a run is finished. Of several processes the
+    first evaluates.
     """
-    validate(config, len(parallel.local_devices()))
     if not (workdir / "config.json").exists():
         raise BadInput(f"{workdir}: no run there; train first, or give --workdir")
-    lock = rundir.claim(workdir, config)
+    lock = begin(config, workdir)
+    if not hosts.first():
+        return
     h = hasher.load(workdir, checkpoint)
     log = logs.Log(workdir / "log.txt")
     log.line(f"evaluating checkpoint {checkpoint} of {workdir}")

@@ -42,7 +42,7 @@ def test_the_earliest_of_equals_is_best_and_none_without_validation(tmp_path, sc
         assert checkpoints.best_step(manager) == best
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_restored_equals_saved_on_any_number_of_devices(tmp_path, devices):
     sharding = parallel.replicated(jax.devices()[:devices])
     with save(tmp_path, [0.5, 0.6]) as manager:

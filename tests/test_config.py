@@ -39,6 +39,11 @@ def test_presets_are_valid(preset, bits, devices):
     [
         ("seed", -1),
         ("engine", "gpu"),
+        ("distributed", "yes"),
+        ("sinks", ("tensorboard", "csv")),
+        ("profile.steps", "20"),
+        ("profile.steps", "20:10"),
+        ("profile.steps", "0:10"),
         ("data.name", "cifar"),
         ("data.base", "my.npy"),
         ("data.train_rows", -1),
@@ -58,6 +63,7 @@ def test_presets_are_valid(preset, bits, devices):
         ("optim.adam_b1", 1.0),
         ("train.steps", 4001),
         ("train.anchors", 100),
+        ("train.anchors", 4),  # fewer than devices
         ("train.graph_neighbours", 0),
         ("train.matmul_precision", "bf16"),
         ("eval.every_steps", 30),

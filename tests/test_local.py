@@ -1,59 +1,193 @@
 """The queue of local processes."""
 
+import fcntl
 import os
+import pty
 import signal
+import subprocess
 import sys
+import termios
 import threading
 import time
 
 import pytest
 
 from launch import local
+from sigah_jax.errors import BadInput
+
+ROOT = os.path.dirname(os.path.dirname(__file__))
+# counts its starts, then runs the rest
+COUNT = "import os, sys, time; open('{starts}', 'a').write('x'); "
 
 
 def job(tmp_path, name, code):
-    return local.Job(name, [sys.executable, "-c", code], tmp_path / f"{name}.log")
+    """A job of Python code, in which {done} is the file to leave and {starts} counts starts."""
+    done, starts = tmp_path / f"{name}.done", tmp_path / f"{name}.starts"
+    code = (COUNT + code).format(done=done, starts=starts)
+    lock = tmp_path / f"{name}.lock"
+    return local.Job(name, [sys.executable, "-c", code], tmp_path / f"{name}.log", done, lock)
 
 
-def test_all_jobs_run_with_their_slot_and_failures_are_named(tmp_path):
-    code = "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES']); sys.exit({})"
-    jobs = [job(tmp_path, str(i), code.format(int(i == 2))) for i in range(4)]
-    lines = []
-    failed = local.run_jobs(jobs, local.device_slots("4,7"), lines.append)
-    assert [j.name for j in failed] == ["2"]
-    seen = [(tmp_path / f"{i}.log").read_text().strip() for i in range(4)]
+def starts(tmp_path, name):
+    path = tmp_path / f"{name}.starts"
+    return len(path.read_text()) if path.exists() else 0
+
+
+DONE = "open('{done}', 'w').close()"
+
+
+def test_all_jobs_run_with_their_slot(tmp_path, capsys):
+    code = "print(os.environ['CUDA_VISIBLE_DEVICES']); " + DONE
+    jobs = [job(tmp_path, str(i), code) for i in range(4)]
+    assert local.run_jobs(jobs, local.device_slots("4,7", 1), 0) == []
+    seen = [j.log.read_text().splitlines()[-1] for j in jobs]
     assert set(seen) == {"4", "7"}
-    assert len(lines) == 4 and any("2: failed, " in line and "2.log" in line for line in lines)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[-1].startswith("4/4 done, 0 failed, 00:00 left | ")
+
+
+def test_devices_are_dealt_out():
+    assert local.device_slots("", 1) == [{}]  # one process has them all
+    pairs = local.device_slots("0,1,2,5", 2)
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in pairs] == ["0,1", "2,5"]
+    assert all(s["TPU_VISIBLE_CHIPS"] == s["CUDA_VISIBLE_DEVICES"] for s in pairs)
+
+
+@pytest.mark.parametrize("devices, per_run", [("0,1,2", 2), ("0,,1", 1), ("0", 0)])
+def test_devices_that_cannot_be_dealt_out_are_named(devices, per_run):
+    with pytest.raises(BadInput, match=f"--devices={devices}"):
+        local.device_slots(devices, per_run)
 
 
 def test_no_more_processes_than_slots(tmp_path):
-    code = (
-        "import os, pathlib, time; here = pathlib.Path({0!r}); (here / str(os.getpid())).touch();"
-        "time.sleep(0.5); print(len(list(here.iterdir()))); (here / str(os.getpid())).unlink()"
-    )
     here = tmp_path / "running"
     here.mkdir()
-    jobs = [job(tmp_path, str(i), code.format(str(here))) for i in range(5)]
-    local.run_jobs(jobs, [{}, {}], lambda _: None)
-    at_once = [int((tmp_path / f"{i}.log").read_text()) for i in range(5)]
-    assert max(at_once) == 2
+    code = (
+        f"import pathlib; here = pathlib.Path({str(here)!r}); (here / str(os.getpid())).touch();"
+        "time.sleep(0.5); print(len(list(here.iterdir()))); (here / str(os.getpid())).unlink();"
+    )
+    jobs = [job(tmp_path, str(i), code + DONE) for i in range(5)]
+    local.run_jobs(jobs, [{}, {}], 0)
+    assert max(int(local.last_line(j.log)) for j in jobs) == 2
 
 
-def test_an_interrupt_ends_the_running_processes(tmp_path):
-    started = tmp_path / "started"
-    code = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)"
+@pytest.mark.parametrize(
+    "name, code, expected",
+    [
+        ("finished", DONE, 1),
+        ("breaks", "sys.exit(1)", 3),  # the first time and two retries
+        ("bad_input", "sys.exit(2)", 1),
+        ("not_finite", "sys.exit(3)", 1),
+        ("leaves_nothing", "pass", 3),
+        ("killed", "os.kill(os.getpid(), 9)", 3),
+    ],
+)
+def test_how_often_a_job_is_started(tmp_path, name, code, expected, capsys):
+    bad = job(tmp_path, name, f"print('words of {name}'); sys.stdout.flush(); {code}")
+    failed = local.run_jobs([bad, job(tmp_path, "other", DONE)], [{}], 2)
+    assert starts(tmp_path, name) == expected and starts(tmp_path, "other") == 1
+    assert failed == ([] if name == "finished" else [bad])
+    if failed:
+        out = capsys.readouterr().out
+        assert f"{name}: failed, " in out and f"words of {name} ({bad.log})" in out
+
+
+@pytest.mark.parametrize("end", ["sys.exit(143)", "os.kill(os.getpid(), 15)"])
+def test_a_terminated_job_is_given_again_without_being_counted(tmp_path, end):
+    four = f"(len(open('{{starts}}').read()) < 4 and {end})"
+    assert local.run_jobs([job(tmp_path, "a", f"{four}; {DONE}")], [{}], 0) == []
+    assert starts(tmp_path, "a") == 4
+
+
+def test_a_finished_job_is_not_started(tmp_path, capsys):
+    a = job(tmp_path, "a", DONE)
+    a.done.touch()
+    assert local.run_jobs([a], [{}], 0) == []
+    assert starts(tmp_path, "a") == 0 and "finished before" in capsys.readouterr().out
+
+
+QUEUE = """
+import sys
+sys.path.insert(0, {root!r})
+from tests import test_local
+from launch import local
+from pathlib import Path
+jobs = [test_local.job(Path({tmp!r}), str(i), "time.sleep(0.4); " + test_local.DONE) for i in range(6)]
+sys.exit(len(local.run_jobs(jobs, [{{}}] * 2, 0)))
+"""  # noqa: E501
+
+
+def queue_process(tmp_path):
+    code = QUEUE.format(root=ROOT, tmp=str(tmp_path))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_two_queues_of_the_same_jobs_share_them(tmp_path):
+    both = [queue_process(tmp_path) for _ in range(2)]
+    outs = [p.communicate()[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0]
+    assert [starts(tmp_path, str(i)) for i in range(6)] == [1] * 6
+    assert all("6/6 done" in out for out in outs)
+
+
+def test_a_queue_that_was_killed_leaves_its_processes_to_the_next(tmp_path):
+    first = queue_process(tmp_path)
+    while not starts(tmp_path, "0"):
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    second = queue_process(tmp_path)
+    assert second.communicate() and second.returncode == 0
+    assert [starts(tmp_path, str(i)) for i in range(6)] == [1] * 6
+
+
+def test_a_directory_in_use_is_waited_for(tmp_path):
+    a = job(tmp_path, "a", DONE)
+    with a.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(1.0, lock.close).start()
+        assert local.in_use(a.lock)
+        begin = time.monotonic()
+        assert local.run_jobs([a], [{}], 0) == []
+    assert time.monotonic() - begin > 0.9 and starts(tmp_path, "a") == 1
+    assert not local.in_use(a.lock)
+
+
+@pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (15, SystemExit)])
+def test_an_interrupt_lets_the_running_processes_save(tmp_path, number, error):
+    code = (
+        "import signal; signal.signal(15, lambda *_: (print('saved'), sys.exit(143)));"
+        "open('{done}x', 'w').close(); time.sleep(60)"
+    )
+    a = job(tmp_path, "a", code)
 
     def interrupt():
-        while not started.exists():
+        while not (tmp_path / "a.donex").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt).start()
-    begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        local.run_jobs([job(tmp_path, "long", code)], [{}], lambda _: None)
-    assert time.monotonic() - begin < 30
+    with pytest.raises(error) as e:
+        local.run_jobs([a], [{}], 0)
+    assert local.last_line(a.log) == "saved"
+    assert error is KeyboardInterrupt or e.value.code == 143
 
 
-def test_without_devices_one_process_has_them_all():
-    assert local.device_slots("") == [{}]
+def test_on_a_terminal_a_table_shows_what_runs(tmp_path):
+    log_words = "print('step 7 of 9'); sys.stdout.flush(); time.sleep(1); "
+    code = QUEUE.format(root=ROOT, tmp=str(tmp_path)).replace("time.sleep(0.4); ", log_words)
+    code = code.replace("range(6)", "range(2)")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"0/2 done, 0 failed, ? left, 2 running" in shown
+    assert b"  1  00:00  step 7 of 9" in shown and b"2/2 done" in shown

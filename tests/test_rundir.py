@@ -16,6 +16,17 @@ def test_the_name_follows_from_the_command_line():
     assert got == Path("runs/mnist/preset=best,bits=32,optim.gen_lr=0.001/seed3")
 
 
+def test_how_a_run_is_started_and_watched_is_no_part_of_it(tmp_path):
+    c = config.get_config("bits=32")
+    name, digest = rundir.run_directory(c, "mnist", {}), rundir.config_hash(c)
+    rundir.claim(tmp_path / "run", c).close()
+    c.distributed, c.sinks, c.profile.steps = "off", ("wandb",), "10:20"
+    overrides = {"distributed": "off", "sinks": ("wandb",), "profile.steps": "10:20"}
+    assert rundir.run_directory(c, "mnist", overrides) == name
+    assert rundir.config_hash(c) == digest
+    rundir.claim(tmp_path / "run", c).close()
+
+
 def test_values_that_are_no_file_names_stay_apart():
     c = config.get_config()
     paths = {rundir.run_directory(c, "v", {"data.base": base}) for base in ("a/b", "a_b", "a:b")}

@@ -63,7 +63,7 @@ def test_number_of_devices_does_not_change_the_run(preset):
     c = small(preset)
     one, infos, traces = run(c, jax.devices()[:1])
     assert int(one.step) == 12 and traces == 1
-    for n in (2, 8):
+    for n in (2, 4, 8):
         many, infos_many, traces = run(c, jax.devices()[:n])
         assert traces == 1
         for name, values in infos[0].items():

@@ -40,6 +40,22 @@ def look(number: int, method: str) -> dict:
     }
 
 
+def draw(
+    cells: Sequence[Cell],
+    methods: Sequence[str],
+    bits: Sequence[int],
+    curve_bits: int,
+    directory: Path,
+) -> None:
+    """All plots of all data sets: three metrics over code length, two curves at one length."""
+    datasets = sorted({c.dataset for c in cells})
+    for metric in ("map", "map@1000", "recall@100"):
+        path = directory / f"{metric.replace('@', '_')}_bits.png"
+        against_bits(cells, metric, datasets, methods, bits, path)
+    for function in (recall_curves, precision_recall):
+        function(cells, curve_bits, datasets, methods, directory / f"{function.__name__}.png")
+
+
 def against_bits(
     cells: Sequence[Cell],
     metric: str,

@@ -1,0 +1,174 @@
+"""Tables and plots of the runs below some directories, also while a sweep runs.
+
+    python -m launch.collect runs/mnist
+
+A run is finished when its `results.json` is there; one that has a `config.json` alone is counted as
+unfinished. Runs that differ in nothing but their seed are one row. Fields that differ otherwise, at
+one preset and length, are named: those of `data` beside the data set, the others beside SiGAH.
+
+Not responsible for running (`launch.sweep`) nor for the cells of `experiments.paper_tables`.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flax.traverse_util import flatten_dict
+
+from sigah_jax import whole
+from sigah_jax.baselines.methods import METHODS
+from sigah_jax.errors import BadInput
+from sigah_jax.report import comparison, comparison_plots
+from sigah_jax.report.collect import Cell
+from sigah_jax.report.tables import display_name
+from sigah_jax.rundir import NOT_IDENTITY
+
+# what says who, where and how, beside the groups of NOT_IDENTITY
+NOT_COMPARED = ("seed", "preset", "model.bits", "data.name", "data.dir", "engine", "eval.baselines")
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    workdir: Path
+    results: dict
+    fields: dict[str, Any]  # dotted name -> value, of those that are compared
+
+    @property
+    def dataset(self) -> str:
+        """The name of its data set; of a file of vectors, the file's."""
+        data = self.results["config"]["data"]
+        return Path(data["base"]).stem if data["name"] == "vectors" else data["name"]
+
+
+def find_runs(directories: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """The finished runs below the directories, by path, and the directories of the others.
+
+    Raises:
+        BadInput: a directory that does not exist, or a file that is not what a run writes.
+    """
+    for directory in directories:
+        if not directory.is_dir():
+            raise BadInput(f"{directory}: no such directory; give one with runs below it")
+    found = {p.parent.resolve(): p.parent for d in directories for p in d.rglob("config.json")}
+    finished = {w for w in found.values() if (w / "results.json").exists()}
+    runs = [read_run(workdir / "results.json") for workdir in sorted(finished)]
+    return runs, sorted(set(found.values()) - finished)
+
+
+def read_run(path: Path) -> Run:
+    """A run by its results file."""
+    try:
+        results = json.loads(path.read_text())
+        fields = {
+            name: value
+            for name, value in flatten_dict(results["config"], sep=".").items()
+            if name not in NOT_COMPARED and name.partition(".")[0] not in NOT_IDENTITY
+        }
+        run = Run(path.parent, results, fields)
+        if not all((run.dataset, results["metrics"], results["pr_curves"], results["data"])):
+            raise ValueError("it lacks a part")
+        return run
+    except (ValueError, KeyError, TypeError) as e:
+        raise BadInput(f"{path}: not the results of a run ({e!r}); move it away") from e
+
+
+def cells_of(runs: Sequence[Run]) -> list[Cell]:
+    """A cell for every method of every run; of baselines, which the runs share, one for a seed.
+
+    Raises:
+        BadInput: two runs that differ in nothing.
+    """
+    differing, cells, owners = differing_fields(runs), {}, {}
+    for run in runs:
+        r = run.results
+        own = {name: run.fields.get(name) for name in differing[run.dataset]}
+        data = [f"{k.removeprefix('data.')}={v}" for k, v in own.items() if k.startswith("data.")]
+        model = [f"preset={r['config']['preset']}"] * (r["config"]["preset"] != "best")
+        model += [f"{k}={v}" for k, v in own.items() if not k.startswith("data.")]
+        dataset = ", ".join([run.dataset, *data])
+        for method, metrics in r["metrics"].items():
+            name = method
+            if method == "sigah" and model:
+                name = ", ".join([display_name(method), *model])
+            key = (dataset, name, r["bits"], r["seed"])
+            if method == "sigah" and owners.setdefault(key, run) is not run:
+                both = f"{owners[key].workdir} and {run.workdir}"
+                raise BadInput(f"{both}: differ in nothing, both are {key}; give one of them")
+            cells[key] = Cell(*key, metrics, r["pr_curves"].get(method, []), r["data"])
+    return list(cells.values())
+
+
+def differing_fields(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """By data set the fields with several values among runs of one preset and length."""
+    groups = defaultdict(list)
+    for run in runs:
+        config = run.results["config"]
+        groups[run.dataset, config["preset"], run.results["bits"]].append(run.fields)
+    differing = defaultdict(set)
+    for (dataset, *_), members in groups.items():
+        names = set().union(*members)
+        differing[dataset] |= {n for n in names if len({repr(m.get(n)) for m in members}) > 1}
+    return {dataset: sorted(names) for dataset, names in differing.items()}
+
+
+def table(cells: Sequence[Cell], dataset: str, metric: str) -> str:
+    """One metric of one data set: a row a method, a column a code length."""
+    mine = [c for c in cells if c.dataset == dataset]
+    bits = sorted({c.bits for c in mine})
+    rows = [
+        (m, [comparison.values_of(mine, dataset, m, k, metric) for k in bits])
+        for m in methods_of(mine)
+    ]
+    head = [f"{k} bits" for k in bits]
+    return comparison.markdown(*comparison.grid(f"{dataset}, {metric}", head, rows))
+
+
+def methods_of(cells: Sequence[Cell]) -> list[str]:
+    """SiGAH and its variants by name, then the baselines in their usual order."""
+    found = {c.method for c in cells}
+    return [*sorted(found - METHODS.keys(), key=str.lower), *(m for m in METHODS if m in found)]
+
+
+def write(cells: Sequence[Cell], directory: Path) -> None:
+    """`tables.md`, of all metrics, and `plots/`; the curves are of the longest codes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    datasets = sorted({c.dataset for c in cells})
+    text = "\n\n".join(table(cells, d, m) for d in datasets for m in comparison.METRICS)
+    whole.write_text(directory / "tables.md", f"{text}\n")
+    bits = sorted({c.bits for c in cells})
+    comparison_plots.draw(cells, methods_of(cells), bits, bits[-1], directory / "plots")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 bad input."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="runs are below")
+    parser.add_argument("--metric", default="map", choices=comparison.METRICS, help="printed")
+    parser.add_argument("--output", type=Path, help="default: DIR/collected, of the first")
+    args = parser.parse_args(argv)
+    output = args.output or args.directories[0] / "collected"
+    try:
+        runs, unfinished = find_runs(args.directories)
+        print(f"{len(runs)} runs finished, {len(unfinished)} unfinished")
+        for workdir in unfinished:
+            print(f"unfinished: {workdir}")
+        if not runs:
+            return 0
+        cells = cells_of(runs)
+        write(cells, output)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    for dataset in sorted({c.dataset for c in cells}):
+        print(f"\n{table(cells, dataset, args.metric)}")
+    print(f"\nall metrics: {output / 'tables.md'}  plots: {output / 'plots'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""A sweep in a cloud: one SkyPilot task file a point, for managed jobs on spot machines.
+
+A machine that is taken away is replaced, wherever there is one, and the same command goes on from
+the last checkpoint, which lies in a bucket. The files are written, and the commands that launch
+them printed: machines cost money, so a person starts them.
+
+Not responsible for which points there are: `launch.sweep`.
+"""
+
+import json
+import shlex
+
+from launch.local import TERMINATED, Job
+
+_TASK = """# Written by launch.sweep. {point}
+name: {name}
+workdir: .
+resources:
+  accelerators: {accelerators}
+  use_spot: true
+  job_recovery:
+    max_restarts_on_errors: {retries}
+    recover_on_exit_codes: [{terminated}]
+file_mounts:
+  /sweep:
+    source: {bucket}
+    mode: MOUNT_CACHED
+setup: |
+  ~/.local/bin/uv venv --allow-existing --python 3.12 ~/sigah
+  ~/.local/bin/uv pip install --python ~/sigah/bin/python -e . 'jax[{extra}]'
+  ln -sfn /sweep runs
+run: |
+  {command}
+"""
+
+
+def task(name: str, job: Job, accelerators: str, bucket: str, retries: int) -> str:
+    """The task file of a point.
+
+    Args:
+        accelerators: in SkyPilot's words, `L4:1` or `tpu-v5litepod-4`.
+        bucket: `gs://…` or `s3://…`; the runs of all points are there, as below `runs/`.
+        retries: how often a run that breaks is started again; one that was preempted always is.
+    """
+    return _TASK.format(
+        point=job.name,
+        name=name,
+        accelerators=json.dumps(accelerators),
+        retries=retries,
+        terminated=TERMINATED,
+        bucket=json.dumps(bucket),
+        extra="tpu" if accelerators.startswith("tpu") else "cuda12",
+        command=f"~/sigah/bin/python {shlex.join(job.argv[1:])}",
+    )

@@ -1,0 +1,101 @@
+"""A sweep on a SLURM cluster: one array script, a task a point, submitted with sbatch.
+
+SLURM sends a run SIGTERM a minute before the time limit, and at a preemption where the cluster
+says so (`PreemptParameters=send_user_signal`). The run then saves and exits with 143, and its task
+puts itself into the queue again. At scancel the task gets SIGTERM too, and ends. A run that breaks
+is started again within its task. With `--nodes` or `--ntasks` a run has several processes.
+
+Not responsible for which points there are (`launch.sweep`) nor for how a run finds its devices.
+"""
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from launch.local import FINAL, TERMINATED, Job
+from sigah_jax import whole
+from sigah_jax.errors import BadInput
+
+_SCRIPT = r"""#!/usr/bin/env bash
+#SBATCH --job-name={name}
+#SBATCH --array={indices}
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=TERM@60
+#SBATCH --chdir={directory}
+#SBATCH --output={output}
+{options}# Written by launch.sweep: task i is point i.
+set -u
+
+case $SLURM_ARRAY_TASK_ID in
+{cases}
+esac
+point="point $SLURM_ARRAY_TASK_ID ($name)"
+
+# The log is locked while this task lives: no second sweep starts the run too.
+mkdir -p "$(dirname "$log")"
+exec 9>>"$log"
+flock --nonblock --conflict-exit-code=75 9
+if [ $? -eq 75 ]; then echo "$point: runs in another sweep"; exit 0; fi
+if [ -e "$done" ]; then echo "$point: finished before"; exit 0; fi
+
+# srun of SLURM 22.05 and later does not know it otherwise
+[ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+for _ in {{0..{retries}}}; do
+  srun --output="$log" --open-mode=append "${{run[@]}}"
+  code=$?
+  case $code in 0 | {final}) break ;; esac
+done
+echo "$point: exit code $code, $(tail -n 1 "$log") ($log)"
+if [ $code -eq {terminated} ]; then
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
+exit $code
+"""
+
+
+def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retries: int) -> str:
+    """The array script of these points.
+
+    Args:
+        jobs: by array index.
+        options: of sbatch, as on its command line: `"--partition=gpu --gres=gpu:1 --time=4:00:00"`.
+        output: directory of what the tasks themselves say; the runs have their logs.
+        retries: how often a run that ends otherwise than by `local.FINAL` or 143 is started again.
+    """
+    return _SCRIPT.format(
+        name=name,
+        indices=",".join(map(str, jobs)),
+        directory=Path.cwd(),
+        output=output / "%A_%a.log",
+        options="".join(f"#SBATCH {shlex.quote(option)}\n" for option in shlex.split(options)),
+        cases="\n".join(_case(number, job) for number, job in jobs.items()),
+        retries=retries,
+        final=" | ".join(map(str, (*FINAL, TERMINATED))),
+        terminated=TERMINATED,
+    )
+
+
+def _case(number: int, job: Job) -> str:
+    return (
+        f"{number})\n  name={shlex.quote(job.name)}\n  log={shlex.quote(str(job.log))}\n"
+        f"  done={shlex.quote(str(job.done))}\n  run=({shlex.join(job.argv)}) ;;"
+    )
+
+
+def submit(text: str, path: Path) -> str:
+    """Writes the script, gives it to sbatch and returns the number of the array job."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole.write_text(path, text)
+    try:
+        done = subprocess.run(
+            ["sbatch", "--parsable", path], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as e:
+        raise BadInput(
+            f"--executor=slurm: there is no sbatch here; submit {path} on a login node"
+        ) from e
+    if done.returncode:
+        raise BadInput(f"sbatch {path}: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip()

@@ -1,0 +1,218 @@
+"""A sweep: every point of an experiment's `sweep(h)` is a run of `sigah_jax.main`.
+
+    python -m launch.sweep --config=experiments/mnist.py --dry_run
+    python -m launch.sweep --config=experiments/mnist.py --devices=0,1,2,3 --config.train.steps=2000
+    python -m launch.sweep --config=experiments/mnist.py --executor=slurm \
+        --sbatch="--partition=gpu --gres=gpu:1 --time=4:00:00"
+    python -m launch.sweep --config=experiments/mnist.py --executor=sky \
+        --accelerators=L4:1 --bucket=gs://mine
+
+What is given on the command line, by `--config.field=value` or `--config=FILE:bits=64`, holds for
+every point. A run has the directory that the same command would have by hand; one that is finished
+is not run again, so the same command goes on after an interrupt. Two sweeps at the same time share
+the points that both have: see `launch.local`. Every point is tried before anything starts.
+
+Not responsible for running (`launch.local`, `slurm`, `sky`) nor for tables (`launch.collect`).
+"""
+
+import argparse
+import ast
+import importlib.util
+import shlex
+import sys
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from launch import grid, local, sky, slurm
+from sigah_jax import rundir, whole
+from sigah_jax.config import change, validate
+from sigah_jax.errors import BadInput
+
+ARGUMENTS = ("preset", "bits")  # of `get_config`; a point's other names are fields
+
+
+def load_experiment(file: str) -> ModuleType:
+    """The module of an experiment file, which must have `get_config` and `sweep`."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or not Path(file).is_file():
+        raise BadInput(f"--config={file}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:  # whatever a file of the user's may do
+        raise BadInput(f"--config={file}: cannot be loaded ({type(e).__name__}: {e})") from e
+    if not hasattr(module, "sweep"):
+        raise BadInput(f"--config={file}: has no sweep(h); experiments/mnist.py shows one")
+    return module
+
+
+def points_of(experiment: ModuleType, given: grid.Point) -> list[grid.Point]:
+    """The points of an experiment with what was given in place of theirs; equal ones are one."""
+    points = [point | given for point in experiment.sweep(grid)]
+    return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def job_of(
+    name: str, point: grid.Point, file: str, experiment: ModuleType, devices: int
+) -> local.Job:
+    """The run of a point; BadInput, naming the point, if it would fail.
+
+    Args:
+        devices: how many a run will have.
+    """
+    arguments = ",".join(f"{key}={point[key]}" for key in ARGUMENTS if key in point)
+    fields = {key: value for key, value in point.items() if key not in ARGUMENTS}
+    try:
+        config = experiment.get_config(arguments)
+        for field, value in fields.items():
+            change(config, field, value)
+        validate(config, devices)
+        fields = {field: reduce(getattr, field.split("."), config) for field in fields}
+        workdir = rundir.run_directory(config, experiment.__name__, fields)
+        if (workdir / "config.json").exists():
+            check_owner(workdir, config)
+    except BadInput as e:
+        raise BadInput(f"point {name}: {e}") from e
+    argv = [sys.executable, "-m", "sigah_jax.main", f"--config={file}:{arguments}".rstrip(":")]
+    argv += [f"--config.{field}={value}" for field, value in fields.items()]
+    argv += [f"--workdir={workdir}"]
+    log = workdir.with_name(f"{workdir.name}.log")
+    return local.Job(name, argv, log, workdir / "results.json", workdir / "lock")
+
+
+def check_owner(workdir: Path, config) -> None:
+    """Raises BadInput if the run directory was made by another config."""
+    if rundir.read_config(workdir)[1] != rundir.config_hash(config):
+        raise BadInput(f"{workdir}: made by another config; move it away, or undo the change")
+
+
+def plan(args: argparse.Namespace) -> dict[int, local.Job]:
+    """The runs that were asked for, by the number of their point."""
+    experiment = load_experiment(args.file)
+    devices = args.devices_per_run if args.devices else 1  # unknown here; the run itself looks
+    jobs, owners = {}, {}
+    for number, point in enumerate(points_of(experiment, args.given)):
+        own = [f"{key}={value}" for key, value in point.items() if key not in args.given]
+        job = job_of(" ".join([str(number), *own]), point, args.file, experiment, devices)
+        other = owners.setdefault(job.done.parent, job)
+        if other is not job:
+            both = f"{other.name!r} and {job.name!r}"
+            raise BadInput(f"points {both} would write one directory, {job.done.parent}")
+        jobs[number] = job
+    chosen = range(len(jobs))[args.only]
+    if not chosen:
+        raise BadInput(f"--only: there is no such point among {len(jobs)}")
+    return {number: jobs[number] for number in chosen}
+
+
+def run_local(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
+    """Runs the points here; 1 if one failed."""
+    slots = local.device_slots(args.devices, args.devices_per_run)
+    if args.dry_run:
+        for job in jobs.values():
+            print(f"{job.name}: {'finished' if job.done.exists() else shlex.join(job.argv)}")
+        return 0
+    failed = local.run_jobs(list(jobs.values()), slots, args.retries)
+    for job in failed:
+        print(f"failed: {job.name}: {local.last_line(job.log)} ({job.log})", file=sys.stderr)
+    return int(bool(failed))
+
+
+def run_slurm(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
+    """Submits the points that are not finished as one array job."""
+    directory = Path("runs") / Path(args.file).stem / "slurm"
+    missing = {number: job for number, job in jobs.items() if not job.done.exists()}
+    if not missing:
+        print("every point is finished")
+        return 0
+    name = f"sweep-{Path(args.file).stem}"
+    text = slurm.script(name, missing, args.sbatch, directory, args.retries)
+    path = directory / "sweep.sh"
+    if args.dry_run:
+        print(f"{text}\n# would be written to {path} and submitted: sbatch {path}")
+        return 0
+    number = slurm.submit(text, path)
+    print(f"array job {number}: {len(missing)} points, {path}; watch: squeue --jobs={number}")
+    return 0
+
+
+def write_sky(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
+    """Writes a task file a point and prints the commands that launch them."""
+    for flag in ("accelerators", "bucket"):
+        if not getattr(args, flag):
+            raise BadInput(f"--{flag} is missing; --executor=sky needs it, see launch/sky.py")
+    stem = Path(args.file).stem
+    for number, job in jobs.items():
+        name = f"sweep-{stem}-{number}"
+        text = sky.task(name, job, args.accelerators, args.bucket, args.retries)
+        path = Path("runs") / stem / "sky" / f"{number}.yaml"
+        if args.dry_run:
+            print(f"# {path}\n{text}")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole.write_text(path, text)
+        print(f"sky jobs launch --yes --detach-run {path}")
+    return 0
+
+
+EXECUTORS = {"local": run_local, "slurm": run_slurm, "sky": write_sky}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Flags; `given` holds what was fixed for all points, `only` is a slice."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--config", required=True, help="experiment file, with :arguments")
+    parser.add_argument("--executor", default="local", choices=EXECUTORS)
+    parser.add_argument("--dry_run", action="store_true", help="print what would be done and stop")
+    parser.add_argument("--only", default=":", help="i:j, the points from number i up to j - 1")
+    parser.add_argument("--retries", type=int, default=2, help="of a run that breaks")
+    parser.add_argument("--devices", default="", help="local: 0,1,…; default one run with all")
+    parser.add_argument("--devices_per_run", type=int, default=1, help="local: of --devices")
+    parser.add_argument("--sbatch", default="", help='slurm: "--partition=… --gres=… --time=…"')
+    parser.add_argument("--accelerators", default="", help="sky: L4:1, tpu-v5litepod-4, …")
+    parser.add_argument("--bucket", default="", help="sky: gs://… or s3://…, holds the runs")
+    args, rest = parser.parse_known_args(argv)
+    args.file, _, arguments = args.config.partition(":")
+    args.given = dict(part.partition("=")[::2] for part in arguments.split(",") if part)
+    for flag in rest:
+        name, equals, text = flag.partition("=")
+        if not name.startswith("--config.") or not equals:
+            raise BadInput(f"{flag}: no such flag; fields are set by --config.field=value")
+        args.given[name.removeprefix("--config.")] = value_of(text)
+    if args.retries < 0:
+        raise BadInput(f"--retries={args.retries}: expected 0 or more")
+    first, colon, end = args.only.partition(":")
+    if not colon or not all(part.isdecimal() or not part for part in (first, end)):
+        raise BadInput(f"--only={args.only}: expected i:j, as in --only=0:4")
+    args.only = slice(*(int(part) if part else None for part in (first, end)))
+    return args
+
+
+def value_of(text: str) -> Any:
+    """A Python literal, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 1 a point failed, 2 bad input, 130 interrupted."""
+    try:
+        args = parse(argv)
+        jobs = plan(args)
+        finished = sum(job.done.exists() for job in jobs.values())
+        print(f"{len(jobs)} points, {finished} of them finished", flush=True)
+        return EXECUTORS[args.executor](jobs, args)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Several processes, on one host or many: joining, taking turns, agreeing, leaving.
+
+Every process runs the same command with the same working directory, on a file system that all
+see. Each reads the data itself and takes its own slice of every batch; process 0 alone writes,
+but for checkpoints, which orbax writes from all. One process needs none of this: every function
+here then does the plain thing.
+
+Not responsible for devices (`parallel`).
+"""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from sigah_jax.errors import BadInput
+
+JOIN_SECS = 60  # all processes have joined by then, or none goes on
+HEARTBEAT_SECS = 30  # a process that is silent so long is lost, and ends the others
+LOST = 75  # exit code after the loss of another process: EX_TEMPFAIL, worth another try
+_LOST_LINE = "another process of this run was lost; the same command goes on"
+_ON_ABORT = None  # the handler of SIGABRT, kept alive
+
+
+def told() -> dict | None:
+    """What the environment says of the processes, for `jax.distributed.initialize`.
+
+    Returns:
+        What JAX does not find by itself; empty on SLURM and TPU. None if there is one process.
+    """
+    env = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in env:
+        found = {"coordinator_address": env["JAX_COORDINATOR_ADDRESS"]}
+        if not re.fullmatch(r".+:\d+", found["coordinator_address"]):
+            raise BadInput(
+                f"JAX_COORDINATOR_ADDRESS={found['coordinator_address']}: expected host:port"
+            )
+        for name in ("num_processes", "process_id"):
+            variable = f"JAX_{name.upper()}"
+            if variable in env:
+                if not env[variable].isdecimal():
+                    raise BadInput(f"{variable}={env[variable]}: expected a whole number")
+                found[name] = int(env[variable])
+        return found
+    if "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
+        return {}
+    # JAX sets the first where it finds TPU chips, and the second where there is no pod to ask for
+    if "TPU_ML_PLATFORM" in env and "TPU_SKIP_MDS_QUERY" not in env:
+        return {}
+    return None
+
+
+def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
+    """Joins the other processes; to be called before anything asks JAX for devices.
+
+    Args:
+        choice: "off"; "auto": if `told` says that there are others; "on": also where JAX alone
+            finds them (Open MPI, Kubernetes), and it is an error if nobody does.
+
+    Raises:
+        BadInput: nothing or nonsense is said of the processes. If they do not all come in time,
+            the process ends with one line and the same exit code, for JAX would abort it.
+    """
+    if choice not in ("auto", "on") or jax.distributed.is_initialized():
+        return
+    processes = told()
+    if processes is None and choice == "auto":
+        return
+    processes = processes or {}
+    address = processes.get("coordinator_address", "the first host of the job")
+    # SIGTERM is noted by `train`, which saves first; JAX's own service would swallow it
+    jax.config.update("jax_enable_preemption_service", False)
+    late = f"{address}: not all processes of this run were there after {timeout_secs:.0f} s; check "
+    timer = threading.Timer(timeout_secs, _give_up, [late + "the address, and start all at once"])
+    timer.daemon = True
+    timer.start()
+    try:
+        jax.distributed.initialize(
+            **processes,
+            initialization_timeout=int(10 * timeout_secs + 10),  # the timer comes first
+            heartbeat_timeout_seconds=HEARTBEAT_SECS,
+        )
+    except (ValueError, TypeError, RuntimeError) as e:
+        reason = str(e).splitlines()[0]
+        raise BadInput(
+            f"config.distributed={choice}: {reason} Set JAX_COORDINATOR_ADDRESS, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start by SLURM or on a TPU pod"
+        ) from e
+    finally:
+        timer.cancel()
+    _tell_before_abort()
+
+
+def first() -> bool:
+    """Whether this is process 0, which writes."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def all_flags(flag: bool) -> np.ndarray:
+    """The flags of all processes, `[processes] bool`."""
+    return multihost_utils.process_allgather(np.bool_(flag)).reshape(-1)
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set on any process: all get the same answer."""
+    return bool(all_flags(flag).any())
+
+
+def from_first(tree: Any) -> Any:
+    """Process 0's arrays, on the host, on every process."""
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
+def in_turn(compute: Callable[[], Any]) -> Any:
+    """Runs `compute` on process 0, then on the others, which find the files that it wrote.
+
+    Raises:
+        BadInput: raised by `compute` here; or on another process, so that none waits for it.
+    """
+    result = problem = None
+    for turn in (True, False):
+        if first() == turn:
+            try:
+                result = compute()
+            except BadInput as e:
+                problem = e
+        failed = np.flatnonzero(all_flags(problem is not None))
+        if problem:
+            raise problem
+        if len(failed):
+            raise BadInput(f"process {failed[0]} cannot go on, its own message says why")
+    return result
+
+
+def check_same(name: str, digest: str) -> None:
+    """BadInput on every process unless all have the same `digest`, of 16 characters."""
+    mine = np.frombuffer(digest.encode(), np.uint8)
+    theirs = multihost_utils.process_allgather(mine).reshape(-1, len(mine))
+    (differ,) = np.nonzero((theirs != theirs[0]).any(1))
+    if len(differ):
+        zero, other = (theirs[i].tobytes().decode() for i in (0, differ[0]))
+        raise BadInput(
+            f"{name}: process 0 has {zero}, process {differ[0]} has {other}; "
+            "start every process with the same command"
+        )
+
+
+def leave() -> None:
+    """Waits for all processes, and parts from them."""
+    if jax.distributed.is_initialized():
+        multihost_utils.sync_global_devices("leave")
+        jax.distributed.shutdown()
+
+
+def quit_with(code: int) -> int:
+    """Ends a process that failed without waiting for the others; alone, returns `code`.
+
+    Process 0 ends last: the others cannot live without it, and may have something to say.
+    """
+    if not jax.distributed.is_initialized():
+        return code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if first():
+        time.sleep(2)
+    os._exit(code)
+
+
+def lost(error: Exception) -> str | None:
+    """The line that tells of another process's loss, or None if `error` is of another kind."""
+    if not jax.distributed.is_initialized():
+        return None
+    lines = [line for line in str(error).splitlines() if re.search("gloo|nccl|UNAVAIL", line, re.I)]
+    return f"{_LOST_LINE} ({lines[0][:150]})" if lines else None
+
+
+def _give_up(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    os._exit(BadInput.exit_code)
+
+
+def _tell_before_abort() -> None:
+    """Lets the process end with our line and code where JAX aborts it, for a loss that it noticed.
+
+    JAX has no way to be asked for that: a handler in Python runs too late for an abort.
+    """
+    global _ON_ABORT
+
+    def tell(_: int) -> None:
+        os.write(2, f"error: {_LOST_LINE}\n".encode())
+        os._exit(LOST)
+
+    _ON_ABORT = ctypes.CFUNCTYPE(None, ctypes.c_int)(tell)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _ON_ABORT)

@@ -1,0 +1,93 @@
+"""What training needs before its first step: state, standardised rows, graph, ground truth.
+
+Not responsible for the training itself (`train`).
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sigah_jax import checkpoints, evaluate, hosts, logs, parallel
+from sigah_jax.baselines import pca
+from sigah_jax.data.cache import cached
+from sigah_jax.data.datasets import Dataset
+from sigah_jax.errors import BadInput
+from sigah_jax.model import networks, step
+from sigah_jax.model.standardise import init_standardiser, standardise
+from sigah_jax.retrieval import euclidean
+
+
+class Setup(NamedTuple):
+    """What training needs beside its state."""
+
+    data: Dataset
+    nets: networks.Networks
+    z_train: np.ndarray  # [nt, P] f32 standardised training set, on the host
+    graph: np.ndarray | None  # [nt, k] i32
+    state: step.State  # initial, or restored from the latest checkpoint
+    validation_truth: np.ndarray  # [nv, k] i32
+
+
+def check_data(config, data: Dataset, log: logs.Log) -> None:
+    """Tells of the data set; BadInput if a batch or the graph needs more training rows."""
+    nt = len(data.xt)
+    log.line(f"data: {data.origin}")
+    log.line(
+        f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
+    )
+    per_step = config.train.anchors * (1 + config.train.others)
+    if per_step > nt:
+        raise BadInput(
+            f"config.train: a batch of {per_step} rows from a training set of {nt}; lower anchors"
+        )
+    if config.train.graph_neighbours >= nt:
+        raise BadInput(f"config.train.graph_neighbours: expected less than the {nt} training rows")
+    if not np.ptp(data.xt, axis=0).any():
+        raise BadInput(f"data: the {nt} training rows are all equal; check where they come from")
+
+
+def setup(
+    config, cache: Path, data: Dataset, manager: ocp.CheckpointManager, log: logs.Log
+) -> Setup:
+    """Restores or makes the state, standardises, finds or reads graph and ground truth."""
+    d, nt = data.xt.shape[1], len(data.xt)
+    features = min(config.model.input_dims, d)
+    nets = networks.make_networks(config, features)
+    latest = manager.latest_step()
+    if latest is None:
+        # PCA is deterministic, but a resumed run takes it from the checkpoint all the same
+        standardiser, variances = init_standardiser(*pca.principal_directions(data.xt, d), features)
+        tx = step.make_optimisers(config)
+        init = jax.jit(
+            lambda key, s, v: step.init_state(key, nets, tx, s, v),
+            out_shardings=parallel.replicated(),
+        )
+        # of equal machines PCA is the same, but equal replicas must not depend on that
+        host = hosts.from_first(jax.tree.map(np.asarray, (standardiser, variances)))
+        state = init(jax.random.key(config.seed), *host)
+    else:
+        like = step.abstract_state(config, nets, d)
+        everywhere = parallel.replicated(parallel.all_devices())
+        state = checkpoints.restore(manager, latest, like, everywhere)
+        # through a compiled copy: the step donates its state
+        state = parallel.replicate(parallel.fetch(state))
+        log.line(f"resumed at step {latest} of {config.train.steps}")
+    arrays = parallel.fetch(state.standardiser)
+    z_train = parallel.map_rows(standardise, config.eval.block_rows)(arrays, data.xt)
+    engine = parallel.engine(config.engine)
+    graph, k = None, config.train.graph_neighbours
+    if k:
+        log.line(f"neighbour graph of {nt} training rows, k={k}")
+        graph = hosts.in_turn(
+            lambda: cached(
+                cache,
+                "graph",
+                [z_train, k],
+                lambda: euclidean.neighbour_graph(z_train, k, engine),
+            )
+        )
+    truth = hosts.in_turn(lambda: evaluate.cached_ground_truth(cache, data.xv, data.xt, engine))
+    return Setup(data, nets, z_train, graph, state, truth)

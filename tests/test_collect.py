@@ -1,0 +1,149 @@
+"""Tables and plots of the runs below a directory."""
+
+import json
+import os
+
+import pytest
+from matplotlib.image import imread
+
+from launch import collect
+from sigah_jax import config, rundir
+from sigah_jax.report.comparison import METRICS
+from sigah_jax.report.comparison_plots import RECALL_AT
+
+
+def claimed(root, bits=32, seed=0, preset="best", **fields):
+    """A run directory as it is while the run goes on; double underscores stand for dots."""
+    c = config.get_config(f"bits={bits},preset={preset}")
+    c.data.name, c.seed = "mnist", seed
+    changes = {name.replace("__", "."): value for name, value in fields.items()}
+    for name, value in changes.items():
+        config.change(c, name, value)
+    workdir = root / rundir.run_directory(c, "mnist", changes)
+    rundir.claim(workdir, c).close()
+    return workdir, c
+
+
+def finished(root, value, baseline=0.4, bits=32, seed=0, preset="best", **fields):
+    """A run directory with results: `value` is every metric of SiGAH, `baseline` that of ITQ."""
+    workdir, c = claimed(root, bits, seed, preset, **fields)
+    names = {*METRICS, *(f"recall@{r}" for r in RECALL_AT)}
+    metrics = {"itq": dict.fromkeys(names, baseline), "sigah": dict.fromkeys(names, value)}
+    if baseline is None:
+        metrics["itq"] = {}  # it cannot have that many bits
+    curves = {"sigah": [[1.0, value], [0.5, 1.0]], "itq": [[1.0, 0.1], [0.5, 1.0]]}
+    results = {"config": c.to_dict(), "data": "MNIST", "seed": seed, "bits": bits}
+    results |= {"metrics": metrics, "pr_curves": curves}
+    (workdir / "results.json").write_text(json.dumps(results))
+    return workdir
+
+
+def printed(capsys, *argv):
+    assert collect.main([str(a) for a in argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_mean_and_spread_over_seeds_the_best_in_bold(tmp_path, capsys):
+    # .5 and .7: mean .6, standard deviation √(2 · .1² / 1) = .141
+    finished(tmp_path, 0.5, seed=0)
+    finished(tmp_path, 0.7, seed=1)
+    finished(tmp_path, 0.8, bits=64, baseline=None)
+    waiting, _ = claimed(tmp_path, bits=64, seed=1)
+    out = printed(capsys, tmp_path)
+    assert "3 runs finished, 1 unfinished" in out and f"unfinished: {waiting}" in out
+    assert (
+        "| mnist, map | 32 bits | 64 bits |\n"
+        "| --- | ---: | ---: |\n"
+        "| SiGAH | **0.600 ± 0.141** | 0.800 |\n"
+        "| ITQ | <u>0.400 ± 0.000</u> | n/a |\n"
+    ) in out
+    text = (tmp_path / "collected" / "tables.md").read_text()
+    assert all(f"| mnist, {metric} |" in text for metric in METRICS)
+    names = ("map_bits", "map_1000_bits", "recall_100_bits", "recall_curves", "precision_recall")
+    for name in names:
+        assert imread(tmp_path / "collected" / "plots" / f"{name}.png").std() > 0.01
+
+
+def test_the_metric_that_is_printed_and_the_output_can_be_chosen(tmp_path, capsys):
+    finished(tmp_path / "runs", 0.5)
+    out = printed(capsys, tmp_path / "runs", "--metric=recall@10", f"--output={tmp_path}/out")
+    assert "| mnist, recall@10 | 32 bits |" in out and "| mnist, map |" not in out
+    assert (tmp_path / "out" / "tables.md").exists()
+    assert not (tmp_path / "runs" / "collected").exists()
+
+
+def test_seeds_of_different_settings_are_not_mixed(tmp_path, capsys):
+    finished(tmp_path, 0.5)
+    finished(tmp_path, 0.6, optim__gen_lr=0.001)
+    finished(tmp_path, 0.3, preset="paper")
+    finished(tmp_path, 0.7, bits=64, model__atoms=300)  # nothing else has that length
+    out = printed(capsys, tmp_path)
+    rows = [line.split(" | ")[0] for line in out.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| SiGAH, optim.gen_lr=0.001",
+        "| SiGAH, optim.gen_lr=0.004",
+        "| SiGAH, preset=paper, optim.gen_lr=0.0005",
+        "| ITQ",
+    ]
+
+
+def test_other_rows_of_a_set_are_another_set(tmp_path, capsys):
+    finished(tmp_path, 0.5, baseline=0.4)
+    finished(tmp_path, 0.6, baseline=0.5, data__max_rows=3000)
+    out = printed(capsys, tmp_path)
+    assert "| mnist, max_rows=0, map |" in out and "| mnist, max_rows=3000, map |" in out
+    assert "| ITQ | <u>0.400</u> |" in out and "| ITQ | <u>0.500</u> |" in out
+
+
+def test_how_a_run_was_started_and_watched_makes_no_other_row(tmp_path, capsys):
+    finished(tmp_path, 0.5, seed=0, distributed="off")
+    finished(tmp_path, 0.7, seed=1, data__dir="/elsewhere", engine="cpu")
+    assert "| SiGAH | **0.600 ± 0.141** |" in printed(capsys, tmp_path)
+
+
+def test_vectors_are_named_by_their_file(tmp_path, capsys):
+    finished(tmp_path, 0.5, data__name="vectors", data__base="/big/glove.npy")
+    assert "| glove, map | 32 bits |" in printed(capsys, tmp_path)
+
+
+def test_a_run_that_is_given_twice_counts_once(tmp_path, capsys):
+    workdir = finished(tmp_path, 0.5)
+    assert "1 runs finished" in printed(capsys, tmp_path, workdir, tmp_path / "runs")
+
+
+def test_while_a_sweep_runs_only_whole_files_count(tmp_path, capsys):
+    finished(tmp_path, 0.5)
+    workdir, _ = claimed(tmp_path, seed=1)
+    (workdir / "results.json.partial").write_text('{"config"')
+    assert "1 runs finished, 1 unfinished" in printed(capsys, tmp_path)
+
+
+def test_nothing_finished_is_no_error_and_writes_nothing(tmp_path, capsys):
+    claimed(tmp_path)
+    assert "0 runs finished, 1 unfinished" in printed(capsys, tmp_path)
+    assert not (tmp_path / "collected").exists()
+
+
+def refusal(capsys, *argv):
+    assert collect.main([str(a) for a in argv]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    return err
+
+
+def test_two_runs_that_differ_in_nothing_are_refused(tmp_path, capsys):
+    a, b = finished(tmp_path / "a", 0.5), finished(tmp_path / "b", 0.6)
+    err = refusal(capsys, tmp_path / "a", tmp_path / "b")
+    assert f"{a} and {b}: differ in nothing" in err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": {}, "metrics": {}}'])
+def test_a_file_that_is_no_result_is_named(tmp_path, text, capsys):
+    path = finished(tmp_path, 0.5) / "results.json"
+    path.write_text(text)
+    assert f"{path}: not the results of a run" in refusal(capsys, tmp_path)
+
+
+def test_a_directory_that_does_not_exist_is_named(tmp_path, capsys):
+    assert f"{tmp_path}/none: no such directory" in refusal(capsys, tmp_path, tmp_path / "none")
+    assert os.listdir(tmp_path) == []

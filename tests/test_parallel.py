@@ -1,0 +1,66 @@
+"""Placement and mapping on 1, 2, 4 and 8 simulated devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from sigah_jax import parallel
+
+DEVICES = [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+@pytest.mark.parametrize("rows", [1, 5, 8, 57, 777])
+def test_rows_are_mapped_in_order_and_to_the_bit(devices, rows):
+    rng = np.random.default_rng(0)
+    w, x = (rng.normal(size=shape).astype(np.float32) for shape in ((13, 7), (rows, 13)))
+
+    def fn(w, x):
+        return jnp.tanh(x @ w)
+
+    # blocks of 64 rows a device, or of the next power of two; the last one is padded
+    got = parallel.map_rows(fn, 64, jax.devices()[:devices])(w, x)
+    want = parallel.map_rows(fn, 64, jax.devices()[:1])(w, x)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_allclose(got, np.tanh(x @ w), atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+def test_the_slices_of_a_split_are_the_devices_own_and_in_order(devices):
+    devs = jax.devices()[:devices]
+    x = np.arange(3 * 16 * 2).reshape(3, 16, 2)
+    slices = parallel.split({"x": x}, axis=1, devices=devs)["x"]
+    assert slices.shape == (devices, 3, 16 // devices, 2)
+    np.testing.assert_array_equal(np.concatenate(list(slices), 1), x)
+
+    def place(x):
+        return lax.all_gather(x, parallel.AXIS, axis=1, tiled=True), lax.axis_index(parallel.AXIS)
+
+    gathered, index = parallel.pmap(place, (0,), (None, 0), devices=devs)(slices)
+    np.testing.assert_array_equal(parallel.fetch(gathered), x)
+    np.testing.assert_array_equal(index, np.arange(devices))
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+def test_a_replica_is_whole_on_every_device_and_outlives_its_source(devices):
+    devs = jax.devices()[:devices]
+    source = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tree = parallel.replicate({"w": source}, devs)
+    again = parallel.replicate(tree, devs)
+    add = parallel.pmap(
+        lambda t, x: {"w": t["w"] + lax.pmean(x, parallel.AXIS)}, (None, 0), None, (0,), devs
+    )
+    got = add(tree, np.ones((devices, 1), np.float32))
+    np.testing.assert_array_equal(parallel.fetch(got)["w"], source + 1)
+    source[:] = 0
+    assert len(again["w"].addressable_shards) == devices
+    for shard in again["w"].addressable_shards:
+        np.testing.assert_array_equal(shard.data, np.arange(6).reshape(2, 3))
+
+
+def test_one_process_has_all_devices_and_its_arrays_need_no_others():
+    assert parallel.all_devices() == parallel.local_devices() == jax.devices()
+    tree = {"w": np.ones(3)}
+    assert parallel.across_processes(tree) is tree

@@ -1,0 +1,63 @@
+"""SkyPilot task files, as SkyPilot itself reads them."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch import sweep
+
+ROOT = Path(__file__).parent.parent
+MNIST = f"--config={ROOT}/experiments/mnist.py"
+SKY = ["--executor=sky", "--bucket=gs://mine/deep"]
+
+
+@pytest.fixture(params=["L4:1", "A100:8", "tpu-v5litepod-4"])
+def files(request, tmp_path, monkeypatch, capsys):
+    """The accelerators, and the task files of points 4 and 5."""
+    monkeypatch.chdir(tmp_path)
+    flags = [MNIST, *SKY, f"--accelerators={request.param}", "--only=4:6"]
+    assert sweep.main([*flags, "--config.data.dir=/it's here"]) == 0
+    paths = [Path(f"runs/mnist/sky/{number}.yaml") for number in (4, 5)]
+    out = capsys.readouterr().out.splitlines()
+    assert out[1:] == [f"sky jobs launch --yes --detach-run {path}" for path in paths]
+    return request.param, paths
+
+
+def test_a_file_says_what_the_point_is(files):
+    accelerators, paths = files
+    first, second = (yaml.safe_load(path.read_text()) for path in paths)
+    assert (first["name"], second["name"]) == ("sweep-mnist-4", "sweep-mnist-5")
+    assert first["resources"]["accelerators"] == accelerators
+    assert first["resources"]["job_recovery"]["recover_on_exit_codes"] == [143]
+    assert first["file_mounts"]["/sweep"]["source"] == "gs://mine/deep"
+    assert ("jax[tpu]" in first["setup"]) == accelerators.startswith("tpu")
+    assert ("jax[cuda12]" in first["setup"]) != accelerators.startswith("tpu")
+    for part in ("setup", "run"):
+        subprocess.run(["bash", "-n"], input=first[part], text=True, check=True)
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {first['run']}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert words[1:3] == ["-m", "sigah_jax.main"] and "--config.data.dir=/it's here" in words
+    assert words[-1].startswith("--workdir=runs/mnist/preset=best,bits=32")
+
+
+def test_skypilot_accepts_it(files):
+    sky = pytest.importorskip("sky", reason="SkyPilot is not installed: pip install skypilot")
+    accelerators, paths = files
+    task = sky.Task.from_yaml(str(paths[0]))
+    (resources,) = task.resources
+    name, _, count = accelerators.partition(":")
+    assert resources.accelerators == {name: int(count or 1)} and resources.use_spot
+    assert resources.job_recovery["recover_on_exit_codes"] == [143]
+    assert resources.job_recovery["max_restarts_on_errors"] == 2
+    assert "/sweep" in task.storage_mounts and "sigah_jax.main" in task.run
+
+
+def test_skypilot_refuses_what_it_does_not_know(files, tmp_path):
+    sky = pytest.importorskip("sky", reason="SkyPilot is not installed: pip install skypilot")
+    path = tmp_path / "wrong.yaml"
+    path.write_text(files[1][0].read_text().replace("use_spot", "use_sport"))
+    with pytest.raises(ValueError, match="use_sport"):
+        sky.Task.from_yaml(str(path))

@@ -1,0 +1,210 @@
+"""The array script, on a SLURM of one node that the test starts and stops."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import local, slurm, sweep
+from sigah_jax.errors import BadInput
+
+ROOT = Path(__file__).parent.parent
+MNIST = f"--config={ROOT}/experiments/mnist.py"
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+WAIT_SECS = 120
+
+CONF = """ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge.socket,cred_expire=5
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+StateSaveLocation={dir}/state
+SlurmdSpoolDir={dir}/spool
+SlurmctldPidFile={dir}/slurmctld.pid
+SlurmdPidFile={dir}/slurmd.pid
+SlurmctldLogFile={dir}/slurmctld.log
+SlurmdLogFile={dir}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+KillWait=2
+SchedulerParameters=bf_interval=1,sched_interval=2
+JobAcctGatherType=jobacct_gather/none
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A running SLURM, in SLURM_CONF while the tests of this file run."""
+    if not all(map(shutil.which, PROGRAMS)):
+        pytest.skip("SLURM is not installed: apt-get install munge slurmctld slurmd slurm-client")
+    if os.geteuid():
+        pytest.skip("SLURM's daemons are started by root alone")
+    home = tmp_path_factory.mktemp("slurm")
+    (home / "state").mkdir()
+    (home / "spool").mkdir()
+    key = home / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    conf = home / "slurm.conf"
+    host = socket.gethostname().partition(".")[0]
+    conf.write_text(CONF.format(host=host, dir=home, ports=free_ports(2), cpus=os.cpu_count()))
+    environment = os.environ | {"SLURM_CONF": str(conf)}
+    munge = [f"--{what}-file={home}/munge.{what}" for what in ("key", "pid", "log", "seed")]
+    daemons = [
+        ["munged", "--foreground", "--force", f"--socket={home}/munge.socket", *munge],
+        ["slurmctld", "-D"],
+        ["slurmd", "-D"],
+    ]
+    log = (home / "daemons.log").open("w")
+    running = [subprocess.Popen(d, env=environment, stdout=log, stderr=log) for d in daemons]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(conf))
+        try:
+            wait_for(lambda: "idle" in tell("sinfo", "--noheader", "--format=%T"))
+            yield
+        finally:
+            tell("scancel", "--user=root")
+            wait_for(lambda: not tell("squeue", "--noheader"))
+            for process in reversed(running):
+                process.terminate()
+                process.wait()
+            log.close()
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def tell(*command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def wait_for(condition):
+    end = time.monotonic() + WAIT_SECS
+    while not condition():
+        assert time.monotonic() < end, "SLURM did not get there in time"
+        time.sleep(0.2)
+
+
+def job(name, code):
+    """A point whose run is Python code: {done} is its results, {starts} counts its starts."""
+    workdir = Path("runs") / "preset=best,bits=16" / f"it's {name}"
+    starts = Path(f"{name}.starts")
+    code = f"import os, signal, sys, time; open('{starts}', 'a').write('x'); {code}"
+    code = code.format(done=f"{name}.done", starts=starts)
+    argv = [sys.executable, "-c", code]
+    return local.Job(name, argv, Path(f"{workdir}.log"), Path(f"{name}.done"), workdir / "lock")
+
+
+def starts(name):
+    return len(Path(f"{name}.starts").read_text()) if Path(f"{name}.starts").exists() else 0
+
+
+DONE = "open('{done}', 'w').close(); print('finished')"
+SAVES = "signal.signal(15, lambda *_: (print('saved', flush=True), os._exit(143)));"
+
+
+def submit(jobs, options="--time=10"):
+    text = slurm.script(
+        "sweep-test", jobs, f"{options} --cpus-per-task=1 --comment='two words'", Path("out"), 2
+    )
+    return slurm.submit(text, Path("out/sweep.sh"))
+
+
+def words(array, number):
+    path = Path(f"out/{array}_{number}.log")
+    return path.read_text() if path.exists() else ""
+
+
+def test_points_run_break_and_are_left_alone_as_they_should(cluster):
+    jobs = {
+        0: job("good", DONE),
+        2: job("breaks", "print('no luck'); sys.exit(1)"),
+        3: job("bad_input", "sys.exit(2)"),
+        5: job("once_broken", f"len(open('{{starts}}').read()) < 2 and sys.exit(1); {DONE}"),
+        7: job("before", DONE),
+    }
+    jobs[7].done.touch()
+    array = submit(jobs)
+    wait_for(lambda: all("point" in words(array, number) for number in jobs))
+    assert [starts(j.name) for j in jobs.values()] == [1, 3, 1, 2, 0]
+    assert jobs[0].done.exists() and jobs[5].done.exists()
+    log = jobs[2].log
+    assert f"point 2 (breaks): exit code 1, no luck ({log})" in words(array, 2)
+    assert "finished before" in words(array, 7)
+
+
+def test_at_the_time_limit_a_run_saves_and_its_task_comes_again(cluster):
+    # a minute is the least limit, so SLURM's word comes soon; saving may take longer than KillWait
+    slowly = SAVES.replace("(print", "(time.sleep(4), print")
+    first = f"len(open('{{starts}}').read()) < 2 and ({slowly[:-1]}, time.sleep(50)); {DONE}"
+    array = submit({4: job("limited", first)}, "--time=1")
+    wait_for(Path("limited.done").exists)
+    wait_for(lambda: "exit code 0" in words(array, 4))
+    assert starts("limited") == 2
+    said = job("limited", "").log.read_text().splitlines()
+    assert [line for line in said if "slurmstepd" not in line] == ["saved", "finished"]
+
+
+def test_a_task_that_is_cancelled_saves_and_does_not_come_again(cluster):
+    array = submit({0: job("cancelled", f"{SAVES} open('up', 'w'); time.sleep(60)")})
+    wait_for(Path("up").exists)
+    tell("scancel", f"{array}_0")
+    wait_for(lambda: "saved" in job("cancelled", "").log.read_text())
+    wait_for(lambda: not tell("squeue", "--noheader"))
+    assert starts("cancelled") == 1
+
+
+def test_a_second_array_leaves_alone_what_the_first_runs(cluster):
+    jobs = {0: job("slow", f"open('up', 'w'); time.sleep(6); {DONE}")}
+    first = submit(jobs)
+    wait_for(Path("up").exists)
+    second = submit(jobs)
+    wait_for(lambda: "runs in another sweep" in words(second, 0))
+    wait_for(lambda: "exit code 0" in words(first, 0))
+    assert starts("slow") == 1
+
+
+def test_bash_accepts_the_script_and_its_head_says_what_was_asked_for(tmp_path):
+    jobs = sweep.plan(sweep.parse([MNIST, "--only=4:7", "--config.data.dir=it's here"]))
+    options = "--partition=gpu --gres=gpu:1 --comment='two words'"
+    text = slurm.script("sweep-mnist", jobs, options, Path("out"), 2)
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    head = [line for line in text.splitlines() if line.startswith("#SBATCH ")]
+    assert "#SBATCH --array=4,5,6" in head and f"#SBATCH --chdir={tmp_path}" in head
+    assert "#SBATCH --requeue" in head and "#SBATCH --signal=TERM@60" in head
+    assert head[-3:] == [
+        "#SBATCH --partition=gpu", "#SBATCH --gres=gpu:1", "#SBATCH '--comment=two words'"
+    ]  # fmt: skip
+
+
+def test_without_sbatch_the_script_is_written_and_the_remedy_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match=r"no sbatch here; submit out/sweep\.sh on a login node"):
+        submit({0: job("a", DONE)})
+    assert "--array=0\n" in Path("out/sweep.sh").read_text()

@@ -1,0 +1,155 @@
+"""What can be watched of a run: sinks, a trace, memory, the compilation cache."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import sets
+from tensorboardX.proto import event_pb2
+
+from sigah_jax import config, watching
+from sigah_jax.errors import BadInput
+
+ROWS = [{"step": 5, "train/loss_gen": 2.5}, {"step": 10, "train/loss_gen": 1.5, "eval/map": 0.5}]
+
+
+def watched(*sinks):
+    c = config.get_config()
+    c.sinks = sinks
+    return c
+
+
+def scalars(directory):
+    """name -> [(step, value)] of all event files, in the order in which they were written."""
+    found = {}
+    for path in sorted(directory.iterdir(), key=lambda p: p.stat().st_mtime_ns):
+        raw = path.read_bytes()
+        while raw:
+            # a record: length u64, its checksum u32, the event, its checksum u32
+            size = int.from_bytes(raw[:8], "little")
+            event = event_pb2.Event.FromString(raw[12 : 12 + size])
+            raw = raw[16 + size :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_tensorboard_gets_every_number_at_its_step_and_goes_on(tmp_path):
+    with watching.open_sinks(watched("tensorboard"), tmp_path, 0) as send:
+        send(ROWS[0])
+    with watching.open_sinks(watched("tensorboard"), tmp_path, 5) as send:
+        send(ROWS[1])
+    found = scalars(tmp_path / "tensorboard")
+    assert found["train/loss_gen"] == [(5, 2.5), (10, 1.5)] and found["eval/map"] == [(10, 0.5)]
+
+
+def test_wandb_gets_rows_and_a_resumed_run_is_the_same_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with watching.open_sinks(watched("wandb"), tmp_path, 0) as send:
+        send(ROWS[0])
+    (first,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"train/loss_gen" in first.read_bytes()
+    with watching.open_sinks(watched("wandb"), tmp_path, 5) as send:
+        send(ROWS[1])
+    names = {path.name for path in (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")}
+    assert names == {first.name}
+
+
+def test_without_sinks_nothing_is_written(tmp_path):
+    with (
+        watching.open_sinks(watched(), tmp_path, 0) as send,
+        watching.profiling(watched(), tmp_path) as profiled,
+    ):
+        send(ROWS[0])
+        with profiled(0, 10):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setattr(watching, "PACKAGES", {"tensorboard": "no_such_package"})
+    with pytest.raises(BadInput, match="pip install no_such_package"):
+        watching.check(("tensorboard",), "")
+
+
+@pytest.mark.parametrize(
+    "steps, traced",
+    [
+        ("1:10", [1, 2]),  # calls of 5 steps: 1 to 5 and 6 to 10
+        ("3:4", [1]),
+        ("5:6", [1, 2]),
+        ("10:99", [2, 3, 4]),  # training ends before
+        ("21:30", []),  # behind the end
+    ],
+)
+def test_the_calls_that_hold_the_steps_are_traced(tmp_path, monkeypatch, steps, traced):
+    c, on, seen = watched(), [], []
+    monkeypatch.setattr(watching.jax.profiler, "start_trace", on.append)
+    monkeypatch.setattr(watching.jax.profiler, "stop_trace", on.clear)
+    c.profile.steps = steps
+    with watching.profiling(c, tmp_path) as profiled:
+        for number, done in enumerate(range(0, 20, 5), 1):
+            with profiled(done, 5):
+                seen += [number] if on else []
+    assert seen == traced and on == []
+
+
+def test_memory_is_that_of_the_fullest_device(monkeypatch):
+    class Device:
+        def __init__(self, stats):
+            self.memory_stats = lambda: stats
+
+    devices = [Device({"peak_bytes_in_use": 5}), Device({"peak_bytes_in_use": 7}), Device(None)]
+    monkeypatch.setattr(watching.parallel, "local_devices", lambda: devices)
+    assert watching.memory() == {"memory/peak_bytes": 7}
+    monkeypatch.setattr(watching.parallel, "local_devices", lambda: devices[2:])
+    assert watching.memory() == {}  # a CPU does not know
+
+
+def test_a_watched_run_leaves_its_trace_events_and_compiled_functions(tmp_path):
+    np.save(tmp_path / "base.npy", sets.rows(1000, 20, 12))
+    fields = {
+        "data.base": tmp_path / "base.npy",
+        "data.test_queries": 50,
+        "data.val_queries": 50,
+        "train.steps": 20,
+        "train.steps_per_call": 10,
+        "train.anchors": 64,
+        "train.graph_neighbours": 8,
+        "eval.every_steps": 20,
+        "eval.baselines": "()",
+        "model.hash_widths": "(32,)",
+        "model.dis_widths": "(16,)",
+        "model.decoder": "linear",
+        "sinks": "tensorboard",
+        "profile.steps": "10:10",
+    }
+    command = [sys.executable, "-m", "sigah_jax.main", "--config=experiments/vectors.py:bits=24"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [*command, f"--workdir={run}"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (trace,) = (run / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = scalars(run / "tensorboard")
+    sent = {}
+    for row in rows:
+        for name in set(row) - {"step"}:
+            known = re.sub(r"[^\w/-]", "_", name)  # so TensorBoard names recall@10
+            sent.setdefault(known, []).append((row["step"], np.float32(row[name])))
+    assert found == sent
+    assert {"train/loss_gen", "eval/map", "time/examples_per_sec"} <= set(found)
+    assert len(list((tmp_path / "compiled").glob("jit_*-cache"))) > 5
