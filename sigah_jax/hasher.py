@@ -29,11 +29,12 @@ class Hasher(NamedTuple):
 
     nets: networks.Networks
     block_rows: int  # rows in one call, over all devices
-    encode_with: Callable  # (params, x [n, d]) -> [n, W + 1] u1: a code, then 1 for a good row
-    project_with: Callable  # (params, x [n, d]) -> u [n, K] f32, NaN in a bad row
-    features_with: Callable  # (params, x [n, d]) -> z [n, P] f32, NaN in a bad row
-    synthesise_with: Callable  # (params, codes [n, W]) -> [n, d] f32
-    decode_with: Callable  # (params, codes [n, W]) -> [n, P] f32
+    # the functions of `hash_functions`, by blocks: see `parallel.map_blocks`
+    encode_with: Callable
+    project_with: Callable
+    features_with: Callable
+    synthesise_with: Callable
+    decode_with: Callable
     params: dict  # {"standardiser", "gen"}
     facts: dict  # of the run, for `describe`; empty outside a run
 
@@ -90,7 +91,9 @@ class Hasher(NamedTuple):
             (start, codes `[b, W] u1`, good `[b] bool`) in order. A row is bad if it holds NaN or
             infinity, or values so large that float32 overflows; its code is all zeros.
         """
-        for start, y in self._blocks(self.encode_with, read, first, rows):
+        for start, y in self.encode_with(
+            self.params, lambda i, j: on_host(read(i, j)), first, rows
+        ):
             yield start, y[:, :-1], y[:, -1] == 1
 
     def project(self, x: np.ndarray | jax.Array) -> np.ndarray:
@@ -159,7 +162,7 @@ class Hasher(NamedTuple):
     ) -> np.ndarray:
         x = self.check(x)
         out = np.empty((len(x), columns), np.float32)
-        for start, y in self._blocks(function, lambda i, j: x[i:j], 0, len(x)):
+        for start, y in function(self.params, lambda i, j: on_host(x[i:j]), 0, len(x)):
             bad = np.isnan(y).any(1)
             if bad.any():
                 row = start + int(bad.argmax())
@@ -177,20 +180,9 @@ class Hasher(NamedTuple):
                 f"uint8 [n, {width}]"
             )
         out = np.empty((len(packed), columns), np.float32)
-        for start, y in self._blocks(function, lambda i, j: packed[i:j], 0, len(packed)):
+        for start, y in function(self.params, lambda i, j: packed[i:j], 0, len(packed)):
             out[start : start + len(y)] = y
         return out
-
-    def _blocks(
-        self, function: Callable, read: Callable, first: int, rows: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """(start, function of a block) over rows `first` to `rows`."""
-        for start in range(first, rows, self.block_rows):
-            stop = min(start + self.block_rows, rows)
-            block = on_host(read(start, stop))
-            if stop - start < self.block_rows < rows:  # its own shape would be compiled anew
-                block = np.pad(block, ((0, self.block_rows - len(block)), (0, 0)))
-            yield start, function(self.params, block)[: stop - start]
 
 
 def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
@@ -220,7 +212,7 @@ def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hashe
     """
 
     def rows(function: Callable) -> Callable:
-        return parallel.map_rows(functools.partial(function, nets), block_rows)
+        return parallel.map_blocks(functools.partial(function, nets), block_rows)
 
     return Hasher(
         nets,

@@ -8,7 +8,7 @@ Not responsible for what is computed: functions and arrays come in, functions an
 arrays go out. Nor for processes that join and leave: `hosts`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -99,40 +99,52 @@ def across_processes(tree: Any) -> Any:
     return multihost_utils.host_local_array_to_global_array(tree, mesh, PartitionSpec())
 
 
-def map_rows(
+def map_blocks(
     fn: Callable, block_rows: int, devices: Sequence[jax.Device] | None = None
-) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """Makes a function that runs a per-row `fn` over all rows of a host array.
+) -> Callable[[Any, Callable, int, int], Iterator[tuple[int, np.ndarray]]]:
+    """Makes a function that runs a per-row `fn` over rows, block by block.
 
     Args:
         fn: `(params, x [B, d]) -> y [B, ...]`; row i of y may depend on row i of x only.
-        block_rows: rows a device and call; memory is bounded by it. A shorter input
-            takes one block of the next power of two, so few shapes are compiled. The number of
-            devices has no say in that: a matrix product of another shape may add in another order.
+        block_rows: rows a device and call; memory is bounded by it. Fewer rows in all take
+            one block of the next power of two, so few shapes are compiled. The number of devices
+            has no say in that: a matrix product of another shape may add in another order.
         devices: defaults to all of this process.
 
     Returns:
-        `(params, x [N, d]) -> y [N, ...]` on the host, in order. The last block is padded
-        with zero rows, which are cut off again. Keep the function: each call of `map_rows`
-        compiles anew.
+        `(params, read, first, rows) -> (start, y [b, ...]), …` on the host, in order, for rows
+        `first` to `rows`, of which `read(start, stop)` gives `[stop - start, d]`. The last block
+        is padded with zero rows, which are cut off again. Keep the function: each call of
+        `map_blocks` compiles anew.
     """
     devs = local_devices(devices)
-    mapped = pmap(fn, in_axes=(None, 0), out_axes=0, devices=devs)
+    n, mapped = len(devs), pmap(fn, in_axes=(None, 0), out_axes=0, devices=devs)
 
-    def run(params: Any, x: np.ndarray) -> np.ndarray:
-        rows, n = len(x), len(devs)
+    def run(params: Any, read: Callable, first: int, rows: int) -> Iterator:
         per_device = min(block_rows, 1 << max(0, rows - 1).bit_length())
-        out = None
-        for start in range(0, rows, per_device * n):
-            block = np.asarray(x[start : start + per_device * n])
+        for start in range(first, rows, per_device * n):
+            block = np.asarray(read(start, min(start + per_device * n, rows)))
             short = per_device * n - len(block)
             if short:
                 block = np.concatenate([block, np.zeros((short, *block.shape[1:]), block.dtype)])
             y = np.asarray(mapped(params, block.reshape(n, per_device, *block.shape[1:])))
-            y = y.reshape(n * per_device, *y.shape[2:])
+            yield start, y.reshape(n * per_device, *y.shape[2:])[: rows - start]
+
+    return run
+
+
+def map_rows(
+    fn: Callable, block_rows: int, devices: Sequence[jax.Device] | None = None
+) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """`map_blocks` over all rows of a host array: `(params, x [N, d]) -> y [N, ...]`, N >= 1."""
+    blocks = map_blocks(fn, block_rows, devices)
+
+    def run(params: Any, x: np.ndarray) -> np.ndarray:
+        out = None
+        for start, y in blocks(params, lambda i, j: x[i:j], 0, len(x)):
             if out is None:
-                out = np.empty((rows, *y.shape[1:]), y.dtype)
-            out[start : start + per_device * n] = y[: rows - start]
+                out = np.empty((len(x), *y.shape[1:]), y.dtype)
+            out[start : start + len(y)] = y
         return out
 
     return run

@@ -75,12 +75,17 @@ def _claim(workdir: Path, config) -> IO:
             f"{workdir}: another process is running here; wait for it or use another --workdir"
         ) from e
     path = workdir / "config.json"
-    if path.exists():
-        _compare(path, config)
-    elif any(p.name != "lock" for p in workdir.iterdir()):
-        raise BadInput(f"{workdir}: holds files but no config.json; use an empty --workdir")
-    else:
-        logs.write_json(path, {"hash": config_hash(config), "config": json.loads(_dump(config))})
+    try:
+        if path.exists():
+            _compare(path, config)
+        elif any(p.name != "lock" for p in workdir.iterdir()):
+            raise BadInput(f"{workdir}: holds files but no config.json; use an empty --workdir")
+        else:
+            held = {"hash": config_hash(config), "config": json.loads(_dump(config))}
+            logs.write_json(path, held)
+    except BaseException:
+        lock.close()
+        raise
     return lock
 
 
