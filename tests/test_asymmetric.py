@@ -63,7 +63,7 @@ def test_projection_of_signs_is_hamming_search():
     np.testing.assert_array_equal(ids, expected_ids)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_projection_depends_on_neither_devices_nor_blocks(monkeypatch, devices):
     u, _, cb = projections()
     expected = asymmetric.by_projection(u, cb, 300, jax.devices()[:1])

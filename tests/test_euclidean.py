@@ -70,7 +70,7 @@ def test_knn_does_not_depend_on_block_sizes(monkeypatch, rows, engine):
     np.testing.assert_array_equal(euclidean.knn(xq, xb, 60, engine)[1], brute(xq, xb, 60)[1])
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_knn_does_not_depend_on_the_number_of_devices(devices):
     xq, xb = tied()
     _, ids = euclidean.knn(xq, xb, 60, "accelerator", jax.devices()[:devices])

@@ -115,7 +115,7 @@ def test_search_does_not_depend_on_block_sizes(monkeypatch, rows, engine):
     assert_search(cq, cb, k, engine, jax.devices()[:3])
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("k", [20, 300])
 def test_search_does_not_depend_on_the_number_of_devices(devices, k):
     # 5,000 rows on 8 devices are 625 each

@@ -62,7 +62,7 @@ def test_does_not_depend_on_the_block_size(block_rows, engine):
     assert_equal(run(*args, engine=engine, block_rows=block_rows), direct(*args))
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("block_rows", [3, 100])
 def test_does_not_depend_on_the_number_of_devices(devices, block_rows):
     # 53 rows: with blocks of 3 on 8 devices, 2 full rounds and one of 5 rows: 6 devices idle

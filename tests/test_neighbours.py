@@ -79,7 +79,7 @@ def test_does_not_depend_on_blocks(monkeypatch, rows, engine):
     np.testing.assert_array_equal(got, brute(xq, xb, [1, 10]))
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_does_not_depend_on_the_number_of_devices(devices):
     xq, xb = tied()
     got = neighbours.nearest_sets(xq, xb, [10, 60], "accelerator", jax.devices()[:devices])
