@@ -92,7 +92,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.eval = config_dict.ConfigDict()
     c.eval.every_steps = 400  # validation and checkpoint
     c.eval.baselines = ("itq", "pca_rr", "lsh")  # measured beside SiGAH at the end
-    c.eval.block_rows = 8192  # rows encoded a device and call
+    c.eval.block_rows = 2048  # rows encoded a device and call; more leave the caches of a CPU
 
     if preset == "paper":  # what the abstract says, and no more
         c.model.input_dims = 4096
