@@ -16,6 +16,7 @@ from pathlib import Path
 
 from experiments.cell import VARIANTS, cell_path, data_name
 from launch import local
+from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.errors import BadInput
 from sigah_jax.report import comparison, comparison_plots, readme
@@ -86,11 +87,12 @@ def write(args) -> None:
     if not cells:
         return
     for name, text in documents(cells).items():
-        (args.results / name).write_text(text)
+        whole.write_text(args.results / name, text)
     comparison_plots.draw(cells, MAIN, BITS, SHORT_BITS, args.results / "plots")
     if args.readme.exists():
         text = args.readme.read_text()
-        args.readme.write_text(readme.fill(text, lambda *which: short_table(cells, *which)))
+        filled = readme.fill(text, lambda *which: short_table(cells, *which))
+        whole.write_text(args.readme, filled)
 
 
 def differing(args) -> list[str]:

@@ -72,9 +72,7 @@ def open_sinks(config, workdir: Path, done: int) -> Iterator[Callable[[dict], No
                 run = wandb.init(dir=workdir, id=known.read_text(), resume="allow", **facts)
             except wandb.errors.Error as e:
                 reason = str(e).splitlines()[0].rstrip(".")
-                raise BadInput(
-                    f"config.sinks: wandb: {reason.rstrip('.')}; or set WANDB_MODE=offline"
-                ) from e
+                raise BadInput(f"config.sinks: wandb: {reason}; or set WANDB_MODE=offline") from e
             stack.callback(run.finish)
             senders.append(lambda row: run.log(row, step=row["step"]))
 
