@@ -35,8 +35,14 @@ def test_adversarial_terms_by_hand():
     fake, real = jnp.array([1.0, 5.0]), jnp.array([3.0, 4.0])
     np.testing.assert_array_equal(losses.adversary_minimise(fake, real), [1, 5])
     np.testing.assert_array_equal(losses.adversary_match(fake, real), [2, 1])
-    # 3 - 0.5·1, 4 - 0.5·5
-    np.testing.assert_array_equal(losses.discriminator(real, fake, 0.5), [2.5, 1.5])
+    # 3 - 0.5·1, 4 - 0.5·min(5, 4.5)
+    np.testing.assert_array_equal(losses.discriminator(real, fake, 0.5, 4.5), [2.5, 1.75])
+
+
+def test_the_discriminator_raises_no_error_beyond_the_margin():
+    fake = jnp.array([1.0, 5.0])
+    push = jax.grad(lambda f: losses.discriminator(f, f, 0.5, 4.5).sum())(fake)
+    np.testing.assert_array_equal(push, [1 - 0.5, 1])
 
 
 @pytest.mark.parametrize(

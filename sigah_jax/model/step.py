@@ -201,7 +201,8 @@ def dis_update(
 
     def loss_fn(dis: dict):
         real, fake = networks.error(nets, dis, z), networks.error(nets, dis, x_hat)
-        loss = jnp.mean(losses.discriminator(real, fake, state.kappa))
+        margin = began.gamma * lax.stop_gradient(lax.pmean(jnp.mean(real), axis))
+        loss = jnp.mean(losses.discriminator(real, fake, state.kappa, margin))
         return lax.pmean((loss, (jnp.mean(real), jnp.mean(fake))), axis)
 
     (loss, (real, fake)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.dis)
