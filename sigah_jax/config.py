@@ -60,8 +60,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.ordinal = 1.0  # ours: soft precision of the Hamming ranking
     c.loss.ordinal_synthetic = 0.3  # ours: the same for the distance to synthetic features
     c.loss.reconstruction = 0.5  # ‖x - x̂‖²
-    c.loss.adversary = 0.1  # the discriminator's error of x̂
-    c.loss.adversary_form = "match"  # match: |e(x̂) - e(x)|, ours; minimise: e(x̂), BEGAN
+    c.loss.adversary = 0.1  # e(x̂), the discriminator's error of the synthetic feature
     c.loss.quantisation = 0.1  # ours: (|u| - 1)²
     c.loss.temperature_bits = 0.7  # ours: τ of the ordinal loss, in bits
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
@@ -101,7 +100,6 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
         c.loss.ordinal = 0.0
         c.loss.ordinal_synthetic = 0.0
         c.loss.quantisation = 0.0
-        c.loss.adversary_form = "minimise"
         c.optim.gen_lr = 5e-4  # at the rates of `best` the auto-encoder was seen to run away
         c.optim.dis_lr = 1.25e-4
         c.train.graph_neighbours = 0
@@ -193,7 +191,6 @@ _CHOICES = {
     "engine": ("auto", "cpu", "accelerator"),
     "distributed": ("auto", "on", "off"),
     "model.decoder": ("ista", "linear", "mlp"),
-    "loss.adversary_form": ("match", "minimise"),
     "train.matmul_precision": ("default", "high", "highest"),
 }
 

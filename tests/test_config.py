@@ -57,7 +57,6 @@ def test_presets_are_valid(preset, bits, devices):
         ("model.lam", float("nan")),
         ("loss.ordinal", -1.0),
         ("loss.temperature_bits", 0.0),
-        ("loss.adversary_form", "wgan"),
         ("optim.gen_lr", 0.0),
         ("optim.gen_lr", float("inf")),
         ("optim.adam_b1", 1.0),

@@ -18,22 +18,6 @@ def reconstruction(x: jax.Array, x_hat: jax.Array) -> jax.Array:
     return jnp.sum((x - x_hat) ** 2, -1)
 
 
-def adversary_minimise(error_fake: jax.Array, error_real: jax.Array) -> jax.Array:
-    """e(x̂), the generator's term of BEGAN (Berthelot et al. 2017): `[B], [B] -> [B]`."""
-    _same_shape(error_fake, error_real)
-    return error_fake
-
-
-def adversary_match(error_fake: jax.Array, error_real: jax.Array) -> jax.Array:
-    """|e(x̂) - e(x)|: `[B], [B] -> [B]`.
-
-    ours: the synthetic feature shall be as hard for the discriminator as its own original, not
-    easier, since a feature that is easier than every real one lies off their distribution too.
-    """
-    _same_shape(error_fake, error_real)
-    return jnp.abs(error_fake - error_real)
-
-
 def discriminator(
     error_real: jax.Array, error_fake: jax.Array, kappa: jax.Array, margin: jax.Array
 ) -> jax.Array:

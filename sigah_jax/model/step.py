@@ -158,18 +158,15 @@ def gen_update(
         anchors before the update).
     """
     weight = config.loss
-    match, group = weight.adversary_form == "match", batch.rows.shape[1]
-    adversary = losses.adversary_match if match else losses.adversary_minimise
+    group = batch.rows.shape[1]
 
     def loss_fn(gen: dict):
         u = networks.encode(nets, gen, z)
         b = binarize.straight_through(u, config.model.straight_through_width)
         x_hat, sparse_z = networks.decode(nets, gen, b)
-        error_fake = networks.error(nets, state.dis, x_hat[::group])
-        error_real = networks.error(nets, state.dis, z[::group])
         terms = {
             "reconstruction": jnp.mean(losses.reconstruction(z, x_hat)),
-            "adversary": jnp.mean(adversary(error_fake, error_real)),
+            "adversary": jnp.mean(networks.error(nets, state.dis, x_hat[::group])),
             "quantisation": jnp.mean(losses.quantisation(u)),
         }
         if weight.ordinal > 0 or weight.ordinal_synthetic > 0:
