@@ -22,7 +22,7 @@ from sigah_jax import evaluate, logs, parallel, results, train
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, validate
 from sigah_jax.data.datasets import load_dataset
-from sigah_jax.errors import BadInput, BitsRefused, NonFinite
+from sigah_jax.errors import BadInput, BitsRefused, command
 
 # SiGAH and its ablations: what differs from `preset=best`
 VARIANTS = {
@@ -110,8 +110,9 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     return facts | {"metrics": metrics, "pr_curve": results.curve_of(curve)}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input, 3 a loss that is not finite."""
+@command("the same command goes on")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="an experiment's name, or NAME=FILE")
     parser.add_argument("--method", required=True, choices=[*VARIANTS, *METHODS])
@@ -120,12 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
     args = parser.parse_args(argv)
-    try:
-        run_cell(args.data, args.method, args.bits, args.seed, args.results, args.runs)
-    except (BadInput, NonFinite) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    return 0
+    run_cell(args.data, args.method, args.bits, args.seed, args.results, args.runs)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 
 from sigah_jax import evaluate, hasher, parallel, rundir
 from sigah_jax.data.datasets import Dataset, load_dataset
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 
 SPLITS = 20  # random halves of the queries
 QUERIES = 500  # ranked; the whole base is sorted for each
@@ -114,18 +114,14 @@ def table(args, tell: Callable[[str], None]) -> None:
             tell("| " + " | ".join(opq_row(bits, data, truth)) + " |")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input."""
+@command("the same command goes on")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument("--opq", action="store_true", help="also faiss's OPQ of equal bytes")
     parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of ground truth")
-    try:
-        table(parser.parse_args(argv), lambda line: print(line, flush=True))
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    return 0
+    table(parser.parse_args(argv), lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

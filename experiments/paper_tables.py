@@ -18,7 +18,7 @@ from experiments.cell import VARIANTS, cell_path, data_name
 from launch import local
 from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 from sigah_jax.report import comparison, comparison_plots, readme
 from sigah_jax.report.collect import Cell, read_cells
 
@@ -130,30 +130,24 @@ def parse(argv: list[str] | None):
     return args
 
 
+@command("the same command goes on")
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 a cell failed or a table is old, 2 bad input, 130 interrupted."""
-    try:
-        args = parse(argv)
-        if args.check:
-            old = differing(args)
-            for path in old:
-                print(f"{path}: differs from the cells; run python -m experiments.paper_tables")
-            return int(bool(old))
-        missing = [c for c in declare(args) if not cell_path(args.results, *c).exists()]
-        print(f"{len(missing)} of {len(declare(args))} cells to run", flush=True)
-        if args.dry_run:
-            for cell in missing:
-                print(*job_of(cell, args).argv[1:])
-            return 0
-        jobs = [job_of(cell, args) for cell in missing]
-        failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
-        write(args)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    args = parse(argv)
+    if args.check:
+        old = differing(args)
+        for path in old:
+            print(f"{path}: differs from the cells; run python -m experiments.paper_tables")
+        return int(bool(old))
+    missing = [c for c in declare(args) if not cell_path(args.results, *c).exists()]
+    print(f"{len(missing)} of {len(declare(args))} cells to run", flush=True)
+    if args.dry_run:
+        for cell in missing:
+            print(*job_of(cell, args).argv[1:])
+        return 0
+    jobs = [job_of(cell, args) for cell in missing]
+    failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
+    write(args)
     for job in failed:
         print(f"failed: {job.name}: {local.last_line(job.log)} ({job.log})", file=sys.stderr)
     return int(bool(failed))

@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict
 
 from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 from sigah_jax.report import comparison, comparison_plots
 from sigah_jax.report.collect import Cell
 from sigah_jax.report.tables import display_name
@@ -144,30 +144,26 @@ def write(cells: Sequence[Cell], directory: Path) -> None:
     comparison_plots.draw(cells, methods_of(cells), bits, bits[-1], directory / "plots")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input."""
+@command("the same command goes on")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="runs are below")
     parser.add_argument("--metric", default="map", choices=comparison.METRICS, help="printed")
     parser.add_argument("--output", type=Path, help="default: DIR/collected, of the first")
     args = parser.parse_args(argv)
     output = args.output or args.directories[0] / "collected"
-    try:
-        runs, unfinished = find_runs(args.directories)
-        print(f"{len(runs)} runs finished, {len(unfinished)} unfinished")
-        for workdir in unfinished:
-            print(f"unfinished: {workdir}")
-        if not runs:
-            return 0
-        cells = cells_of(runs)
-        write(cells, output)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
+    runs, unfinished = find_runs(args.directories)
+    print(f"{len(runs)} runs finished, {len(unfinished)} unfinished")
+    for workdir in unfinished:
+        print(f"unfinished: {workdir}")
+    if not runs:
+        return
+    cells = cells_of(runs)
+    write(cells, output)
     for dataset in sorted({c.dataset for c in cells}):
         print(f"\n{table(cells, dataset, args.metric)}")
     print(f"\nall metrics: {output / 'tables.md'}  plots: {output / 'plots'}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
 from sigah_jax import hasher, logs, progress
 from sigah_jax.data.containers import reading_as
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 
 MANIFEST = "_manifest.json"  # readers of Parquet pass over names that begin so
 _CONNECT_SECS = 30
@@ -191,8 +191,9 @@ def _at_least(low: int) -> Callable[[str], int]:
     return integer
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input or a full disk, 130 interrupted."""
+@command("the same command goes on where it stopped")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Encodes many vectors on a Ray cluster.")
     add = parser.add_argument
     add("--workdir", required=True, type=Path, help="run directory")
@@ -208,18 +209,10 @@ def main(argv: list[str] | None = None) -> int:
     add("--num_gpus", type=_at_least(0), default=0, help="GPUs of an actor")
     options = Options(**vars(parser.parse_args(argv)))
     try:
-        try:
-            importlib.import_module("ray.data")
-        except ImportError as e:
-            raise BadInput("encode_ray needs Ray; run pip install 'sigah_jax[ray]'") from e
-        print(encode_inputs(options))
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    return 0
+        importlib.import_module("ray.data")
+    except ImportError as e:
+        raise BadInput("encode_ray needs Ray; run pip install 'sigah_jax[ray]'") from e
+    print(encode_inputs(options))
 
 
 if __name__ == "__main__":

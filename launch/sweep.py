@@ -28,7 +28,7 @@ from typing import Any
 from launch import grid, local, sky, slurm
 from sigah_jax import rundir, whole
 from sigah_jax.config import change, validate
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 
 ARGUMENTS = ("preset", "bits")  # of `get_config`; a point's other names are fields
 
@@ -198,20 +198,14 @@ def value_of(text: str) -> Any:
         return text
 
 
+@command("the same command goes on")
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 a point failed, 2 bad input, 130 interrupted."""
-    try:
-        args = parse(argv)
-        jobs = plan(args)
-        finished = sum(job.done.exists() for job in jobs.values())
-        print(f"{len(jobs)} points, {finished} of them finished", flush=True)
-        return EXECUTORS[args.executor](jobs, args)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    args = parse(argv)
+    jobs = plan(args)
+    finished = sum(job.done.exists() for job in jobs.values())
+    print(f"{len(jobs)} points, {finished} of them finished", flush=True)
+    return EXECUTORS[args.executor](jobs, args)
 
 
 if __name__ == "__main__":

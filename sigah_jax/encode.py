@@ -23,7 +23,7 @@ import numpy as np
 from sigah_jax import hasher, progress, resumable, whole
 from sigah_jax.data.datasets import open_file
 from sigah_jax.data.vectors import Vectors
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
 
 _SAVE_EVERY_SECS = 2
@@ -102,8 +102,9 @@ def _list_bad(path: Path, rows: list[int]) -> None:
     whole.write_text(path, "".join(f"{row}\n" for row in rows))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input or a full disk, 130 interrupted."""
+@command("the same command goes on where it stopped")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Encodes a file of vectors.")
     parser.add_argument("--workdir", required=True, type=Path, help="run directory")
     parser.add_argument("--input", required=True, help="vectors; FILE.hdf5:NAME for one array")
@@ -114,20 +115,12 @@ def main(argv: list[str] | None = None) -> int:
         "--skip_bad", action="store_true", help="rows with NaN or infinity get zeros and are listed"
     )
     args = parser.parse_args(argv)
-    try:
-        if args.output.suffix != ".npy":
-            raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
-        h = hasher.load(args.workdir, args.checkpoint)
-        n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+    if args.output.suffix != ".npy":
+        raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
+    h = hasher.load(args.workdir, args.checkpoint)
+    n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad)
     skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.bad.txt" if bad else ""
     print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")
-    return 0
 
 
 if __name__ == "__main__":

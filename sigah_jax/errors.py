@@ -1,8 +1,14 @@
-"""The ways a run may fail by its user's or its data's doing.
+"""The ways a run may fail by its user's or its data's doing, and what a command says of them.
 
-`main` prints either as one line and exits with its code; any other exception is
+A command prints either as one line and exits with its code; any other exception is
 a bug of ours and keeps its traceback.
 """
+
+import functools
+import sys
+from collections.abc import Callable
+
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + 2, as a shell reports it
 
 
 class BadInput(ValueError):
@@ -27,3 +33,30 @@ class NonFinite(ArithmeticError):
     """
 
     exit_code = 3
+
+
+def command(interrupted: str) -> Callable:
+    """Makes a `main` whose failures by its user's doing end in a line on stderr and an exit code.
+
+    Args:
+        interrupted: what Ctrl-C leaves behind, or how to go on.
+
+    Returns:
+        decorator of a function that returns its exit code, or None for 0.
+    """
+
+    def decorate(main: Callable) -> Callable:
+        @functools.wraps(main)
+        def run(*args, **kwargs) -> int:
+            try:
+                return main(*args, **kwargs) or 0
+            except (BadInput, NonFinite) as e:
+                print(f"error: {e}", file=sys.stderr)
+                return e.exit_code
+            except KeyboardInterrupt:
+                print(f"interrupted; {interrupted}", file=sys.stderr)
+                return INTERRUPTED
+
+        return run
+
+    return decorate

@@ -30,7 +30,7 @@ import numpy as np
 from jax import export as jax_export
 
 from sigah_jax import hash_functions, hasher, numpy_encoder, whole
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
 
 MARGIN = 1e-5
@@ -208,26 +208,22 @@ def _library(name: str):
         ) from e
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input."""
+@command("nothing was written")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description="Writes the trained encoder for other places.")
     parser.add_argument("--workdir", required=True, type=Path, help="run directory")
     parser.add_argument("--output", required=True, type=Path, help="*.onnx, *.stablehlo or *.npz")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     args = parser.parse_args(argv)
-    try:
-        h = hasher.load(args.workdir, args.checkpoint)
-        agreement = export(h, args.output, args.overwrite)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
+    h = hasher.load(args.workdir, args.checkpoint)
+    agreement = export(h, args.output, args.overwrite)
     print(
         f"{args.output}: {h.d} columns to codes of {h.bits} bits; "
         f"{agreement.differ} of {agreement.bits} bits compared differ, all where |u| < {MARGIN:g} "
         f"(largest difference of u {agreement.drift:.1e})"
     )
-    return 0
 
 
 if __name__ == "__main__":

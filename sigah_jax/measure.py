@@ -27,7 +27,7 @@ from sigah_jax import hasher, logs, parallel, rundir, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset
-from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.errors import BadInput, command
 from sigah_jax.report import measured
 from sigah_jax.retrieval import asymmetric, codes, euclidean, hamming, neighbours, rerank
 
@@ -184,26 +184,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
-    try:
-        args = parse(argv)
-        found, candidates = rows(args, print)
-        table = measured.table(found, args.k, candidates)
-        advice = measured.advice(found, args.k, args.target)
-        text = f"{table}\n\n{advice}\n"
-        print(f"\n{text}")
-        whole.write_text(args.workdir / "measure.md", text)
-        logs.write_json(args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]})
-        measured.plot(found, args.k, args.workdir / "measure.png")
-        print(f"{args.workdir}/measure.md, measure.json, measure.png")
-    except (BadInput, NonFinite) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+@command("the same command goes on")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
+    args = parse(argv)
+    found, candidates = rows(args, print)
+    table = measured.table(found, args.k, candidates)
+    advice = measured.advice(found, args.k, args.target)
+    text = f"{table}\n\n{advice}\n"
+    print(f"\n{text}")
+    whole.write_text(args.workdir / "measure.md", text)
+    logs.write_json(args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]})
+    measured.plot(found, args.k, args.workdir / "measure.png")
+    print(f"{args.workdir}/measure.md, measure.json, measure.png")
 
 
 if __name__ == "__main__":

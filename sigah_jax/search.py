@@ -29,7 +29,7 @@ import numpy as np
 
 from sigah_jax import hasher, parallel, whole
 from sigah_jax.data.datasets import read_file
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import asymmetric, codes, hamming, rerank, topk
 
 OVERSAMPLE = 10
@@ -203,8 +203,9 @@ def _naming(flag: str, name: str) -> Iterator[None]:
         raise BadInput(f"{flag}={name}: {e}") from e
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 bad input or a full disk, 130 interrupted."""
+@command("nothing was written")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--codes", required=True, help="packed codes of the base, uint8")
     parser.add_argument("--queries", required=True, help="packed codes; vectors with --workdir")
@@ -228,15 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", default="auto", choices=["auto", "cpu", "accelerator"])
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     args = parser.parse_args(argv)
-    try:
-        print(search(args))
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    print(search(args))
 
 
 if __name__ == "__main__":

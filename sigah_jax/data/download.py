@@ -22,7 +22,7 @@ from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import SOURCES, File, Way, finals
 from sigah_jax.data.transfer import PATIENCE, Patience, has_size
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 
 
 def get_set(
@@ -96,26 +96,20 @@ def keep_rows(part: Path, shape: tuple[int, int]) -> str:
     return ""
 
 
+@command("what has come is kept, the same command continues")
 def run(
     argv: list[str] | None = None,
     sources: dict[str, tuple[Way, ...]] = SOURCES,
     patience: Patience = PATIENCE,
-) -> int:
-    """The command. Returns its exit code: 0, 2 for whatever went wrong, 130 interrupted."""
+) -> None:
+    """The command. Exit code: 0, 2 for whatever went wrong, 130 interrupted."""
     try:
         names, directory = _arguments(argv, sources)
         for name in names:
             get_set(name, sources[name], directory, patience)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
     except OSError as e:  # a disk that fails between the writes that are watched
         print(f"error: {e}", file=sys.stderr)
         return BadInput.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; what has come is kept, the same command continues", file=sys.stderr)
-        return 130
-    return 0
 
 
 def _arguments(argv: list[str] | None, sources) -> tuple[list[str], Path]:

@@ -19,7 +19,7 @@ import numpy as np
 from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Benchmark
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.raw import write_vectors
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, command
 
 INTRINSIC_DIMS = 16  # of the manifold that the rows lie near
 CENTRES = 200  # clusters on it
@@ -83,18 +83,14 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int =
         write_vectors(path, (rows, benchmark.d), np.float32, made)
 
 
-def main() -> int:
-    """Returns the exit code: 0, or 2 for bad input."""
+@command("the same command goes on")
+def main() -> None:
+    """Exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--dir", default="", help="data directory; default as in the README")
     args = parser.parse_args()
-    try:
-        write_stand_in(args.name, data_directory(args.dir) / args.name, BENCHMARKS[args.name])
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    return 0
+    write_stand_in(args.name, data_directory(args.dir) / args.name, BENCHMARKS[args.name])
 
 
 if __name__ == "__main__":
