@@ -100,7 +100,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
         c.loss.ordinal = 0.0
         c.loss.ordinal_synthetic = 0.0
         c.loss.quantisation = 0.0
-        c.optim.gen_lr = 5e-4  # at the rates of `best` the auto-encoder was seen to run away
+        c.optim.gen_lr = 5e-4  # at the rates of `best` the codes rank worse (tiny60k: NOTES)
         c.optim.dis_lr = 1.25e-4
         c.train.graph_neighbours = 0
     return c
