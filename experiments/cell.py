@@ -14,13 +14,14 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
 from sigah_jax import evaluate, logs, parallel, results, train
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import change, validate
+from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.errors import BadInput, BitsRefused, command
 
@@ -55,23 +56,37 @@ def cell_path(root: Path, data: str, method: str, bits: int, seed: int) -> Path:
 
 def make_config(data: str, method: str, bits: int, seed: int):
     """The configuration of a cell; of a baseline, only the fields of its data are used."""
-    changes = dict(VARIANTS.get(method, {}))
-    preset = changes.pop("preset", "best")
     name, _, path = data.partition("=")
     try:
         experiment = importlib.import_module(f"experiments.{'vectors' if path else name}")
-    except ModuleNotFoundError as e:
-        raise BadInput(f"--data={data}: no experiments/{name}.py; a file is NAME=PATH") from e
-    config = experiment.get_config(f"preset={preset},bits={bits}")
+        config = _variant(experiment.get_config, method, bits)
+    except (ModuleNotFoundError, AttributeError) as e:
+        raise BadInput(f"--data={data}: no data set of experiments/; a file is NAME=PATH") from e
     if path:
         config.data.base = path
         config.data.train_rows = 0
     config.seed = seed
     config.eval.baselines = ()
-    for field, value in changes.items():
-        change(config, field, value)
     validate(config, len(parallel.local_devices()))
     return config
+
+
+def _variant(get_config: Callable, method: str, bits: int):
+    """`get_config` with what is different in `method`."""
+    changes = dict(VARIANTS.get(method, {}))
+    config = get_config(f"preset={changes.pop('preset', 'best')},bits={bits}")
+    for field, value in changes.items():
+        change(config, field, value)
+    return config
+
+
+def of_other_settings(path: Path, method: str, bits: int) -> bool:
+    """Whether the cell at `path` is of a SiGAH that was trained otherwise than it would be now."""
+    if method not in VARIANTS or not path.exists():
+        return False
+    held, now = json.loads(path.read_text())["config"], _variant(get_config, method, bits)
+    now = json.loads(json.dumps(now.to_dict()))  # tuples are lists there
+    return any(held[group] != now[group] for group in ("model", "loss", "began", "optim", "train"))
 
 
 def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Path) -> None:

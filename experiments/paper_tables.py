@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.cell import VARIANTS, cell_path, data_name
+from experiments.cell import VARIANTS, cell_path, data_name, make_config, of_other_settings
 from launch import local
 from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
@@ -26,6 +26,18 @@ MAIN = ("sigah", "sigah_paper", *METHODS)
 ABLATION = ("sigah", *(name for name in VARIANTS if name not in MAIN))
 BITS = (16, 32, 48, 64, 96, 128)
 SHORT_BITS = 64  # of the ablation, the curves and the README
+
+
+def check(cells: list[tuple[str, str, int, int]], root: Path) -> None:
+    """BadInput for a cell that cannot be run, or is there but was trained with other settings."""
+    for data, method, bits, seed in cells:
+        make_config(data, method, bits, seed)
+        path = cell_path(root, data, method, bits, seed)
+        if of_other_settings(path, method, bits):
+            raise BadInput(
+                f"{path}: trained with other settings than now; remove it and its run, then it "
+                "is run again"
+            )
 
 
 def declare(args) -> list[tuple[str, str, int, int]]:
@@ -96,12 +108,14 @@ def write(args) -> None:
 
 
 def differing(args) -> list[str]:
-    """The files whose tables are not those of the cells."""
+    """The tables that are not those of the cells, and cells trained with other settings."""
     cells = read_cells(args.results)
+    paths = [(cell_path(args.results, c.dataset, c.method, c.bits, c.seed), c) for c in cells]
+    old = [str(path) for path, c in paths if of_other_settings(path, c.method, c.bits)]
     wanted = {args.results / name: text for name, text in documents(cells).items()}
     text = args.readme.read_text()
     wanted[args.readme] = readme.fill(text, lambda *which: short_table(cells, *which))
-    return [str(p) for p, text in wanted.items() if not p.exists() or p.read_text() != text]
+    return old + [str(p) for p, text in wanted.items() if not p.exists() or p.read_text() != text]
 
 
 def parse(argv: list[str] | None):
@@ -137,10 +151,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.check:
         old = differing(args)
         for path in old:
-            print(f"{path}: differs from the cells; run python -m experiments.paper_tables")
+            print(f"{path}: old; run python -m experiments.paper_tables")
         return int(bool(old))
-    missing = [c for c in declare(args) if not cell_path(args.results, *c).exists()]
-    print(f"{len(missing)} of {len(declare(args))} cells to run", flush=True)
+    cells = declare(args)
+    check(cells, args.results)
+    missing = [c for c in cells if not cell_path(args.results, *c).exists()]
+    print(f"{len(missing)} of {len(cells)} cells to run", flush=True)
     if args.dry_run:
         for cell in missing:
             print(*job_of(cell, args).argv[1:])

@@ -97,7 +97,8 @@ def encode_inputs(options: Options) -> str:
     of = {"encoder": facts["encoder"], "bits": h.bits, "column": options.column}
     claim(output, of | {"fragment_rows": options.fragment_rows, "inputs": inputs})
     todo = [f for f in fragments if not (output / f.name).exists()]
-    bad = sum(_bad_rows(output / f.name) for f in fragments if f not in set(todo))
+    pending = set(todo)
+    bad = sum(_bad_rows(output / f.name) for f in fragments if f not in pending)
     if bad and not options.skip_bad:
         raise BadInput(f"{output}: {bad} rows were skipped as bad; use --skip_bad")
     for left in output.glob("_*.partial"):  # of a run that was killed

@@ -21,7 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
@@ -30,6 +30,7 @@ from sigah_jax.errors import BadInput, NonFinite
 POLL_SECS = 0.2
 TERMINATED = 128 + signal.SIGTERM  # exit code of a run that saved at SIGTERM, as in a shell
 FINAL = (BadInput.exit_code, NonFinite.exit_code)  # the same command would end the same way
+MAX_TERMINATIONS = 100  # of one job; ours: four days of preemptions an hour apart
 
 
 class Job(NamedTuple):
@@ -51,7 +52,7 @@ class Running(NamedTuple):
 
 
 def device_slots(devices: str, per_run: int) -> list[dict[str, str]]:
-    """The environment of each slot: `per_run` of the devices `"0,1,…"`; `""`: one slot with all."""
+    """The environment of each slot: `per_run` of the GPUs `"0,1,…"`; `""`: one slot with all."""
     if not devices:
         return [{}]
     names = devices.split(",")
@@ -61,7 +62,7 @@ def device_slots(devices: str, per_run: int) -> list[dict[str, str]]:
             "name them with commas between, a multiple of --devices_per_run"
         )
     groups = [",".join(names[i : i + per_run]) for i in range(0, len(names), per_run)]
-    return [{"CUDA_VISIBLE_DEVICES": group, "TPU_VISIBLE_CHIPS": group} for group in groups]
+    return [{"CUDA_VISIBLE_DEVICES": group} for group in groups]
 
 
 def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: int) -> list[Job]:
@@ -70,12 +71,12 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: i
     Args:
         slots: what a process of each slot has in its environment beside ours.
         retries: how often a job that ends otherwise than by `FINAL` is given again. One that
-            was terminated (SIGTERM) is given again without being counted.
+            was terminated (SIGTERM) is given again up to `MAX_TERMINATIONS` times beside these.
 
     An interrupt (Ctrl-C) or SIGTERM ends the running processes with SIGTERM, waits for them and
     goes on up, as KeyboardInterrupt or SystemExit(143).
     """
-    waiting, running, failures, failed = deque(jobs), {}, Counter(), []
+    waiting, running, ends, failed = deque(jobs), {}, Counter(), []
     with _exit_at_sigterm(), contextlib.closing(Board(len(jobs), len(slots))) as board:
         try:
             while waiting or running:
@@ -89,7 +90,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: i
                     if run.process.poll() is None:
                         continue
                     del running[slot]
-                    verdict = _judge(run, failures, retries)
+                    verdict = _judge(run, ends, retries)
                     board.ended(run, verdict)
                     if verdict == "failed":
                         failed.append(run.job)
@@ -101,7 +102,11 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: i
 
 
 def in_use(lock: Path) -> bool:
-    """Whether a living process holds the lock of a run directory."""
+    """Whether a living process holds the lock of a run directory.
+
+    The look takes the lock for a moment, in which the process of another queue would be refused
+    the directory: look only while you hold the lock of the job's log.
+    """
     try:
         with lock.open("r+") as f:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,7 +132,7 @@ def _start_next(waiting: deque, environment: Mapping[str, str], board: "Board") 
         if job.done.exists():
             board.skipped(job)
             continue
-        process = None if in_use(job.lock) else _start(job, environment)
+        process = _start(job, environment)
         if process:
             return Running(job, process, time.monotonic())
         waiting.append(job)
@@ -135,12 +140,10 @@ def _start_next(waiting: deque, environment: Mapping[str, str], board: "Board") 
 
 
 def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen | None:
-    """The process of a job, which inherits the lock of its log; None if another has it."""
+    """The process of a job, which inherits the lock of its log; None if it runs elsewhere."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(job, log):
             return None
         log.write(f"$ {shlex.join(job.argv)}\n")
         log.flush()
@@ -153,17 +156,28 @@ def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen | None:
         )
 
 
-def _judge(run: Running, failures: Counter, retries: int) -> str:
+def _take(job: Job, log: IO) -> bool:
+    """Locks the open log of a job; False if the job runs already, in a queue or by itself."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return not in_use(job.lock)
+
+
+def _judge(run: Running, ends: Counter, retries: int) -> str:
     """What became of a process: done, terminated, busy (directory in use), broken, or failed."""
     code = run.process.returncode
     if code == 0 and run.job.done.exists():
         return "done"
-    if code in (TERMINATED, -signal.SIGTERM):
-        return "terminated"
-    if code == BadInput.exit_code and in_use(run.job.lock):
-        return "busy"
-    failures[run.job.name] += 1
-    return "failed" if code in FINAL or failures[run.job.name] > retries else "broken"
+    if code == BadInput.exit_code:
+        with run.job.log.open("a") as log:
+            if not _take(run.job, log):
+                return "busy"
+    terminated = code in (TERMINATED, -signal.SIGTERM)
+    end, limit = ("terminated", MAX_TERMINATIONS) if terminated else ("broken", retries)
+    ends[run.job.name, end] += 1
+    return "failed" if code in FINAL or ends[run.job.name, end] > limit else end
 
 
 def _stop(running: Sequence[Running]) -> None:

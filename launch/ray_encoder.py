@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from launch.ray_inputs import Fragment, open_source
-from sigah_jax import hasher
-from sigah_jax.data.vectors import Vectors
+from sigah_jax import hasher, whole
+from sigah_jax.data.vectors import Vectors, why_bad
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes
 
@@ -131,15 +131,14 @@ class Encoder:
                 f"{path}: {len(lost)} workers died on it, of too little memory perhaps; use fewer "
                 "--fragment_rows in a new --output, or more --num_cpus"
             )
-        # the host too: a worker that was given up may still write, under the same process number
-        partial = path.with_name(f"_{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+        partial = path.with_name(f"_{path.name}.{whole.this_process()}.partial")
         v, others = open_source(fragment, self.options.column, self.h.d)
         try:
             with partial.open("wb") as f:
                 packed, good = fragment_codes(self.h, v, fragment.start, fragment.stop)
                 if not (self.options.skip_bad or good.all()):
                     row = fragment.start + int(good.argmin())
-                    reason = hasher.why_bad(v.read(row, row + 1)[0], row)
+                    reason = why_bad(v.read(row, row + 1)[0], row)
                     raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
                 _write_codes(f, others(fragment.start, fragment.stop), packed, good)
                 f.flush()

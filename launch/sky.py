@@ -1,7 +1,8 @@
 """A sweep in a cloud: one SkyPilot task file a point, for managed jobs on spot machines.
 
 A machine that is taken away is replaced, wherever there is one, and the same command goes on from
-the last checkpoint, which lies in a bucket. The files are written, and the commands that launch
+the last checkpoint, which lies in a bucket. Data sets may lie in another, of which every machine
+gets a copy, for they are memory-mapped. The files are written, and the commands that launch
 them printed: machines cost money, so a person starts them.
 
 Not responsible for which points there are: `launch.sweep`.
@@ -15,6 +16,8 @@ from launch.local import TERMINATED, Job
 _TASK = """# Written by launch.sweep. {point}
 name: {name}
 workdir: .
+envs:
+  SIGAH_DATA: /data
 resources:
   accelerators: {accelerators}
   use_spot: true
@@ -25,21 +28,28 @@ file_mounts:
   /sweep:
     source: {bucket}
     mode: MOUNT_CACHED
-setup: |
+{data}setup: |
   ~/.local/bin/uv venv --allow-existing --python 3.12 ~/sigah
   ~/.local/bin/uv pip install --python ~/sigah/bin/python -e . 'jax[{extra}]'
   ln -sfn /sweep runs
 run: |
   {command}
 """
+_DATA = """  /data:
+    source: {bucket}
+    mode: COPY
+"""
 
 
-def task(name: str, job: Job, accelerators: str, bucket: str, retries: int) -> str:
+def task(
+    name: str, job: Job, accelerators: str, bucket: str, data_bucket: str, retries: int
+) -> str:
     """The task file of a point.
 
     Args:
         accelerators: in SkyPilot's words, `L4:1` or `tpu-v5litepod-4`.
         bucket: `gs://…` or `s3://…`; the runs of all points are there, as below `runs/`.
+        data_bucket: the same of the data directory; empty: none, as for MNIST.
         retries: how often a run that breaks is started again; one that was preempted always is.
     """
     return _TASK.format(
@@ -49,6 +59,7 @@ def task(name: str, job: Job, accelerators: str, bucket: str, retries: int) -> s
         retries=retries,
         terminated=TERMINATED,
         bucket=json.dumps(bucket),
+        data=_DATA.format(bucket=json.dumps(data_bucket)) if data_bucket else "",
         extra="tpu" if accelerators.startswith("tpu") else "cuda12",
         command=f"~/sigah/bin/python {shlex.join(job.argv[1:])}",
     )

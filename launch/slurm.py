@@ -2,8 +2,9 @@
 
 SLURM sends a run SIGTERM a minute before the time limit, and at a preemption where the cluster
 says so (`PreemptParameters=send_user_signal`). The run then saves and exits with 143, and its task
-puts itself into the queue again. At scancel the task gets SIGTERM too, and ends. A run that breaks
-is started again within its task. With `--nodes` or `--ntasks` a run has several processes.
+puts itself into the queue again, up to `MAX_TERMINATIONS` times: with a limit that is shorter than
+set-up or an evaluation no run gets on. At scancel the task gets SIGTERM too, and ends. A run that
+breaks is started again within its task. With `--nodes` or `--ntasks` a run has several processes.
 
 Not responsible for which points there are (`launch.sweep`) nor for how a run finds its devices.
 """
@@ -13,7 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from launch.local import FINAL, TERMINATED, Job
+from launch.local import FINAL, MAX_TERMINATIONS, TERMINATED, Job
 from sigah_jax import whole
 from sigah_jax.errors import BadInput
 
@@ -49,7 +50,11 @@ for _ in {{0..{retries}}}; do
 done
 echo "$point: exit code $code, $(tail -n 1 "$log") ($log)"
 if [ $code -eq {terminated} ]; then
-  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_terminations} ]; then
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+  else
+    echo "$point: requeued {max_terminations} times, not again; use a longer --time"
+  fi
 fi
 exit $code
 """
@@ -74,6 +79,7 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
         retries=retries,
         final=" | ".join(map(str, (*FINAL, TERMINATED))),
         terminated=TERMINATED,
+        max_terminations=MAX_TERMINATIONS,
     )
 
 

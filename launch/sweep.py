@@ -10,7 +10,9 @@
 What is given on the command line, by `--config.field=value` or `--config=FILE:bits=64`, holds for
 every point. A run has the directory that the same command would have by hand; one that is finished
 is not run again, so the same command goes on after an interrupt. Two sweeps at the same time share
-the points that both have: see `launch.local`. Every point is tried before anything starts.
+the points that both have: see `launch.local`. In a cloud they do not, and a run counts as finished
+only if its results are seen here; `sky jobs queue` tells what runs there. Every point is tried
+before anything starts.
 
 Not responsible for running (`launch.local`, `slurm`, `sky`) nor for tables (`launch.collect`).
 """
@@ -43,8 +45,9 @@ def load_experiment(file: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as e:  # whatever a file of the user's may do
         raise BadInput(f"--config={file}: cannot be loaded ({type(e).__name__}: {e})") from e
-    if not hasattr(module, "sweep"):
-        raise BadInput(f"--config={file}: has no sweep(h); experiments/mnist.py shows one")
+    for function in ("sweep(h)", "get_config(arguments)"):
+        if not hasattr(module, function.partition("(")[0]):
+            raise BadInput(f"--config={file}: has no {function}; experiments/mnist.py shows one")
     return module
 
 
@@ -145,8 +148,10 @@ def write_sky(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
             raise BadInput(f"--{flag} is missing; --executor=sky needs it, see launch/sky.py")
     stem = Path(args.file).stem
     for number, job in jobs.items():
+        if job.done.exists():
+            continue
         name = f"sweep-{stem}-{number}"
-        text = sky.task(name, job, args.accelerators, args.bucket, args.retries)
+        text = sky.task(name, job, args.accelerators, args.bucket, args.data_bucket, args.retries)
         path = Path("runs") / stem / "sky" / f"{number}.yaml"
         if args.dry_run:
             print(f"# {path}\n{text}")
@@ -168,11 +173,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry_run", action="store_true", help="print what would be done and stop")
     parser.add_argument("--only", default=":", help="i:j, the points from number i up to j - 1")
     parser.add_argument("--retries", type=int, default=2, help="of a run that breaks")
-    parser.add_argument("--devices", default="", help="local: 0,1,…; default one run with all")
+    parser.add_argument("--devices", default="", help="local: GPUs 0,1,…; default one run with all")
     parser.add_argument("--devices_per_run", type=int, default=1, help="local: of --devices")
     parser.add_argument("--sbatch", default="", help='slurm: "--partition=… --gres=… --time=…"')
     parser.add_argument("--accelerators", default="", help="sky: L4:1, tpu-v5litepod-4, …")
     parser.add_argument("--bucket", default="", help="sky: gs://… or s3://…, holds the runs")
+    parser.add_argument("--data_bucket", default="", help="sky: copied to /data, as $SIGAH_DATA")
     args, rest = parser.parse_known_args(argv)
     args.file, _, arguments = args.config.partition(":")
     args.given = dict(part.partition("=")[::2] for part in arguments.split(",") if part)
@@ -181,6 +187,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if not name.startswith("--config.") or not equals:
             raise BadInput(f"{flag}: no such flag; fields are set by --config.field=value")
         args.given[name.removeprefix("--config.")] = value_of(text)
+    if args.devices and args.executor == "local":
+        args.given.setdefault("distributed", "off")  # a slot's run is one process, and joins none
     if args.retries < 0:
         raise BadInput(f"--retries={args.retries}: expected 0 or more")
     first, colon, end = args.only.partition(":")

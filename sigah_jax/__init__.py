@@ -3,13 +3,15 @@
 `sigah_jax.fit(x)` trains an encoder on an array, `sigah_jax.hasher.load(workdir)` loads one.
 """
 
-__all__ = ["fit"]
+import importlib
+
+__all__ = ["fit", "hasher"]
 
 
 def __getattr__(name: str):
-    """`fit` when it is asked for: importing the package alone does not import JAX."""
+    """What is asked for, then: importing the package alone does not import JAX."""
     if name == "fit":
-        from sigah_jax.fitting import fit
-
-        return fit
+        return importlib.import_module("sigah_jax.fitting").fit
+    if name == "hasher":
+        return importlib.import_module("sigah_jax.hasher")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

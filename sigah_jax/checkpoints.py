@@ -7,6 +7,7 @@ Not responsible for when to save: `train`.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,10 @@ def open_manager(workdir: Path, read_only: bool) -> Iterator[ocp.CheckpointManag
         preservation_policy=policies.AnyPreservationPolicy(
             [
                 policies.LatestN(2),
-                policies.BestN(
-                    get_metric_fn=lambda metrics: metrics["eval/map"],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
+                policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
             ]
         ),
+        best_fn=_score,  # without it orbax forgets the scores of before a restart
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         enable_async_checkpointing=False,
@@ -68,7 +66,7 @@ def save(
     facts = {"shape": list(shape), "metrics": metrics, "arrays": _arrays(state)}
     state = parallel.across_processes(state)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-    manager.save(step, args=args, metrics=metrics)
+    manager.save(step, args=args, metrics=metrics or {"eval/map": -math.inf})
 
 
 def facts(manager: ocp.CheckpointManager, step: int) -> dict:
@@ -83,10 +81,10 @@ def facts(manager: ocp.CheckpointManager, step: int) -> dict:
 
 
 def best_step(manager: ocp.CheckpointManager) -> int | None:
-    """The validated step of highest `eval/map`, the earliest of equals."""
+    """The validated step of highest `eval/map`, the latest of equals, which is the one kept."""
     metrics = {step: facts(manager, step)["metrics"] for step in sorted(manager.all_steps())}
     scores = {step: m["eval/map"] for step, m in metrics.items() if m}
-    return max(scores, key=scores.get) if scores else None
+    return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
 
 def number_of(manager: ocp.CheckpointManager, workdir: Path, checkpoint: str) -> int:
@@ -132,6 +130,10 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any)
         raise BadInput(
             f"{path}: damaged ({reason}); remove it, the run goes on from an earlier one"
         ) from e
+
+
+def _score(metrics: dict) -> float:
+    return metrics["eval/map"]
 
 
 def _arrays(state: Any) -> dict[str, str]:

@@ -129,8 +129,19 @@ def parse_arguments(arguments: str) -> tuple[str, int]:
     return values["preset"], int(values["bits"])
 
 
+def check_field(name: str) -> None:
+    """BadInput for a field on which others depend: it is an argument of `get_config`."""
+    if name in ("preset", "model.bits"):
+        argument = name.removeprefix("model.")
+        raise BadInput(
+            f"config.{name} is no field to change, others follow from it; give it as an argument: "
+            f"--config=FILE:{argument}=…"
+        )
+
+
 def change(config, name: str, value) -> None:
     """Sets a field by its dotted name; BadInput if there is none, or it has another type."""
+    check_field(name)
     *groups, field = name.split(".")
     try:
         node = config
@@ -138,6 +149,10 @@ def change(config, name: str, value) -> None:
             node = node[group]
         if field not in node:
             raise KeyError("no such field")
+        if isinstance(node[field], config_dict.ConfigDict):
+            raise KeyError("a group of fields; name one of them")
+        if isinstance(node[field], tuple) and not isinstance(value, tuple | list):
+            value = (value,)  # as the flags of `main` have it
         node[field] = value
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         reason = str(e).splitlines()[0].strip("'\"")

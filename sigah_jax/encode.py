@@ -3,8 +3,10 @@
     python -m sigah_jax.encode --workdir=runs/… --input=vectors.npy --output=codes.npy
 
 The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `numpy.packbits`,
-and faiss's binary indexes take them as they are. After an interruption or a kill the same command
-goes on where it stopped.
+and faiss's binary indexes take them as they are. `codes.npy.json` beside it says of what they are:
+the input, the hash of the encoder, the bits, the rows, and which of them are bad and have no code;
+`sigah_jax.search` reads it, so keep them together. After an interruption or a kill the same
+command goes on where it stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 
@@ -13,6 +15,7 @@ nor for what a stopped run leaves (`resumable`).
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -20,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import hasher, progress, resumable, whole
+from sigah_jax import hasher, progress, resumable
 from sigah_jax.data.datasets import open_file
-from sigah_jax.data.vectors import Vectors
+from sigah_jax.data.vectors import Vectors, why_bad
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
 
@@ -34,31 +37,35 @@ def encode_file(
 ) -> tuple[int, int]:
     """Writes the codes of all rows of a file to `path`, which appears whole or not at all.
 
-    Memory is that of one block of rows, whatever n is, for formats that are read by rows.
+    `<path>.json` says of what they are, see `read_facts`. Memory is that of one block of rows,
+    whatever n is, for formats that are read by rows.
 
     Args:
         name: the file of vectors; `my.hdf5:train` for one array in it.
         overwrite: replaces an output, and a partial one of other vectors or another encoder.
         skip_bad: rows with NaN or infinity get codes of zeros, so that code i stays that of row
-            i, and `<path>.bad.txt` lists their numbers, one a line.
+            i, and `<path>.json` lists their numbers.
 
     Returns:
         (number of rows, number of bad rows).
 
     Raises:
-        BadInput: another d; a bad row without `skip_bad`, nothing is left then; and as
-            `resumable.open_output`.
+        BadInput: another d; a `path` that is the file of vectors, also by a link; a bad row
+            without `skip_bad`, nothing is left then; and as `resumable.open_output`.
     """
     v = open_file(name)
     n = v.shape[0]
     if v.shape[1] != h.d:
         raise BadInput(f"{v.path}: d={v.shape[1]}, this hasher was trained on d={h.d}")
+    if path.exists() and path.samefile(v.path):
+        raise BadInput(f"{path}: is the file of vectors itself; choose another --output")
     file = v.path.stat()
     of = {
         "input": os.path.abspath(name),
         "bytes": file.st_size,
         "modified_ns": file.st_mtime_ns,
         "encoder": h.describe()["encoder"],
+        "bits": h.bits,
         "skip_bad": skip_bad,
     }
     shape = (n, codes.packed_bytes(h.bits))
@@ -71,7 +78,6 @@ def encode_file(
             resumable.save(out)
             raise
         resumable.save(out)
-        _list_bad(resumable.beside(path, ".bad.txt"), out.state["bad"])
         resumable.finish(out)
         return n, len(out.state["bad"])
 
@@ -84,7 +90,7 @@ def _append_codes(h: hasher.Hasher, v: Vectors, out: resumable.Output) -> None:
             bad = (start + np.flatnonzero(~good)).tolist()
             if bad and not out.state["of"]["skip_bad"]:
                 resumable.discard(out)
-                reason = hasher.why_bad(v.read(bad[0], bad[0] + 1)[0], bad[0])
+                reason = why_bad(v.read(bad[0], bad[0] + 1)[0], bad[0])
                 raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
             out.state["bad"] += bad
             resumable.append(out, packed)
@@ -94,12 +100,37 @@ def _append_codes(h: hasher.Hasher, v: Vectors, out: resumable.Output) -> None:
                 saved = time.monotonic()
 
 
-def _list_bad(path: Path, rows: list[int]) -> None:
-    """Writes the numbers of bad rows; without any, removes the list of an earlier output."""
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    whole.write_text(path, "".join(f"{row}\n" for row in rows))
+def read_facts(name: str, shape: tuple[int, int]) -> dict | None:
+    """What is known of a file of codes; None if nothing is, because `encode_file` did not write it.
+
+    Args:
+        name: the file of codes.
+        shape: (n, W) of the codes in it.
+
+    Returns:
+        {"encoder": hash, "bits": K, "bad": `[b] i64` rising numbers of the rows without a code}.
+
+    Raises:
+        BadInput: `<name>.json` is damaged or of other codes.
+    """
+    path = resumable.beside(Path(name), ".json")
+    try:
+        state = json.loads(path.read_text())
+        facts = {field: state["of"][field] for field in ("encoder", "bits")}
+        facts["bad"] = np.array(state["bad"], np.int64)
+        of = (state["rows"], codes.packed_bytes(facts["bits"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise BadInput(
+            f"{path}: cannot be read as what `encode` leaves beside {name} ({e}); encode anew"
+        ) from e
+    if of != shape:
+        raise BadInput(
+            f"{path}: is of {of[0]} codes of {of[1]} bytes, {name} holds {shape[0]} of {shape[1]}; "
+            "encode anew, or remove it if the codes are of elsewhere"
+        )
+    return facts
 
 
 @command("the same command goes on where it stopped")
@@ -119,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
     h = hasher.load(args.workdir, args.checkpoint)
     n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad)
-    skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.bad.txt" if bad else ""
+    skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.json" if bad else ""
     print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")
 
 

@@ -18,6 +18,8 @@ from sigah_jax.data.cache import content_hash
 from sigah_jax.data.datasets import assemble
 from sigah_jax.errors import BadInput
 
+DATA_FIELDS = ("data.val_queries", "data.train_rows", "data.split_seed")
+
 
 def fit(
     x: np.ndarray | jax.Array,
@@ -38,7 +40,8 @@ def fit(
             hasher at once if it had finished; the commands of this package take it as --workdir.
             None: a temporary one, so that nothing is kept.
         changes: config fields by dotted name, as `--config.field=value`, for example
-            `{"train.steps": 1000, "seed": 1}`; the fields are in `sigah_jax/config.py`.
+            `{"train.steps": 1000, "seed": 1}`; the fields are in `sigah_jax/config.py`. Of the
+            data only `val_queries`, `train_rows` and `split_seed`: the rest is x.
 
     Returns:
         What `hasher.load(workdir)` returns.
@@ -69,6 +72,8 @@ def config_of(x: np.ndarray, bits: int, changes: dict):
     config = vectors_config(f"preset=best,bits={bits}")
     config.eval.baselines = ()
     for name, value in changes.items():
+        if name not in DATA_FIELDS and name.startswith(("data.", "eval.baselines")):
+            raise BadInput(f"config.{name}: `fit` takes its rows from x, and fits no baselines")
         change(config, name, value)
     if x.ndim != 2 or x.dtype.kind not in "iuf":
         raise BadInput(f"x is {x.dtype} {list(x.shape)}: expected integers or floats, [n, d]")

@@ -19,6 +19,7 @@ import numpy as np
 
 from sigah_jax import checkpoints, hash_functions, parallel, rundir
 from sigah_jax.data.cache import content_hash
+from sigah_jax.data.vectors import why_bad
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, step
 from sigah_jax.retrieval import codes
@@ -37,6 +38,10 @@ class Hasher(NamedTuple):
     decode_with: Callable
     params: dict  # {"standardiser", "gen"}
     facts: dict  # of the run, for `describe`; empty outside a run
+
+    def __repr__(self) -> str:
+        """One line; `describe` tells more."""
+        return f"Hasher({self.d} columns to codes of {self.bits} bits)"
 
     @property
     def bits(self) -> int:
@@ -190,13 +195,6 @@ def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
     as_is = block.dtype.itemsize < 4 and block.dtype.isnative
     with np.errstate(over="ignore"):  # a row of infinities is told as bad
         return np.asarray(block, block.dtype if as_is else np.float32)
-
-
-def why_bad(x: np.ndarray | jax.Array, row: int) -> str:
-    """What is wrong with a row `x [d]` that has no code."""
-    if np.isfinite(np.asarray(x, np.float64)).all():
-        return f"row {row} holds values so large that float32 overflows; scale or repair it"
-    return f"row {row} holds NaN or infinity; remove or repair it"
 
 
 def params_of(state: step.State) -> dict:

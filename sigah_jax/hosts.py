@@ -26,7 +26,7 @@ from sigah_jax.errors import BadInput
 
 JOIN_SECS = 60  # all processes have joined by then, or none goes on
 HEARTBEAT_SECS = 30  # a process that is silent so long is lost, and ends the others
-LOST = 75  # exit code after the loss of another process: EX_TEMPFAIL, worth another try
+LOST = 75  # exit code if another process is lost or late: EX_TEMPFAIL, worth another try
 _LOST_LINE = "another process of this run was lost; the same command goes on"
 _ON_ABORT = None  # the handler of SIGABRT, kept alive
 
@@ -68,7 +68,7 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
 
     Raises:
         BadInput: nothing or nonsense is said of the processes. If they do not all come in time,
-            the process ends with one line and the same exit code, for JAX would abort it.
+            the process ends with one line and exit code `LOST`, for JAX would abort it.
     """
     if choice not in ("auto", "on") or jax.distributed.is_initialized():
         return
@@ -185,7 +185,7 @@ def lost(error: Exception) -> str | None:
 
 def _give_up(line: str) -> None:
     print(f"error: {line}", file=sys.stderr, flush=True)
-    os._exit(BadInput.exit_code)
+    os._exit(LOST)
 
 
 def _tell_before_abort() -> None:

@@ -12,7 +12,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sigah_jax import hosts, parallel, rundir, train
-from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.config import check_field
+from sigah_jax.errors import INTERRUPTED, BadInput, NonFinite
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default runs/<config>/…/seed<k>")
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     experiment = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    for name in overrides:
+        check_field(name)
     workdir = Path(_WORKDIR.value or rundir.run_directory(config, experiment, overrides))
     hosts.join(config.distributed)
     if hosts.first():
@@ -70,7 +73,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 def run(argv: list[str] | None = None) -> int:
     """Runs the program and returns its exit code.
 
-    0; 2 bad input; 3 a loss not finite; 75 another process was lost; 143 SIGTERM, state saved.
+    0; 2 bad input; 3 a loss not finite; 75 another process was lost; 130 Ctrl-C; 143 SIGTERM,
+    state saved.
     """
     try:
         app.run(main, argv=argv, flags_parser=parse_flags)
@@ -79,6 +83,9 @@ def run(argv: list[str] | None = None) -> int:
         return hosts.quit_with(e.exit_code)
     except SystemExit as e:
         return hosts.quit_with(e.code) if e.code else 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return hosts.quit_with(INTERRUPTED)
     except Exception as e:
         line = hosts.lost(e)
         print(f"error: {line}" if line else traceback.format_exc(), file=sys.stderr)

@@ -92,6 +92,7 @@ def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
 
 def exact(data: Dataset, search: Search) -> measured.Row:
     """The vectors themselves as float32, searched one by one: what codes are compared with."""
+    euclidean.knn(data.xq, data.xb, search.k, search.engine)  # compiles
     start = time.monotonic()
     euclidean.knn(data.xq, data.xb, search.k, search.engine)
     milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
@@ -104,7 +105,7 @@ def make_config(args, bits: int):
     config = vectors_config(f"preset=best,bits={bits}")
     config.data.base, config.data.queries = args.input, args.queries
     config.eval.baselines = ()
-    if args.steps:
+    if args.steps is not None:
         config.train.steps = args.steps
     validate(config, len(parallel.local_devices()))
     return config
@@ -114,6 +115,7 @@ def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
     """Trains in `workdir`, or goes on; no seconds then, for they would be those of a part."""
     fresh, start = not workdir.exists(), time.monotonic()
     with rundir.claim(workdir, config):
+        rundir.claim_data(workdir, [data.xt, data.xv])
         train.train_on(config, workdir, cache, logs.Log(workdir / "log.txt"), data)
     h = hasher.load(workdir)
     seconds = time.monotonic() - start if fresh else None

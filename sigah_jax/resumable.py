@@ -1,7 +1,8 @@
 """A `.npy` file of bytes written from the first row to the last, by runs that may be stopped.
 
 Until it is whole it is called `<name>.partial`, beside a `<name>.partial.json` that says of what
-it is and how far. A run that is killed at any moment loses what came after the last `save`.
+it is and how far, and stays as `<name>.json`. A run that is killed at any moment loses what came
+after the last `save`.
 
 Shapes: n rows, W bytes a row.
 
@@ -45,12 +46,14 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
             something else is begun anew.
 
     Raises:
-        BadInput: it exists, or a partial one of something else, and not `overwrite`; another
-            process writes it; a disk that is full or refuses, also inside the context.
+        BadInput: it or its `.json` exists, or a partial one of something else, and not
+            `overwrite`; another process writes it; a disk that is full or refuses, also inside
+            the context.
     """
     with _writing(path), _locked(path) as f:
-        if path.exists() and not overwrite:
-            raise BadInput(f"{path}: exists; use --overwrite or another --output")
+        for name in (path, beside(path, ".json")):
+            if name.exists() and not overwrite:
+                raise BadInput(f"{name}: exists; use --overwrite or another --output")
         header = _header(shape)
         state = _read_state(path, f, of, len(header), shape[1], overwrite)
         if state["rows"] == 0:
@@ -78,9 +81,10 @@ def save(out: Output) -> None:
 
 
 def finish(out: Output) -> None:
-    """Gives the saved file its name."""
+    """Gives the saved file its name, and then its state: after a kill between, none is there."""
+    beside(out.path, ".json").unlink(missing_ok=True)
     os.replace(beside(out.path, ".partial"), out.path)
-    beside(out.path, ".partial.json").unlink()
+    os.replace(beside(out.path, ".partial.json"), beside(out.path, ".json"))
 
 
 def discard(out: Output) -> None:

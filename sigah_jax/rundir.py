@@ -1,4 +1,4 @@
-"""The run directory: its name, its owner, and whose config it holds.
+"""The run directory: its name, its owner, and whose config and data it holds.
 
 Not responsible for what is logged there (`logs`) or saved (`checkpoints`).
 """
@@ -7,16 +7,19 @@ import fcntl
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from ml_collections import config_dict
 
 from sigah_jax import hosts, logs
+from sigah_jax.data.cache import content_hash
 from sigah_jax.errors import BadInput
 
-# fields of how a run is started and watched, on which no result depends
-NOT_IDENTITY = ("distributed", "sinks", "profile")
+# fields of where and how a run is started and watched, on which no result depends
+NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:
@@ -27,12 +30,8 @@ def run_directory(config, experiment: str, overrides: dict) -> Path:
         overrides: dotted field -> value, as given by `--config.field=value`.
     """
     fields = {"preset": config.preset, "bits": config.model.bits}
-    elsewhere = ("seed", "model.bits")  # in the path, or in `fields`
-    fields |= {
-        k: v
-        for k, v in sorted(overrides.items())
-        if k not in elsewhere and k.partition(".")[0] not in NOT_IDENTITY
-    }
+    elsewhere = ("seed", *NOT_IDENTITY)  # in the path, or without a part in the result
+    fields |= {k: v for k, v in sorted(overrides.items()) if k not in elsewhere}
     arguments = ",".join(f"{name}={value}" for name, value in fields.items())
     safe = re.sub(r"[^\w.,=+-]", "_", arguments)
     if safe != arguments or len(safe) > 200:
@@ -43,7 +42,8 @@ def run_directory(config, experiment: str, overrides: dict) -> Path:
 
 def config_hash(config) -> str:
     """16 hex digits over every field of the config but those of `NOT_IDENTITY`."""
-    return hashlib.blake2b(_dump(config).encode(), digest_size=8).hexdigest()
+    text = json.dumps(_identity(config.to_dict()), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def claim(workdir: Path, config) -> IO:
@@ -81,8 +81,7 @@ def _claim(workdir: Path, config) -> IO:
         elif any(p.name != "lock" for p in workdir.iterdir()):
             raise BadInput(f"{workdir}: holds files but no config.json; use an empty --workdir")
         else:
-            held = {"hash": config_hash(config), "config": json.loads(_dump(config))}
-            logs.write_json(path, held)
+            logs.write_json(path, {"hash": config_hash(config), "config": config.to_dict()})
     except BaseException:
         lock.close()
         raise
@@ -100,6 +99,28 @@ def _join(workdir: Path, config) -> IO:
     return path.open()
 
 
+def claim_data(workdir: Path, parts: Sequence[np.ndarray]) -> None:
+    """Writes or compares `data.json`, the hash of the rows that a run trains and validates on.
+
+    The config names files, and their rows may change while the name stays.
+
+    Raises:
+        BadInput: the run there has other rows.
+    """
+    hosts.in_turn(lambda: _claim_data(workdir, content_hash(parts)))
+
+
+def _claim_data(workdir: Path, digest: str) -> None:
+    path = workdir / "data.json"
+    if not path.exists():
+        logs.write_json(path, {"hash": digest})
+    elif json.loads(path.read_text())["hash"] != digest:
+        raise BadInput(
+            f"{workdir}: the run there has other rows than the data now; bring them back or use "
+            "another --workdir"
+        )
+
+
 def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
     """The config of a run directory and its hash; BadInput if there is none."""
     path = workdir / "config.json"
@@ -114,11 +135,11 @@ def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
 
 def _compare(path: Path, config) -> None:
     try:
-        theirs, ours = json.loads(path.read_text())["config"], json.loads(_dump(config))
+        a = _identity(json.loads(path.read_text())["config"])
     except (ValueError, KeyError) as e:
         raise BadInput(f"{path}: damaged; remove {path.parent} or use another --workdir") from e
-    if theirs != ours:
-        a, b = _flat(theirs), _flat(ours)
+    b = _identity(json.loads(json.dumps(config.to_dict())))  # tuples are lists there
+    if a != b:
         differ = [f"{k}={a.get(k)} there" for k in sorted(a | b) if a.get(k) != b.get(k)]
         raise BadInput(
             f"{path.parent}: made by another config ({', '.join(differ[:3])}); "
@@ -126,9 +147,9 @@ def _compare(path: Path, config) -> None:
         )
 
 
-def _dump(config) -> str:
-    identity = {k: v for k, v in config.to_dict().items() if k not in NOT_IDENTITY}
-    return json.dumps(identity, sort_keys=True)
+def _identity(tree: dict) -> dict:
+    """Dotted field -> value, of all that a result depends on."""
+    return {name: value for name, value in _flat(tree).items() if name not in NOT_IDENTITY}
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

@@ -8,6 +8,10 @@ Queries are packed codes; with --workdir they are vectors, which that run's hash
 may stay real then: `--by=projection` ranks all codes by Σ |u_k| over the bits that differ, and
 `--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
 
+What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
+it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
+no neighbours and no candidates.
+
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
 [Q, k]`: int32, the bits that differ; float32 of a real query, or, if re-ranked, the squared
 Euclidean distance. Each row is sorted by (distance, id).
@@ -22,12 +26,12 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import hasher, parallel, whole
+from sigah_jax import encode, hasher, parallel, whole
 from sigah_jax.data.datasets import read_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import asymmetric, codes, hamming, rerank, topk
@@ -46,35 +50,41 @@ def search(args) -> str:
     """Runs the command of these flags and writes its output; returns a line for people.
 
     Raises:
-        BadInput: flags or files that do not fit, a run directory that cannot be used, an output
-            that exists or cannot be written.
+        BadInput: flags or files that do not fit, codes of different encoders, a run directory
+            that cannot be used, an output that exists or cannot be written.
     """
     _check_flags(args)
     cb = _read_codes("--codes", args.codes)
-    if not 1 <= args.k <= len(cb):
-        raise BadInput(f"--k={args.k}: {args.codes} holds {len(cb)} codes; choose 1 to {len(cb)}")
+    facts = encode.read_facts(args.codes, cb.shape)
+    bad = facts["bad"] if facts else np.empty(0, np.int64)
+    rows = len(cb) - len(bad)
+    if not 1 <= args.k <= rows:
+        beside = f" beside {len(bad)} bad rows" if len(bad) else ""
+        raise BadInput(f"--k={args.k}: {args.codes} holds {rows} codes{beside}; choose 1 to {rows}")
     h = xq = base = None
     if args.workdir:
         h = hasher.load(args.workdir, args.checkpoint)
+        note = _check_encoder(args, facts, h.describe())
         xq = read_file(args.queries)
         base = read_file(args.rerank) if args.rerank else None
-        _check_vectors(args, h, cb, xq, base)
+        _check_vectors(args, h, cb, bad, xq, base)
         with _naming("--queries", args.queries):
             cq = h.encode(xq)
     else:
         cq = _read_codes("--queries", args.queries)
+        note = _check_encoder(args, facts, encode.read_facts(args.queries, cq.shape))
         if cq.shape[1] != cb.shape[1]:
             raise BadInput(
                 f"--queries={args.queries}: codes of {cq.shape[1]} bytes, those of {args.codes} "
                 f"have {cb.shape[1]}; encode both by one run"
             )
     start = time.monotonic()
-    d, ids, how = _find(args, h, xq, cq, cb, base)
+    d, ids, how = _find(args, h, xq, cq, cb, bad, base)
     seconds = time.monotonic() - start
     write_npz(args.output, {"ids": ids, "distances": d})
     return (
-        f"{args.output}: {args.k} neighbours of {len(cq)} queries among {len(cb)} codes of "
-        f"{cb.shape[1]} bytes, {how}, {seconds:.2f} s"
+        f"{args.output}: {args.k} neighbours of {len(cq)} queries among {rows} codes of "
+        f"{cb.shape[1]} bytes, {how}, {seconds:.2f} s{note}"
     )
 
 
@@ -84,25 +94,32 @@ def _find(
     xq: np.ndarray | None,
     cq: np.ndarray,
     cb: np.ndarray,
+    bad: np.ndarray,
     base: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Distances and ids of the way that is asked for, `[Q, k]` each, and what it is called.
 
     Args:
         h, xq: None if queries are codes.
+        bad: `[b] i64`, rising, rows of cb that are not there.
         base: None without re-ranking.
     """
     engine = parallel.engine(args.engine)
 
     def first(chunk: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if args.by == "projection":
-            return asymmetric.by_projection(h.project(xq[chunk]), cb, k)
-        return hamming.search(cq[chunk], cb, k, engine)
+        u = h.project(xq[chunk]) if args.by == "projection" else None
+
+        def find(packed: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            if u is not None:
+                return asymmetric.by_projection(u, packed, k)
+            return hamming.search(cq[chunk], packed, k, engine)
+
+        return _among_good(find, cb, bad, k)
 
     ranked = BY[args.by]
     if base is None and args.by != "synthetic":
         return *first(slice(0, len(cq)), args.k), ranked
-    count = min(len(cb), args.k * args.oversample)
+    count = min(len(cb) - len(bad), args.k * args.oversample)
     d, ids = np.empty((len(cq), args.k), np.float32), np.empty((len(cq), args.k), np.int64)
     for chunk in topk.query_chunks(len(cq), count):  # as `hamming.search` would cut them
         _, candidates = first(chunk, count)
@@ -115,6 +132,32 @@ def _find(
     if base is None:
         return d, ids, f"{count} candidates each by Hamming distance, ranked {ranked}"
     return d, ids, f"{count} candidates each {ranked}, re-ranked by {args.rerank}"
+
+
+def _among_good(
+    find: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
+    cb: np.ndarray,
+    bad: np.ndarray,
+    k: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`find(cb, k)` as if the rows `bad` of cb were not there, by the ids of the others in cb.
+
+    These others are copied in blocks, so that memory stays bounded.
+    """
+    if not len(bad):
+        return find(cb, k)
+    rows, best = len(cb) - len(bad), []
+    step = max(1, hamming.BASE_BYTES // (cb.shape[1] + 8))  # a code and its number
+    for start in range(0, rows, step):
+        at = _good_rows(np.arange(start, min(start + step, rows)), bad)
+        d, ids = find(cb[at], min(k, len(at)))
+        best = [topk.merge([*best, (d, at[ids])], k)]
+    return best[0]
+
+
+def _good_rows(numbers: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """The rows of these numbers, from 0, when those of `bad [b]`, rising, are not counted."""
+    return numbers + np.searchsorted(bad - np.arange(len(bad)), numbers, side="right")
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -159,8 +202,32 @@ def _read_codes(flag: str, name: str) -> np.ndarray:
     return packed
 
 
+def _check_encoder(args, of_codes: dict | None, of_queries: dict | None) -> str:
+    """Refuses codes and queries of two encoders; gives a line for people if one is not known.
+
+    Args:
+        of_codes, of_queries: "bits" and "encoder" of each, None if not known.
+    """
+    if not (of_codes and of_queries):
+        name = args.queries if of_codes else args.codes
+        return f"\n{name}: no {name}.json names the encoder of these codes; it was not checked"
+    for field in ("bits", "encoder"):
+        if of_codes[field] != of_queries[field]:
+            raise BadInput(
+                f"--codes={args.codes}: {args.codes}.json names {field} {of_codes[field]}, "
+                f"{args.workdir or args.queries} has {of_queries[field]}; encode both by one run "
+                "and checkpoint"
+            )
+    return ""
+
+
 def _check_vectors(
-    args, h: hasher.Hasher, cb: np.ndarray, xq: np.ndarray, base: np.ndarray | None
+    args,
+    h: hasher.Hasher,
+    cb: np.ndarray,
+    bad: np.ndarray,
+    xq: np.ndarray,
+    base: np.ndarray | None,
 ) -> None:
     """Refuses codes, queries and vectors to re-rank by that are not of this run and one another."""
     if cb.shape[1] != codes.packed_bytes(h.bits):
@@ -183,7 +250,8 @@ def _check_vectors(
             f"--rerank={args.rerank}: {len(base)} rows, but {args.codes} holds {len(cb)} codes; "
             "give the file that was encoded"
         )
-    rows = np.unique(np.linspace(0, len(cb) - 1, SAMPLE_ROWS).astype(int))
+    rows = np.unique(np.linspace(0, len(cb) - len(bad) - 1, SAMPLE_ROWS).astype(int))
+    rows = _good_rows(rows, bad)
     sample = base[rows]
     _, packed, good = next(h.encode_blocks(lambda i, j: sample[i:j], 0, len(rows)))
     wrong = np.bitwise_count(packed ^ cb[rows[: len(packed)]])[good].sum()

@@ -186,6 +186,10 @@ def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
     """
     lock = begin(config, workdir)
     log = logs.Log(workdir / "log.txt")
+    start = time.monotonic()
+    data = hosts.in_turn(lambda: load_dataset(config))
+    seconds = {"load": round(time.monotonic() - start, 3)}
+    rundir.claim_data(workdir, [data.xt, data.xv])
     finished = workdir / "results.json"
     if hosts.any_of(finished.exists()):
         values = json.loads(finished.read_text())["metrics"]
@@ -193,9 +197,6 @@ def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
         log.line(f"finished before: {finished}; remove {workdir} to train again")
         lock.close()
         return
-    start = time.monotonic()
-    data = hosts.in_turn(lambda: load_dataset(config))
-    seconds = {"load": round(time.monotonic() - start, 3)}
     seconds |= train_on(config, workdir, cache, log, data)
     if hosts.first():
         results.finish(config, workdir, cache, log, data, hasher.load(workdir), seconds, finished)
@@ -223,6 +224,7 @@ def evaluate_only(config, workdir: Path, cache: Path, checkpoint: str) -> None:
     h = hasher.load(workdir, checkpoint)
     log = logs.Log(workdir / "log.txt")
     log.line(f"evaluating checkpoint {checkpoint} of {workdir}")
-    path = workdir / f"eval_{checkpoint}.json"
-    results.finish(config, workdir, cache, log, load_dataset(config), h, {}, path)
+    path, data = workdir / f"eval_{checkpoint}.json", load_dataset(config)
+    rundir.claim_data(workdir, [data.xt, data.xv])
+    results.finish(config, workdir, cache, log, data, h, {}, path)
     lock.close()

@@ -5,9 +5,15 @@ Not responsible for outputs that go on after a stop: `resumable`.
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+
+def this_process() -> str:
+    """`<host>-<process>`, for names of temporary files: hosts share a disk, and process numbers."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 @contextlib.contextmanager
@@ -17,7 +23,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     After an error, also one of the disk, nothing new is there and an older file of that name
     stays as it was.
     """
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    partial = path.with_name(f"{path.name}.partial-{this_process()}")
     f = partial.open("wb")
     try:
         yield f

@@ -75,6 +75,24 @@ def test_projection_depends_on_neither_devices_nor_blocks(monkeypatch, devices):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("rows", [1, 100, 1 << 20])
+def test_projection_unpacks_no_more_bytes_at_once_than_stated(monkeypatch, rows):
+    u, _, cb = projections(nb=400, bits=40)
+    expected = asymmetric.by_projection(u, cb, 30, jax.devices()[:2])
+    unpacked, unpack = [], asymmetric.codes.unpack
+
+    def spy(packed, bits):
+        unpacked.append(4 * len(packed) * bits)
+        return unpack(packed, bits)
+
+    monkeypatch.setattr(asymmetric.codes, "unpack", spy)
+    monkeypatch.setattr(topk, "BLOCK_BYTES", 4 * 40 * rows)
+    topk._search.cache_clear()
+    got = asymmetric.by_projection(u, cb, 30, jax.devices()[:2])
+    np.testing.assert_array_equal(got, expected)
+    assert max(unpacked) == 4 * 40 * min(rows, 200)  # 200: all that a device has
+
+
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-30, 1e30, 1e37])
 def test_projection_ranks_very_small_and_very_large_values(scale):
     u, b, cb = projections(bits=16)
@@ -153,6 +171,15 @@ def test_feature_decodes_each_distinct_code_once(monkeypatch, rows):
     monkeypatch.setattr(asymmetric.rerank, "ROW_BYTES", rows * 4 * 7)
     asymmetric.by_feature(xq, cb, ids, 5, decode)
     assert sorted(seen) == sorted(set(map(bytes, cb[np.unique(ids)])))
+
+
+def test_feature_takes_minus_one_for_no_candidate():
+    xq, cb, ids = candidates()
+    expected_d, expected_ids = asymmetric.by_feature(xq, cb, ids[:, :20], 20, decoder())
+    ids[:, 20:] = -1
+    d, found = asymmetric.by_feature(xq, cb, ids, 25, decoder())
+    np.testing.assert_array_equal(found, np.pad(expected_ids, ((0, 0), (0, 5)), constant_values=-1))
+    np.testing.assert_array_equal(d, np.pad(expected_d, ((0, 0), (0, 5)), constant_values=np.inf))
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 16])

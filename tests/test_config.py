@@ -85,3 +85,20 @@ def test_without_a_hidden_layer_the_hash_network_needs_its_linear_path():
     c.model.linear_path = False
     with pytest.raises(BadInput, match="linear_path"):
         config.validate(c, 1)
+
+
+def test_what_others_follow_from_is_an_argument_and_no_field():
+    for field, argument in (("preset", "preset=…"), ("model.bits", "bits=…")):
+        with pytest.raises(BadInput, match=f"config.{field} is no field.*:{argument}"):
+            config.change(config.get_config(), field, config.get_config()[field.split(".")[0]])
+
+
+def test_a_group_is_no_field_and_one_value_is_a_tuple_of_one():
+    c = config.get_config()
+    with pytest.raises(BadInput, match=r"config.train=.*a group of fields"):
+        config.change(c, "train", {"steps": 100})
+    config.change(c, "model.hash_widths", 512)
+    config.change(c, "sinks", "wandb")
+    assert c.model.hash_widths == (512,) and c.sinks == ("wandb",)
+    config.change(c, "eval.baselines", ("itq", "lsh"))
+    assert c.eval.baselines == ("itq", "lsh")

@@ -112,12 +112,39 @@ def test_half_precision_and_bytes_become_float32(tmp_path):
         assert {v.dtype for v in (got.xt, got.xv, got.xb, got.xq)} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_row_that_is_not_finite_is_named(value):
-    x = np.zeros((200, 3), np.float32)
-    x[123, 1] = value
-    with pytest.raises(BadInput, match="row 123 "):
+# the largest float32 is 3.4e38: 1e25 fits and 1e50 does not, 3 · 1.1e19² = 3.6e38, 6 · 2¹²⁶ = 5e38
+@pytest.mark.parametrize(
+    ("dtype", "row", "words"),
+    [
+        ("f4", [0, np.nan, 0], "NaN or infinity; remove"),
+        ("f8", [0, -np.inf, 0], "NaN or infinity; remove"),
+        ("f8", [0, 1e39, 0], "values so large that float32 overflows; scale"),
+        ("f4", [0, -1e25, 0], "values so large that float32 overflows; scale"),
+        ("f4", [1.1e19, 1.1e19, 1.1e19], "values so large that float32 overflows; scale"),
+        ("i8", [2**63 - 1] * 6, "values so large that float32 overflows; scale"),
+    ],
+)
+def test_a_row_that_float32_cannot_compute_with_is_named(dtype, row, words):
+    x = np.ones((200, len(row)), dtype)
+    x[[123, 199]] = row
+    with pytest.raises(BadInput, match=f"^x: row 123 holds {words} or repair it$"):
         datasets.check_finite(x, "x", block_rows=50)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("f4", 1e19), ("f8", 1e-300), ("u1", 255)])
+def test_rows_whose_squared_norms_fit_float32_are_taken(dtype, value):
+    datasets.check_finite(np.full((7, 3), value, dtype), "x")
+
+
+def test_the_file_that_holds_a_row_too_large_is_named(tmp_path):
+    names = {part: str(tmp_path / f"{part}.npy") for part in ("base", "queries", "train")}
+    for bad in names:
+        for part, name in names.items():
+            x = column(100).astype(np.float64)
+            x[17] = 1e39 if part == bad else 0
+            np.save(name, x)
+        with pytest.raises(BadInput, match=f"{bad}.npy: row 17 holds values so large"):
+            datasets.load_files(fields(**names))
 
 
 def test_cache_computes_once_and_again_for_other_input(tmp_path):

@@ -50,7 +50,12 @@ def test_the_codes_of_a_file_are_those_of_its_array(workdir, h, here, capsys):
     assert codes.dtype == np.uint8 and codes.shape == (300, 4)
     np.testing.assert_array_equal(codes, h.encode(x))
     assert capsys.readouterr().out == "codes.npy: 300 codes of 30 bits\n"
-    assert names(here) == ["codes.npy", "x.npy"]
+    facts = json.loads((here / "codes.npy.json").read_text())
+    assert facts["of"]["input"] == str(here / "x.npy") and facts["rows"] == 300
+    facts = encode.read_facts("codes.npy", codes.shape)
+    assert facts["encoder"] == h.describe()["encoder"] and facts["bits"] == 30
+    assert len(facts["bad"]) == 0
+    assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
 
 
 def write_fvecs(path, x):
@@ -112,12 +117,13 @@ def test_bad_rows_can_be_skipped_and_are_listed(workdir, h, here, capsys):
     np.save("x.npy", x)
     assert run(workdir, "--skip_bad") == 0
     np.testing.assert_array_equal(np.load("codes.npy"), wanted)
-    assert (here / "codes.npy.bad.txt").read_text() == "0\n130\n131\n299\n"
-    assert "4 bad rows have zeros and are listed in codes.npy.bad.txt" in capsys.readouterr().out
+    assert encode.read_facts("codes.npy", (300, 4))["bad"].tolist() == bad
+    assert "4 bad rows have zeros and are listed in codes.npy.json" in capsys.readouterr().out
     # the list goes when no row is bad any more
     np.save("x.npy", hashers.vectors(300, D))
     assert run(workdir, "--skip_bad", "--overwrite") == 0
-    assert names(here) == ["codes.npy", "x.npy"]
+    assert len(encode.read_facts("codes.npy", (300, 4))["bad"]) == 0
+    assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(workdir, h, here, monkeypatch, capsys):
@@ -149,7 +155,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(workdir, h, here, monkeypat
             assert told.err == "interrupted; the same command goes on where it stopped\n"
             assert names(here) == ["codes.npy.partial", "codes.npy.partial.json", "x.npy"]
     assert asked == [0, 128, 256]  # each block once
-    assert (here / "codes.npy.bad.txt").read_text() == "5\n200\n"
+    assert encode.read_facts("codes.npy", (300, 4))["bad"].tolist() == [5, 200]
     whole = np.concatenate([c for _, c, _ in h.encode_blocks(lambda i, j: x[i:j], 0, 300)])
     np.testing.assert_array_equal(np.load("codes.npy"), whole)
 
@@ -176,7 +182,7 @@ def test_a_process_that_is_stopped_loses_no_codes(workdir, h, here, sign):
     assert run(workdir) == 0
     codes, sure = np.load("codes.npy"), np.abs(h.project(x)).min(1) > 1e-5
     np.testing.assert_array_equal(codes[sure], h.encode(x)[sure])
-    assert names(here) == ["codes.npy", "x.npy"]
+    assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
 
 
 def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
@@ -200,6 +206,18 @@ def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
         assert f"codes.npy.partial: was begun with another {field}" in capsys.readouterr().err
     assert run(workdir, "--overwrite") == 0
     np.testing.assert_array_equal(np.load("codes.npy"), h.encode(hashers.vectors(301, D)))
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_the_vectors_themselves_are_never_replaced(workdir, here, capsys, more, link):
+    np.save("x.npy", hashers.vectors(30, D))
+    if link:
+        link("x.npy", "codes.npy")
+    before = {p.name: p.read_bytes() for p in here.iterdir()}
+    assert run(workdir, *more, output="codes.npy" if link else "./x.npy") == 2
+    assert "npy: is the file of vectors itself; choose another --output" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == before
 
 
 def bad(name, value):

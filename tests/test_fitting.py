@@ -41,9 +41,11 @@ def run(tmp_path_factory, rows):
 
 
 def test_the_package_and_fit_come_without_importing_jax():
-    code = "import sys, sigah_jax; print('fit' in sigah_jax.__all__, 'jax' in sys.modules)"
+    code = "import sys, sigah_jax; print(sigah_jax.__all__, 'jax' in sys.modules)"
+    code += "; print(sigah_jax.hasher.load, sigah_jax.fit)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False"]
+    first, second = done.stdout.splitlines()
+    assert first == "['fit', 'hasher'] False" and second.count("<function") == 2
     with pytest.raises(AttributeError, match="'train_it'"):
         _ = sigah_jax.train_it
 
@@ -123,6 +125,10 @@ def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept
         (np.zeros((2000, 5)), 8, {"train.steps": "many"}, "config.train.steps='many'"),
         (np.zeros((2000, 5)), 8, {"optim.gen_lr": 7.0}, "config.optim.gen_lr=7.0"),
         (np.full((2000, 5), np.nan), 8, {}, "row 0 holds NaN or infinity"),
+        (np.zeros((2000, 5)), 8, {"data.queries": "q.npy"}, "data.queries: `fit` takes its rows"),
+        (np.zeros((2000, 5)), 8, {"eval.baselines": ()}, "fits no baselines"),
+        (np.zeros((2000, 5)), 8, {"train": {"steps": 5}}, "a group of fields"),
+        (np.zeros((2000, 5)), 8, {"preset": "paper"}, "config.preset is no field"),
     ],
 )
 def test_bad_input_is_refused(tmp_path, x, bits, changes, words):

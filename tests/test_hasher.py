@@ -195,6 +195,17 @@ def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
     }
 
 
+def test_it_loads_where_doubles_are_the_default(h, workdir):
+    x = vectors(20, D)
+    wanted = hasher.load(workdir).encode(x)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(hasher.load(workdir).encode(x), wanted)
+
+
+def test_it_shows_itself_in_a_line(h):
+    assert repr(h) == f"Hasher({D} columns to codes of {BITS} bits)"
+
+
 def test_other_parameters_are_another_encoder(h):
     other = hashers.untrained(BITS, D, seed=1)
     assert other.describe()["encoder"] != h.describe()["encoder"]

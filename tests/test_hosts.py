@@ -227,7 +227,7 @@ def test_processes_that_do_not_come_are_waited_for_no_longer_than_allowed(proces
         "JAX_PROCESS_ID": process,
     }
     done = python("hosts.join('on', 3)", environment)
-    assert done.returncode == 2
+    assert done.returncode == hosts.LOST  # the others may come the next time
     assert f"error: {address}: not all processes of this run were there after 3 s" in done.stderr
     assert "Traceback" not in done.stderr
 

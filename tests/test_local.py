@@ -50,7 +50,6 @@ def test_devices_are_dealt_out():
     assert local.device_slots("", 1) == [{}]  # one process has them all
     pairs = local.device_slots("0,1,2,5", 2)
     assert [s["CUDA_VISIBLE_DEVICES"] for s in pairs] == ["0,1", "2,5"]
-    assert all(s["TPU_VISIBLE_CHIPS"] == s["CUDA_VISIBLE_DEVICES"] for s in pairs)
 
 
 @pytest.mark.parametrize("devices, per_run", [("0,1,2", 2), ("0,,1", 1), ("0", 0)])
@@ -97,6 +96,13 @@ def test_a_terminated_job_is_given_again_without_being_counted(tmp_path, end):
     four = f"(len(open('{{starts}}').read()) < 4 and {end})"
     assert local.run_jobs([job(tmp_path, "a", f"{four}; {DONE}")], [{}], 0) == []
     assert starts(tmp_path, "a") == 4
+
+
+def test_a_job_that_is_terminated_for_ever_is_given_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(local, "MAX_TERMINATIONS", 2)
+    a = job(tmp_path, "a", "sys.exit(143)")
+    assert local.run_jobs([a], [{}], 0) == [a]
+    assert starts(tmp_path, "a") == 3 and "a: failed, " in capsys.readouterr().out
 
 
 def test_a_finished_job_is_not_started(tmp_path, capsys):
@@ -151,6 +157,37 @@ def test_a_directory_in_use_is_waited_for(tmp_path):
         assert local.run_jobs([a], [{}], 0) == []
     assert time.monotonic() - begin > 0.9 and starts(tmp_path, "a") == 1
     assert not local.in_use(a.lock)
+
+
+def test_the_lock_of_a_run_is_tried_only_under_that_of_its_log(tmp_path, monkeypatch):
+    """Else a queue turns away the process that another has just started, for good."""
+    a = job(tmp_path, "a", "sys.exit(2)")
+    look, looks = local.in_use, []
+
+    def locked_look(lock):
+        with a.log.open("a") as log, pytest.raises(BlockingIOError):
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        looks.append(lock)
+        return look(lock)
+
+    monkeypatch.setattr(local, "in_use", locked_look)
+    assert local.run_jobs([a], [{}], 0) == [a]
+    assert len(looks) == 2  # before its start, and to see why it ended
+
+
+def test_a_job_refused_because_its_directory_is_in_use_is_no_failure(tmp_path):
+    a = job(tmp_path, "a", f"len(open('{{starts}}').read()) < 2 and sys.exit(2); {DONE}")
+
+    def use():  # by a process of no queue, that came between our look and our process
+        while not starts(tmp_path, "a"):
+            time.sleep(0.001)
+        with a.lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            time.sleep(1)
+
+    threading.Thread(target=use).start()
+    assert local.run_jobs([a], [{}], 0) == []
+    assert starts(tmp_path, "a") == 2
 
 
 @pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (15, SystemExit)])

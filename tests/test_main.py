@@ -141,6 +141,20 @@ def test_sigterm_saves_exits_and_resumes(finished, tmp_path):
     assert_same(outcome(workdir), outcome(finished[0]))
 
 
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(finished, tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path / "stopped"), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "stopped").glob("checkpoints/20")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in stderr
+    assert stderr.endswith("interrupted; the same command goes on from the last checkpoint\n")
+    assert run(tmp_path / "stopped").returncode == 0
+    assert_same(outcome(finished[0]), outcome(tmp_path / "stopped"))
+
+
 def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -165,6 +179,8 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
         (["--config=experiments/deep1m.py", "--config.data.dir=nowhere"], "base.1M.fbin"),
         (["--config=experiments/tiny100k.py", "--config.data.dir=nowhere"], "download cifar"),
         (["--no_such_flag=1"], "no_such_flag"),
+        (["--config.model.bits=16"], "config.model.bits is no field"),
+        (["--config.preset=paper"], "config.preset is no field"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, more, words):
@@ -192,6 +208,11 @@ def test_vectors_of_ones_own_hold_out_queries_or_take_them(tmp_path):
         {"base": 2900, "training": 2000, "queries": 100},
         {"base": 3000, "training": 2950, "queries": 200},
     ]
+    np.save(tmp_path / "base.npy", x[:3000] + 1)
+    queries = f"--config.data.queries={tmp_path}/queries.npy"
+    for more in ([], ["--mode=eval"]):
+        done = run(tmp_path / "given", *files, queries, *more)
+        assert done.returncode == 2 and "other rows than the data now" in done.stderr
 
 
 def test_a_damaged_checkpoint_is_named_and_left_alone(finished, tmp_path):

@@ -104,6 +104,7 @@ def test_advice_says_when_no_code_is_good_enough():
         (["--oversample=0"], "--oversample=0"),
         (["--target=2"], "--target=2"),
         (["--steps=7"], "train.steps=7"),
+        (["--steps=0"], "train.steps=0"),
         (["--input=none.npy"], "none.npy"),
     ],
 )

@@ -181,6 +181,59 @@ def test_the_base_may_be_a_memory_map(tmp_path):
     )
 
 
+def overflowing(rows, value):
+    """Queries and 300 base rows of which some hold a value whose square overflows float32."""
+    x = np.random.default_rng(6).integers(0, 9, (304, 3)).astype(np.float32)
+    xq, xb = x[:4], x[4:]
+    xb[rows, 1] = value
+    return xq, xb
+
+
+def exact(xq, xb, sizes):
+    """`nearest_sets` in float64 by direct differences, ties to the lower id."""
+    d = ((xq[:, None].astype(np.float64) - xb) ** 2).sum(-1)
+    order = np.argsort(d, axis=1, kind="stable")
+    rings = np.split(order[:, : sizes[-1]], sizes[:-1], axis=1)
+    return np.concatenate([np.sort(ring, axis=1) for ring in rings], axis=1)
+
+
+@pytest.fixture
+def bounded(monkeypatch):
+    """A search that does not end fails: each pass asks for the rank of its sample once."""
+    rank, passes = neighbours._sample_rank, iter(range(20))
+
+    def counted(*args):
+        assert next(passes, None) is not None, "20 passes over the base"
+        return rank(*args)
+
+    monkeypatch.setattr(neighbours, "_sample_rank", counted)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("rows", "sizes"), [(slice(None), [1, 10]), ([7], [10, 300]), ([7], [10]), ([7, 9, 200], [298])]
+)
+def test_finite_values_that_overflow_float32_are_ranked_in_float64(bounded, rows, sizes, engine):
+    xq, xb = overflowing(rows, 1e20)
+    xb[::5, 1] *= 2
+    got = neighbours.nearest_sets(xq, xb, sizes, engine)
+    np.testing.assert_array_equal(got, exact(xq, xb, sizes))
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_row_that_is_not_finite_is_named_where_it_may_count(bounded, value, engine):
+    xq, xb = overflowing([123], value)
+    with pytest.raises(ValueError, match="base row 123 holds NaN or infinity"):
+        neighbours.nearest_sets(xq, xb, [10], engine)
+    xq, xb = overflowing([], 0)
+    xq[2, 0] = value
+    with pytest.raises(ValueError, match="query 2 holds NaN or infinity"):
+        neighbours.nearest_sets(xq, xb, [10], engine)
+
+
 @pytest.mark.parametrize("sizes", [[0, 3], [6]])
 def test_refuses_an_impossible_size(sizes):
     x = np.zeros((5, 2), np.float32)

@@ -76,7 +76,7 @@ def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path
     assert paper_tables.main([*argv, "--check"]) == 0
     (tmp_path / "README.md").write_text(first["README"].decode().replace("0.", "9."))
     assert paper_tables.main([*argv, "--check"]) == 1
-    assert "README.md: differs" in capsys.readouterr().out
+    assert "README.md: old" in capsys.readouterr().out
 
 
 def test_killed_half_way_no_cell_is_lost_and_no_half_cell_counts(tmp_path, vectors):
@@ -134,3 +134,27 @@ def test_a_cell_that_fails_is_reported(tmp_path, capsys):
     assert paper_tables.main(argv) == 1
     out = capsys.readouterr()
     assert "missing.npy" in out.out and "failed: small lsh" in out.err
+
+
+def test_a_cell_of_other_settings_is_named_and_not_taken_for_todays(tmp_path, vectors, capsys):
+    argv = flags(tmp_path, vectors, "--methods=sigah", "--bits=64", "--seeds=1")
+    c = cell.make_config(f"small={vectors}", "sigah", 64, 0)
+    held = {"dataset": "small", "method": "sigah", "bits": 64, "seed": 0, "config": c.to_dict()}
+    path = cell.cell_path(tmp_path / "results", "small", "sigah", 64, 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(held))
+    assert paper_tables.main([*argv, "--dry_run"]) == 0
+    assert "0 of 1 cells to run" in capsys.readouterr().out
+    held["config"]["loss"]["ordinal"] = 0.5
+    path.write_text(json.dumps(held | {"not_applicable": ""}))
+    assert paper_tables.main([*argv, "--dry_run"]) == 2
+    assert f"{path}: trained with other settings" in capsys.readouterr().err
+    assert paper_tables.main([*argv, "--check"]) == 1
+    assert f"{path}: old" in capsys.readouterr().out
+
+
+def test_an_unknown_data_set_starts_nothing(tmp_path, vectors, capsys):
+    for name in ("mnst", "speed"):
+        argv = flags(tmp_path, vectors, f"--datasets={name}", "--methods=lsh")
+        assert paper_tables.main(argv) == 2
+        assert f"--data={name}: no data set of experiments/" in capsys.readouterr().err

@@ -83,6 +83,13 @@ def test_more_directions_than_columns_are_refused(p):
         pca.principal_directions(np.ones((10, 4), np.float32), p)
 
 
+def test_products_that_overflow_float32_are_refused():
+    # each squared norm, 1e38, fits float32; the sum of ten does not
+    xt = np.tile([[1e19, 0], [-1e19, 0]], (5, 1)).astype(np.float32)
+    with pytest.raises(BadInput, match="values so large that float32 overflows"):
+        pca.principal_directions(xt, 1)
+
+
 def test_random_rotation_keeps_the_subspace_and_its_distances():
     xt = correlated_rows(500, 20)
     mean, directions, variances = pca.principal_directions(xt, 6)

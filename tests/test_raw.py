@@ -1,6 +1,7 @@
 """The raw formats: bytes worked by hand, what is written is read, what is damaged is named."""
 
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -227,6 +228,20 @@ def test_failed_writes_leave_the_directory_as_it_was(tmp_path, name, blocks, err
     with pytest.raises(error, match=words):
         write_vectors(tmp_path / name, (4, 3), np.float32, blocks)
     assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_bytes() == b"old"
+
+
+def test_hosts_with_equal_process_numbers_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    path, x = tmp_path / "x.npy", np.ones((1, 3))
+
+    def while_another_writes():
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "gethostname", lambda: "other")
+            write_vectors(path, x.shape, x.dtype, [2 * x])
+        yield x
+
+    write_vectors(path, x.shape, x.dtype, while_another_writes())
+    same(np.load(path), x)
+    assert os.listdir(tmp_path) == ["x.npy"]
 
 
 def test_what_a_format_cannot_hold_is_refused(tmp_path):

@@ -99,6 +99,29 @@ def test_all_rows_as_candidates_is_exact_search():
     np.testing.assert_array_equal(ids, np.argsort(exact, axis=1)[:, :15])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("pairs", [160, 1 << 24])  # 160: two queries at once
+def test_minus_one_stands_for_no_candidate_and_comes_last(monkeypatch, pairs, dtype):
+    monkeypatch.setattr(rerank, "PAIRS", pairs)
+    xq, xb, candidates = tied()
+    xb = xb.astype(dtype)
+    # 30 candidates for queries 0 to 3, none for 4 to 6, all 80 for the others
+    few, none = slice(0, 4), slice(4, 7)
+    given = candidates.copy()
+    given[few, 10:60] = -1
+    given[none] = -1
+    d, ids = rerank.rerank(xq, xb, given, 40)
+    expected_d, expected_ids = brute(xq, xb, candidates, 40)
+    kept = np.delete(candidates[few], np.s_[10:60], axis=1)
+    few_d, few_ids = brute(xq[few], xb, kept, 30)
+    expected_d = expected_d.astype(np.float32)
+    expected_d[few, :30], expected_ids[few, :30] = few_d, few_ids
+    expected_d[few, 30:], expected_ids[few, 30:] = np.inf, -1
+    expected_d[none], expected_ids[none] = np.inf, -1
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(d, expected_d)
+
+
 def test_no_queries():
     d, ids = rerank.rerank(np.zeros((0, 3)), np.zeros((5, 3)), np.zeros((0, 4), int), 2)
     assert d.shape == ids.shape == (0, 2)
@@ -135,10 +158,10 @@ def test_refuses_arrays_that_do_not_fit():
         rerank.rerank(xq, xb, candidates[1:], 5)
     with pytest.raises(ValueError, match="got float32"):
         rerank.rerank(xq, xb, candidates.astype(np.float32), 5)
-    with pytest.raises(ValueError, match="ids of the 200 base rows; got ids from 0 to 29"):
+    with pytest.raises(ValueError, match=r"ids of the 200 base rows, .* got ids from 0 to 29"):
         rerank.rerank(xq, xb[:200], candidates, 5)
-    with pytest.raises(ValueError, match="got ids from -1"):
-        rerank.rerank(xq, xb, np.where(candidates == 7, -1, candidates), 5)
+    with pytest.raises(ValueError, match="or -1 for none; got ids from -2"):
+        rerank.rerank(xq, xb, np.where(candidates == 7, -2, candidates), 5)
     with pytest.raises(ValueError, match="id twice"):
         rerank.rerank(
             xq, xb, np.where(candidates == candidates[0, 0], candidates[0, 1], candidates), 5

@@ -33,11 +33,13 @@ def complete(path, first, of=OF, overwrite=False):
         resumable.append(out, ROWS[first:])
         resumable.save(out)
         resumable.finish(out)
-    assert names(path.parent) == [path.name]
+    assert names(path.parent) == [path.name, f"{path.name}.json"]
     np.testing.assert_array_equal(np.load(path), ROWS)
+    state = json.loads(resumable.beside(path, ".json").read_text())
+    assert state == {"of": of, "rows": 10}
 
 
-def test_a_whole_output_is_a_npy_file_and_nothing_else_is_left(tmp_path):
+def test_a_whole_output_is_a_npy_file_and_what_it_is_of(tmp_path):
     complete(tmp_path / "a.npy", 0)
 
 
@@ -54,13 +56,8 @@ def test_rows_that_were_saved_are_there_and_the_others_are_written_again(tmp_pat
 
 def test_a_kill_between_the_names_of_the_end_is_mended(tmp_path):
     path = tmp_path / "a.npy"
-    write(path, 0, 10)
-    shutil.copy(tmp_path / "a.npy.partial.json", tmp_path / "kept")
-    complete_at_once = resumable.open_output(path, ROWS.shape, OF, False)
-    with complete_at_once as out:
-        assert out.state["rows"] == 10
-        resumable.finish(out)
-    shutil.move(tmp_path / "kept", tmp_path / "a.npy.partial.json")
+    complete(path, 0)
+    shutil.move(tmp_path / "a.npy.json", tmp_path / "a.npy.partial.json")
     with pytest.raises(BadInput, match="exists; use --overwrite"):
         write(path, 0, 10)
     complete(path, 0, overwrite=True)
@@ -75,6 +72,31 @@ def test_an_output_is_kept_until_the_new_one_is_whole(tmp_path):
     write(path, 0, 3, overwrite=True)
     assert path.read_bytes() == b"old"
     complete(path, 3, overwrite=True)
+
+
+def test_what_an_output_is_of_goes_and_comes_with_it(tmp_path, monkeypatch):
+    path, facts = tmp_path / "a.npy", tmp_path / "a.npy.json"
+    facts.write_text("mine")
+    with pytest.raises(BadInput, match=r"a\.npy\.json: exists; use --overwrite"):
+        write(path, 0, 10)
+    write(path, 0, 10, overwrite=True)
+    assert facts.read_text() == "mine"
+    replace = resumable.os.replace
+
+    def killed(source, target):
+        assert not facts.exists()
+        if target == facts:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(KeyboardInterrupt),
+        resumable.open_output(path, ROWS.shape, OF, True) as out,
+    ):
+        patch.setattr(resumable.os, "replace", killed)
+        resumable.finish(out)
+    assert path.exists() and not facts.exists()
 
 
 def test_what_was_begun_with_something_else_is_refused_or_begun_anew(tmp_path):

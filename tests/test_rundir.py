@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sigah_jax import config, rundir
@@ -21,7 +22,9 @@ def test_how_a_run_is_started_and_watched_is_no_part_of_it(tmp_path):
     name, digest = rundir.run_directory(c, "mnist", {}), rundir.config_hash(c)
     rundir.claim(tmp_path / "run", c).close()
     c.distributed, c.sinks, c.profile.steps = "off", ("wandb",), "10:20"
+    c.engine, c.data.dir = "accelerator", "/local/1"
     overrides = {"distributed": "off", "sinks": ("wandb",), "profile.steps": "10:20"}
+    overrides |= {"engine": "accelerator", "data.dir": "/local/1"}
     assert rundir.run_directory(c, "mnist", overrides) == name
     assert rundir.config_hash(c) == digest
     rundir.claim(tmp_path / "run", c).close()
@@ -75,3 +78,11 @@ def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"hash": "12')
     with pytest.raises(BadInput, match="damaged"):
         rundir.claim(tmp_path, config.get_config())
+
+
+def test_a_run_stays_with_its_rows(tmp_path):
+    xt, xv = np.ones((3, 2), np.float32), np.zeros((2, 2), np.float32)
+    rundir.claim_data(tmp_path, [xt, xv])
+    rundir.claim_data(tmp_path, [xt.copy(), xv])
+    with pytest.raises(BadInput, match="other rows than the data now"):
+        rundir.claim_data(tmp_path, [xt + 1, xv])

@@ -1,5 +1,6 @@
 """The command, from files to an .npz file, and all that it refuses."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from hashers import run_directory, vectors
 
-from sigah_jax import hasher, search
+from sigah_jax import encode, hasher, search
 
 BITS, D = 20, 6  # 3 bytes a code, the last of which is not full
+ENCODER = r"--codes=.*encoded.npy: .*encoded.npy.json names encoder [0-9a-f]{16}, "
+BAD = [0, 1, 7, *range(100, 150), 499]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +30,20 @@ def made(tmp_path_factory):
     run_directory(path / "another", BITS, D, seed=1)
     np.save(path / "other.npy", vectors(500, D, 9))
     np.save(path / "wide.npy", np.zeros((500, 4), np.uint8))
+    run_directory(path / "more_bits", BITS + 2, D)  # 3 bytes a code too
+    for run, name, output in (
+        ("run", "xb.npy", "encoded.npy"),
+        ("run", "xq.npy", "encoded_q.npy"),
+        ("another", "xq.npy", "another_q.npy"),
+    ):
+        command = [f"--workdir={path / run}", f"--input={path / name}", f"--output={path / output}"]
+        assert encode.main(command) == 0
     xb[7], xq[4] = np.nan, np.nan
     np.save(path / "bad.npy", xb)
+    xb[BAD] = np.nan
+    np.save(path / "gaps.npy", xb)
+    command = [f"--workdir={path / 'run'}", f"--input={path / 'gaps.npy'}", "--skip_bad"]
+    assert encode.main([*command, f"--output={path / 'gaps_c.npy'}"]) == 0
     np.save(path / "nan.npy", xq)
     return path
 
@@ -60,7 +75,9 @@ def hamming_order(made, k):
 def test_codes_by_codes(made, tmp_path, capsys, engine):
     output = tmp_path / "near.npz"
     assert search.main(flags(made, output, k=50, engine=engine)) == 0
-    assert "50 neighbours of 12 queries among 500 codes of 3 bytes" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "50 neighbours of 12 queries among 500 codes of 3 bytes" in out
+    assert f"cb.npy: no {made / 'cb.npy'}.json names the encoder" in out and out.count("\n") == 2
     d, ids = found(output)
     expected_d, expected_ids = hamming_order(made, 50)
     np.testing.assert_array_equal(ids, expected_ids)
@@ -127,6 +144,68 @@ def test_candidates_by_projection_are_reranked_by_vectors(made, tmp_path):
     np.testing.assert_array_equal(one[1], other[1])
 
 
+@pytest.mark.parametrize("rows", [1, 100, 10**6])  # of a block
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"queries": "cq.npy"},
+        {"workdir": "run"},
+        {"workdir": "run", "by": "projection"},
+        {"workdir": "run", "by": "synthetic"},
+        {"workdir": "run", "rerank": "gaps.npy"},
+        {"workdir": "run", "rerank": "gaps.npy", "by": "projection", "k": 446},
+    ],
+)
+def test_bad_rows_are_as_if_they_were_not_there(made, tmp_path, monkeypatch, capsys, rows, more):
+    # the same search of a file of the good rows alone, whose ids are then places in `good`
+    good = np.setdiff1d(np.arange(500), BAD)  # 446
+    for name, of in (("codes", "gaps_c.npy"), ("rerank", "gaps.npy")):
+        np.save(tmp_path / f"{name}.npy", np.load(made / of)[good])
+    named = {"queries", "rerank", "workdir"}
+    more = {name: made / value if name in named else value for name, value in more.items()}
+    alone = more | ({"rerank": tmp_path / "rerank.npy"} if "rerank" in more else {})
+    alone |= {"codes": tmp_path / "codes.npy"}
+    assert search.main(flags(made, tmp_path / "alone.npz", **alone)) == 0
+    monkeypatch.setattr(search.hamming, "BASE_BYTES", rows * (3 + 8))
+    capsys.readouterr()
+    more |= {"codes": made / "gaps_c.npy"}
+    assert search.main(flags(made, tmp_path / "near.npz", **more)) == 0
+    assert "among 446 codes" in capsys.readouterr().out
+    (d, ids), (d_alone, ids_alone) = (found(tmp_path / f) for f in ("near.npz", "alone.npz"))
+    np.testing.assert_array_equal(ids, good[ids_alone])
+    np.testing.assert_array_equal(d, d_alone)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"workdir": "run"},
+        {"workdir": "run", "by": "projection"},
+        {"workdir": "run", "by": "synthetic"},
+        {"queries": "encoded_q.npy"},
+    ],
+)
+def test_codes_of_the_encoder_of_the_queries_need_no_remark(made, tmp_path, capsys, more):
+    named = {"queries", "workdir"}
+    more = {name: made / value if name in named else value for name, value in more.items()}
+    more["codes"] = made / "encoded.npy"
+    assert search.main(flags(made, tmp_path / "near.npz", **more)) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_refuses_what_does_not_tell_of_the_codes_beside_it(made, tmp_path, capsys):
+    codes, facts = tmp_path / "c.npy", tmp_path / "c.npy.json"
+    shutil.copy(made / "encoded.npy", codes)
+    whole = json.loads((made / "encoded.npy.json").read_text())
+    for text in ("{", "[]", "{}", json.dumps(whole | {"bad": "no"})):
+        facts.write_text(text)
+        err = refused(made, tmp_path, capsys, codes=codes)
+        assert f"{facts}: cannot be read as what `encode` leaves" in err
+    facts.write_text(json.dumps(whole | {"rows": 400}))
+    err = refused(made, tmp_path, capsys, codes=codes)
+    assert f"{facts}: is of 400 codes of 3 bytes, {codes} holds 500 of 3" in err
+
+
 def test_does_not_depend_on_how_many_queries_pass_at_once(made, tmp_path, monkeypatch):
     more = {"workdir": made / "run", "rerank": made / "xb.npy"}
     assert search.main(flags(made, tmp_path / "all.npz", **more)) == 0
@@ -179,6 +258,7 @@ def refused(made, tmp_path, capsys, **more):
         ({"k": 0}, "--k=0: "),
         ({"output": "near.npy"}, "--output=near.npy: .* end its name so"),
         ({"output": "nowhere/near.npz"}, "--output=nowhere/near.npz: .*make its directory"),
+        ({"k": 447, "codes": "gaps_c.npy"}, "holds 446 codes beside 54 bad rows; choose 1 to 446"),
         ({"codes": "missing.npy"}, "missing.npy: cannot be read"),
         ({"codes": "xb.npy"}, "--codes=.*xb.npy: holds float32, expected uint8 codes$"),
         ({"queries": "xq.npy"}, "--queries=.*xq.npy: holds float32, .* vectors with --workdir"),
@@ -199,6 +279,11 @@ def refused(made, tmp_path, capsys, **more):
         ({"workdir": "another", "rerank": "xb.npy"}, "--rerank=.*does not hold the codes"),
         ({"workdir": "run", "rerank": "bad.npy"}, "--rerank=.*bad.npy: base row 7: holds NaN"),
         ({"workdir": "run", "rerank": "xb.npy", "oversample": 0}, "--oversample=0"),
+        ({"workdir": "another", "codes": "encoded.npy"}, ENCODER + ".*another has [0-9a-f]{16};"),
+        ({"workdir": "another", "codes": "encoded.npy", "by": "projection"}, ENCODER),
+        ({"workdir": "another", "codes": "encoded.npy", "by": "synthetic"}, ENCODER),
+        ({"workdir": "more_bits", "codes": "encoded.npy"}, "names bits 20, .*more_bits has 22;"),
+        ({"queries": "another_q.npy", "codes": "encoded.npy"}, ENCODER + ".*another_q.npy has"),
     ],
 )
 def test_refuses_in_one_line_and_writes_nothing(made, tmp_path, capsys, monkeypatch, more, words):

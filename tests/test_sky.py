@@ -43,6 +43,40 @@ def test_a_file_says_what_the_point_is(files):
     assert words[-1].startswith("--workdir=runs/mnist/preset=best,bits=32")
 
 
+def test_a_finished_point_gets_no_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [MNIST, *SKY, "--accelerators=L4:1", "--only=4:6"]
+    done = sweep.plan(sweep.parse(flags))[4].done
+    done.parent.mkdir(parents=True)
+    done.touch()
+    assert sweep.main(flags) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].endswith("2 points, 1 of them finished") and len(out) == 2
+    assert [path.name for path in Path("runs/mnist/sky").iterdir()] == ["5.yaml"]
+
+
+@pytest.fixture
+def with_data(tmp_path, monkeypatch):
+    """The task file of a run whose data lies in a bucket."""
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--config={ROOT}/experiments/deep1m.py", *SKY, "--accelerators=L4:1", "--only=:1"]
+    assert sweep.main([*flags, "--data_bucket=s3://sets/all"]) == 0
+    return Path("runs/deep1m/sky/0.yaml")
+
+
+def test_data_comes_from_a_bucket_of_its_own(with_data):
+    task = yaml.safe_load(with_data.read_text())
+    assert task["file_mounts"]["/data"] == {"source": "s3://sets/all", "mode": "COPY"}
+    assert task["envs"] == {"SIGAH_DATA": "/data"} and "/sweep" in task["file_mounts"]
+
+
+def test_skypilot_accepts_the_bucket_of_data(with_data):
+    sky = pytest.importorskip("sky", reason="SkyPilot is not installed: pip install skypilot")
+    read = sky.Task.from_yaml(str(with_data))
+    assert set(read.storage_mounts) == {"/sweep", "/data"}
+    assert read.envs["SIGAH_DATA"] == "/data"
+
+
 def test_skypilot_accepts_it(files):
     sky = pytest.importorskip("sky", reason="SkyPilot is not installed: pip install skypilot")
     accelerators, paths = files

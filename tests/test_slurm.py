@@ -190,6 +190,25 @@ def test_a_second_array_leaves_alone_what_the_first_runs(cluster):
     assert starts("slow") == 1
 
 
+@pytest.mark.parametrize("restarts, asks", [("", True), ("99", True), ("100", False)])
+def test_a_run_that_never_gets_on_is_not_queued_for_ever(tmp_path, restarts, asks):
+    text = slurm.script("sweep-test", {0: job("a", DONE)}, "", Path("out"), 2)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, code in (("srun", "exit 143"), ("scontrol", 'echo "$@"')):
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{code}\n")
+        (programs / name).chmod(0o755)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
+    environment |= {"SLURM_ARRAY_JOB_ID": "7"}
+    environment |= {"SLURM_RESTART_COUNT": restarts} if restarts else {}
+    done = subprocess.run(
+        ["bash"], input=text, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 143 and done.stderr == ""
+    assert ("requeue 7_0\n" in done.stdout) == asks
+    assert ("use a longer --time" in done.stdout) != asks
+
+
 def test_bash_accepts_the_script_and_its_head_says_what_was_asked_for(tmp_path):
     jobs = sweep.plan(sweep.parse([MNIST, "--only=4:7", "--config.data.dir=it's here"]))
     options = "--partition=gpu --gres=gpu:1 --comment='two words'"

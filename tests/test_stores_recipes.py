@@ -107,6 +107,24 @@ def test_neighbours_of_a_store_are_reranked_by_vectors(space):
     np.testing.assert_array_equal(found["I"], nearest)
 
 
+def test_places_that_a_store_cannot_fill_come_last_when_reranked(space):
+    rng = np.random.default_rng(0)
+    xb, xq = (rng.standard_normal((n, 5)).astype(np.float32) for n in (3000, 30))
+    np.save("base.npy", xb)
+    np.save("queries.npy", xq)
+    index = run("faiss ivf", space)["index"]
+    index.nprobe = 1
+    candidates = index.search(space["cq"], 1000)[1]
+    candidates[::2, 5:] = -1  # fewer than the recipe asks for
+    found = run("rerank", space | {"I": candidates})
+    assert (candidates == -1).any(axis=1).all() and (candidates[1::2, 9] >= 0).any()
+    true = ((xq[:, None] - xb[candidates]) ** 2).sum(-1)
+    true[candidates == -1] = np.inf
+    nearest = np.argsort(true, axis=1)[:, :10]
+    np.testing.assert_allclose(found["D"], np.take_along_axis(true, nearest, axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(found["I"], np.take_along_axis(candidates, nearest, axis=1))
+
+
 def test_faiss_ivf(space):
     run("faiss ivf", space)
     check(space, least_recall=0.95)

@@ -117,8 +117,9 @@ def test_only_chooses_points_that_keep_their_numbers(only, expected):
         ('h.sweep("optim.speed", (1,))', "point 0 optim.speed=1: config.optim.speed=1"),
         ('h.sweep("train.steps", ("many",))', "point 0 train.steps=many: config.train.steps"),
         ('h.sweep("train.anchors", (256, 130))', "point 1 train.anchors=130: config.train.anchors"),
-        ('h.chain(h.fixed("bits", 32), h.fixed("model.bits", 32), h.fixed("model.bits", 64))',
-         "'0 bits=32' and '1 model.bits=32' would write one directory"),
+        ('h.fixed("model.bits", 32)', "point 0 model.bits=32: config.model.bits is no field"),
+        ('h.chain(h.fixed("bits", 64), h.fixed("seed", 0), h.fixed("seed", 1))',
+         "'0 bits=64' and '1 seed=0' would write one directory"),
         ('h.zip(h.sweep("bits", (1, 2)), h.fixed("seed", 0))', "zip of parts"),
     ],
 )  # fmt: skip
@@ -144,6 +145,20 @@ def test_a_point_that_no_run_could_use_is_named_before_anything_starts(body, wor
 )
 def test_wrong_flags_are_named(argv, words, capsys):
     assert words in refusal(capsys, *argv)
+
+
+def test_a_file_without_a_config_is_named(capsys):
+    Path("mine.py").write_text("def sweep(h):\n    return []\n")
+    assert "mine.py: has no get_config(arguments)" in refusal(capsys, "--config=mine.py")
+
+
+def test_a_run_of_some_devices_joins_no_others():
+    alone = "--config.distributed=off"
+    runs = plan(MNIST, "--devices=0,1")
+    assert all(alone in job.argv for job in runs.values())
+    assert [job.done for job in runs.values()] == [job.done for job in plan(MNIST).values()]
+    for argv in ([], ["--devices=0,1", "--executor=slurm"]):
+        assert not any(alone in job.argv for job in plan(MNIST, *argv).values())
 
 
 def test_a_file_that_cannot_be_loaded_is_named(capsys):

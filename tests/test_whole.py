@@ -1,4 +1,5 @@
 import os
+import socket
 
 import pytest
 
@@ -21,6 +22,17 @@ def test_an_error_leaves_the_older_file(tmp_path):
         f.write(b"new")
         raise KeyError
     assert path.read_text() == "κ old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_hosts_with_equal_process_numbers_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    with whole.writing(path) as f:
+        f.write(b"ours")
+        monkeypatch.setattr(socket, "gethostname", lambda: "other")
+        whole.write_text(path, "theirs")
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
     assert os.listdir(tmp_path) == ["a.txt"]
 
 

@@ -4,8 +4,8 @@ All baselines are linear hash functions on mean-centred rows: `LinearHash` and `
 are theirs too.
 Shapes: n training rows, d columns, p directions, B rows of a batch, K bits.
 
-Not responsible for packing codes, for scaling features, or for rows that are not finite:
-the data package refuses those.
+Not responsible for packing codes, for scaling features, or for rows whose squared norms
+float32 cannot hold: the data package refuses those.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.errors import BitsRefused
+from sigah_jax.errors import BadInput, BitsRefused
 
 BLOCK_ROWS = 8192
 
@@ -66,7 +66,7 @@ def principal_directions(
         entry of largest magnitude, the first of equals, is positive.
 
     Raises:
-        BadInput: p is not in 1..d.
+        BadInput: p is not in 1..d, or sums of products overflow float32.
     """
     n, d = xt.shape
     if not 1 <= p <= d:
@@ -75,9 +75,15 @@ def principal_directions(
         )
     mean = mean_row(xt, block_rows)
     covariance = np.zeros((d, d))
-    for block in _blocks(xt, block_rows):
-        centred = block.astype(np.float32) - mean
-        covariance += centred.T @ centred
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block in _blocks(xt, block_rows):
+            centred = block.astype(np.float32) - mean
+            covariance += centred.T @ centred
+    if not np.isfinite(covariance).all():
+        raise BadInput(
+            "principal directions: the training rows hold values so large that float32 "
+            "overflows in sums of their products; scale them"
+        )
     variances, directions = np.linalg.eigh(covariance / n)
     variances, directions = variances[::-1][:p], directions[:, ::-1][:, :p]
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(p)]

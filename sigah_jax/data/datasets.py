@@ -13,12 +13,15 @@ import numpy as np
 from sigah_jax.data import benchmarks, mnist, tiny100k
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import command_for
-from sigah_jax.data.vectors import Vectors, as_array, open_vectors
+from sigah_jax.data.vectors import Vectors, as_array, open_vectors, why_bad
 from sigah_jax.errors import BadInput
 
 
 class Dataset(NamedTuple):
-    """Four sets of feature vectors, f32, finite; the base may be a memory map."""
+    """Four sets of feature vectors, f32, finite as their squared norms are.
+
+    A base that a raw format holds as float32 stays a memory map.
+    """
 
     xt: np.ndarray  # [nt, d] training set; validation searches it
     xv: np.ndarray  # [nv, d] validation queries, carved from the training split: choose by these
@@ -32,7 +35,7 @@ def load_dataset(config) -> Dataset:
     """The data set that `config.data` names.
 
     Raises:
-        BadInput: a missing or bad file, a value that is not finite, too few rows.
+        BadInput: a missing or bad file, a row as in `check_finite`, too few rows.
     """
     data = config.data
     root = data_directory(data.dir)
@@ -95,11 +98,15 @@ def assemble(
         origin: where the parts come from.
 
     Raises:
-        BadInput: too few rows, or a value that is not finite.
+        BadInput: too few rows, or a row as in `check_finite`.
     """
-    for x, part in ((base, "base"), (queries, "queries"), (learn, "training rows")):
+    for x, file, part in (
+        (base, data.base, "base"),
+        (queries, data.queries, "queries"),
+        (learn, data.train, "training rows"),
+    ):
         if x is not None:
-            check_finite(x, f"{data.name}, {part}")
+            check_finite(x, file or f"{data.name}, {part}")
     generator = np.random.default_rng(data.split_seed)
     if queries is None:
         order = generator.permutation(len(base))
@@ -125,12 +132,15 @@ def enough(rows: int, wanted: int, what: str, field: str) -> None:
         raise BadInput(f"config.{field}: {rows} {what} are too few, expected at least {wanted}")
 
 
-def check_finite(x: np.ndarray, name: str, block_rows: int = 65536) -> None:
-    """Raises BadInput naming the first row of `x [n, d]` that holds NaN or infinity."""
-    if not np.issubdtype(x.dtype, np.floating):
-        return
+def check_finite(x: np.ndarray, name: str, block_rows: int = 8192) -> None:
+    """Raises BadInput naming the first row of `x [n, d]` whose squared norm float32 cannot hold.
+
+    Those are rows with NaN, infinity or values so large that they or their squares overflow.
+    """
     for start in range(0, len(x), block_rows):
-        bad = ~np.isfinite(x[start : start + block_rows]).all(axis=1)
+        with np.errstate(over="ignore"):
+            rows = np.asarray(x[start : start + block_rows], np.float32)
+            bad = ~np.isfinite(np.einsum("ij,ij->i", rows, rows))
         if bad.any():
             row = start + int(bad.argmax())
-            raise BadInput(f"{name}: row {row} holds NaN or infinity; remove or repair it")
+            raise BadInput(f"{name}: {why_bad(x[row], row)}")

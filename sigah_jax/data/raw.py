@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sigah_jax import whole
 from sigah_jax.data.containers import Opened, reading_as
 from sigah_jax.errors import BadInput
 
@@ -101,7 +102,7 @@ def write_vectors(path: Path, shape: tuple[int, int], dtype, blocks: Iterable[np
     if held != dtype:
         raise ValueError(f"{path}: {kind} holds {held}, got dtype={dtype}")
     record = _record(d, dtype, kind in VECS)
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    partial = path.with_name(f"{path.name}.partial-{whole.this_process()}")
     with _writing(path):
         f = partial.open("wb")
     try:

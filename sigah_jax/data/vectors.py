@@ -103,6 +103,13 @@ def as_array(v: Vectors) -> np.ndarray:
     return v.view() if v.view else load(v, v.dtype)
 
 
+def why_bad(x: np.ndarray, row: int) -> str:
+    """What is wrong with a row `x [d]` that float32 cannot hold or compute with."""
+    if np.isfinite(np.asarray(x, np.float64)).all():
+        return f"row {row} holds values so large that float32 overflows; scale or repair it"
+    return f"row {row} holds NaN or infinity; remove or repair it"
+
+
 def _format(path: Path) -> str:
     """The key of the path's format in KNOWN; "idx" for all names of idx."""
     if path.name.lower().removesuffix(".gz").endswith(("-ubyte", ".idx")):

@@ -66,9 +66,11 @@ class SparseDecoder(nn.Module):
     def __call__(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`b [B, K] f32` in {-1, +1} -> (x̂ `[B, P]`, sparse z `[B, M]`)."""
         a = self.param("sensing", _unit_columns, (b.shape[-1], self.atoms))
-        lam = self.param("lam", nn.initializers.constant(self.lam), (self.atoms,))
-        dictionary = self.param("dictionary", nn.initializers.zeros, (self.atoms, self.features))
-        offset = self.param("offset", nn.initializers.zeros, (self.features,))
+        f32 = jnp.float32  # also where the default is double
+        lam = self.param("lam", nn.initializers.constant(self.lam), (self.atoms,), f32)
+        shape = self.atoms, self.features
+        dictionary = self.param("dictionary", nn.initializers.zeros, shape, f32)
+        offset = self.param("offset", nn.initializers.zeros, (self.features,), f32)
         z = sparse.ista(b, a, jnp.abs(lam), self.steps)
         return z @ dictionary + offset, z
 
@@ -155,8 +157,8 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
     hash_key, rotation_key, decoder_key = jax.random.split(key, 3)
     bits, features = nets.hash.bits, variances.shape[0]
     rank = min(bits, features)
-    rotation = jax.random.orthogonal(rotation_key, bits)[:rank]  # [rank, K]
-    rows = jnp.zeros((features, bits)).at[:rank].set(rotation)
+    rotation = jax.random.orthogonal(rotation_key, bits, dtype=jnp.float32)[:rank]  # [rank, K]
+    rows = jnp.zeros((features, bits), jnp.float32).at[:rank].set(rotation)
     # mean of |N(0, s²)| is s √(2/π); a projection's variance is the mean over the bits
     spread = jnp.sqrt(2 / jnp.pi * jnp.sum(variances[:rank]) / bits)
 
@@ -178,5 +180,5 @@ def init_dis(key: jax.Array, nets: Networks) -> dict:
 
 
 def _unit_columns(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    a = jax.random.normal(key, shape)
+    a = jax.random.normal(key, shape, jnp.float32)
     return a / jnp.linalg.norm(a, axis=0)

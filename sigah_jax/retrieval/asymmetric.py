@@ -74,12 +74,12 @@ def by_feature(
     Args:
         xq: `[Q, d]`, in the units of `decode`.
         cb: `[N, W] u8` packed codes, also a memory map.
-        candidates: `[Q, c]` base ids, distinct in a row, in any order.
+        candidates: `[Q, c]` base ids, distinct in a row, in any order; -1 as in `rerank.rerank`.
         k: 1 to c.
         decode: `codes [n, W] u8 -> [n, d]`, for example `Hasher.decode` or `Hasher.synthesise`.
 
     Returns:
-        D `[Q, k] f32` squared distances and I `[Q, k] i64`, sorted by (distance, id).
+        D `[Q, k] f32` squared distances and I `[Q, k] i64`, as `rerank.rerank`.
 
     Raises:
         BadInput: k is not from 1 to c, or a distance is not finite.

@@ -54,7 +54,8 @@ def nearest_sets(
         nearest rows by (float64 distance, id). Between one size and the next, ids rise.
 
     Raises:
-        ValueError: arrays that do not fit, an impossible size or an unknown engine.
+        ValueError: arrays that do not fit, an impossible size or an unknown engine; a row that is
+            not finite, where the search cannot tell that it is not among the nearest.
     """
     sizes = sorted(set(sizes))
     for size in (sizes[0], sizes[-1]):
@@ -78,10 +79,12 @@ def nearest_sets(
             with ThreadPoolExecutor(CORES) as pool:
                 sets = pool.map(members, range(len(rows)), xq[rows])
             for q, row in zip(rows, sets, strict=True):
-                if row is None:
+                if row is not None:
+                    result[q] = row
+                elif candidates < len(xb):
                     uncertain.append(q)
                 else:
-                    result[q] = row
+                    result[q] = _among_all(q, xq[q], xb, sizes)
         todo, widen = np.array(uncertain, int), 2 * widen
     return result
 
@@ -208,6 +211,16 @@ def _members(
     return np.concatenate([np.sort(ids), *reversed(rings)])
 
 
+def _among_all(q: int, xq: np.ndarray, xb: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """As `_members`, from the float64 distances of all rows: for values that overflow float32."""
+    d = _exact_distances(xq, xb, np.arange(len(xb)))
+    if not np.isfinite(d).all():
+        name = f"base row {np.isfinite(d).argmin()}" if np.isfinite(xq).all() else f"query {q}"
+        raise ValueError(f"{name} holds NaN or infinity; remove or repair it")
+    order = np.argsort(d, kind="stable")[: sizes[-1]]
+    return np.concatenate([np.sort(ring) for ring in np.split(order, sizes[:-1])])
+
+
 def _exact_distances(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Squared distances of one query `[d]` and rows `ids`, `[c] f64`, by direct differences."""
     d = np.empty(len(ids))
@@ -228,7 +241,9 @@ def _rounding_bound(xq: np.ndarray, centre: np.ndarray, v: float) -> float:
     than γ (‖a‖ + ‖b‖)² with γ = m u / (1 - m u) (Higham 2002, section 3.1), with room left for
     the bf16 × 6 products of a TPU and for the float64 error of exact distances. A row at true
     distance r² has ‖b‖ <= ‖a‖ + r, and r² <= v + γ (2‖a‖ + r)² for rows of float32 distance v;
-    r below solves it. Underflow adds at most the smallest normal number an operation.
+    r below solves it. Underflow adds at most the smallest normal number an operation. There is no
+    overflow where (‖a‖ + ‖b‖)², and so all that is computed of such rows, stays below the largest
+    number; otherwise the bound is infinite.
     """
     m, u = len(xq) + 16, 2.0**-24
     gamma = m * u / (1 - m * u)
@@ -237,4 +252,5 @@ def _rounding_bound(xq: np.ndarray, centre: np.ndarray, v: float) -> float:
     v = max(v, 0.0) + tiny
     shift = 2 * gamma * a
     r = (shift + math.sqrt(shift**2 + (1 - gamma) * (v + 4 * gamma * a**2))) / (1 - gamma)
-    return gamma * (2 * a + r) ** 2 + tiny
+    largest = (2 * a + r) ** 2
+    return gamma * largest + tiny if largest < np.finfo(np.float32).max else math.inf

@@ -32,11 +32,13 @@ def rerank(
     Args:
         xq: `[Q, d]`, integers or floats.
         base: `[N, d]`, integers or floats.
-        candidates: `[Q, c]` base ids, distinct in a row, in any order.
+        candidates: `[Q, c]` base ids, distinct in a row, in any order. -1 stands for none, as
+            faiss fills places that it finds no row for, and may come often.
         k: 1 to c.
 
     Returns:
-        D `[Q, k] f32` squared distances and I `[Q, k] i64`, sorted by (distance, id).
+        D `[Q, k] f32` squared distances and I `[Q, k] i64`, sorted by (distance, id). Where a query
+        has fewer than k candidates, the last places are -1 at infinite distance.
 
     Raises:
         BadInput: k is not from 1 to c, or a distance is not finite (the row is named).
@@ -61,7 +63,7 @@ def nearest(
     Args:
         rows: N.
         compare: `(x [q, d] f32, queries [p] i64, ids [p] i64) -> [p] f32`, the squared distances
-            of x[queries[i]] and base row ids[i]; ids do not fall.
+            of x[queries[i]] and base row ids[i]; ids do not fall, p >= 1.
     """
     _check(xq, candidates, rows, k)
     d = np.empty((len(xq), k), np.float32)
@@ -74,13 +76,14 @@ def nearest(
             row = start + int(good.argmin())
             raise BadInput(f"query {row}: holds NaN or infinity; remove or repair it")
         ids = np.sort(candidates[start : start + step].astype(np.int64), axis=1)
-        if (ids[:, 1:] == ids[:, :-1]).any():
+        if ((ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] >= 0)).any():
             raise ValueError("candidates must be distinct ids in each row; got an id twice")
         pairs = ids.ravel()
-        order = np.argsort(pairs)
-        distances = np.empty(ids.size, np.float32)
-        distances[order] = compare(x, order // count, pairs[order])
-        if not (good := np.isfinite(distances)).all():
+        order = np.argsort(pairs)[np.count_nonzero(pairs < 0) :]
+        distances = np.full(ids.size, np.inf, np.float32)
+        if len(order):
+            distances[order] = compare(x, order // count, pairs[order])
+        if not (good := np.isfinite(distances) | (pairs < 0)).all():
             raise BadInput(
                 f"base row {pairs[good.argmin()]}: holds NaN, infinity or values whose squared "
                 "distance overflows float32; remove or repair it"
@@ -148,9 +151,9 @@ def _check(xq: np.ndarray, candidates: np.ndarray, rows: int, k: int) -> None:
             f"candidates must be whole numbers [Q, c] with Q = {len(xq)} queries; "
             f"got {candidates.dtype} {candidates.shape}"
         )
-    if candidates.size and not 0 <= candidates.min() <= candidates.max() < rows:
+    if candidates.size and not -1 <= candidates.min() <= candidates.max() < rows:
         raise ValueError(
-            f"candidates must be ids of the {rows} base rows; "
+            f"candidates must be ids of the {rows} base rows, or -1 for none; "
             f"got ids from {candidates.min()} to {candidates.max()}"
         )
     hamming.check_k(k, candidates.shape[1])

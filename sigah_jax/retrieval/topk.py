@@ -18,7 +18,8 @@ from jax import lax
 from sigah_jax import parallel
 
 BASE_BYTES = 1 << 30  # codes on the devices at once, so that row numbers there fit an int32
-BLOCK_ROWS = 1 << 18  # codes compared at once on a device
+BLOCK_ROWS = 1 << 18  # codes compared at once on a device, at most
+BLOCK_BYTES = 1 << 28  # the same codes when unpacked, a float32 a bit
 PAIRS = 1 << 26  # distances at once on a device, 4 bytes each
 RESULTS = 1 << 24  # neighbours found in one pass over the base, about 50 bytes each
 
@@ -63,7 +64,8 @@ def on_devices(
     """
     devs = tuple(parallel.local_devices(devices))
     rows = -(-min(len(cb), max(len(devs), BASE_BYTES // cb.shape[1])) // len(devs))
-    blocks, block_rows, group = _shapes(rows, k)
+    most = min(BLOCK_ROWS, max(1, BLOCK_BYTES // (32 * cb.shape[1])))
+    blocks, block_rows, group = _shapes(rows, most, k)
     rows = blocks * block_rows
     search = _search(distances, min(k, rows), group, devs)
     d = np.empty((len(queries), k), np.float32)
@@ -83,13 +85,15 @@ def on_devices(
     return d, ids
 
 
-def _shapes(rows: int, k: int) -> tuple[int, int, int]:
+def _shapes(rows: int, most: int, k: int) -> tuple[int, int, int]:
     """(blocks, rows of a block, rows of a group) for at least `rows` rows a device.
+
+    A block has `most` rows, or up to a group more.
 
     A block is sorted twice, its r / g group minima and then the k g rows of k groups: together
     they are fewest at g = √(r / k).
     """
-    blocks = -(-rows // BLOCK_ROWS)
+    blocks = -(-rows // most)
     block_rows = -(-rows // blocks)
     group = 1 << max(0, round(math.log2(block_rows / k) / 2))
     return blocks, -(-block_rows // group) * group, group
