@@ -187,9 +187,8 @@ def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
     lock = begin(config, workdir)
     log = logs.Log(workdir / "log.txt")
     start = time.monotonic()
-    data = hosts.in_turn(lambda: load_dataset(config))
+    data = load(config, workdir)
     seconds = {"load": round(time.monotonic() - start, 3)}
-    rundir.claim_data(workdir, [data.xt, data.xv])
     finished = workdir / "results.json"
     if hosts.any_of(finished.exists()):
         values = json.loads(finished.read_text())["metrics"]
@@ -210,6 +209,13 @@ def begin(config, workdir: Path) -> IO:
     return rundir.claim(workdir, config)
 
 
+def load(config, workdir: Path) -> Dataset:
+    """The data set, on all processes; BadInput if the run there has other rows."""
+    data = hosts.in_turn(lambda: load_dataset(config))
+    rundir.claim_data(workdir, [data.xt, data.xv])
+    return data
+
+
 def evaluate_only(config, workdir: Path, cache: Path, checkpoint: str) -> None:
     """Evaluates a checkpoint of a finished or interrupted run and writes `eval_<checkpoint>.json`.
 
@@ -219,12 +225,12 @@ def evaluate_only(config, workdir: Path, cache: Path, checkpoint: str) -> None:
     if not (workdir / "config.json").exists():
         raise BadInput(f"{workdir}: no run there; train first, or give --workdir")
     lock = begin(config, workdir)
+    data = load(config, workdir)
     if not hosts.first():
         return
     h = hasher.load(workdir, checkpoint)
     log = logs.Log(workdir / "log.txt")
     log.line(f"evaluating checkpoint {checkpoint} of {workdir}")
-    path, data = workdir / f"eval_{checkpoint}.json", load_dataset(config)
-    rundir.claim_data(workdir, [data.xt, data.xv])
+    path = workdir / f"eval_{checkpoint}.json"
     results.finish(config, workdir, cache, log, data, h, {}, path)
     lock.close()

@@ -172,10 +172,12 @@ def test_only_the_first_process_writes(travelled):
     assert sorted(made) == ["graph", "ground_truth", "ground_truth"]
 
 
-def test_one_process_evaluates_what_several_trained(travelled, base):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_any_number_of_processes_evaluates_what_several_trained(travelled, base, processes):
     workdir = travelled[0]
-    ((code, _, err),) = run(workdir, base, 1, "--mode=eval")
-    assert code == 0, err
+    (workdir / "eval_best.json").unlink(missing_ok=True)
+    for code, _, err in run(workdir, base, processes, "--mode=eval"):
+        assert code == 0, err
     found, before = (
         json.loads((workdir / name).read_text())["metrics"]
         for name in ("eval_best.json", "results.json")
