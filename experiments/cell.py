@@ -59,9 +59,11 @@ def make_config(data: str, method: str, bits: int, seed: int):
     name, _, path = data.partition("=")
     try:
         experiment = importlib.import_module(f"experiments.{'vectors' if path else name}")
-        config = _variant(experiment.get_config, method, bits)
-    except (ModuleNotFoundError, AttributeError) as e:
-        raise BadInput(f"--data={data}: no data set of experiments/; a file is NAME=PATH") from e
+    except ModuleNotFoundError:
+        experiment = None
+    if not hasattr(experiment, "get_config"):  # of this directory, but no data set
+        raise BadInput(f"--data={data}: no data set of experiments/; a file is NAME=PATH")
+    config = _variant(experiment.get_config, method, bits)
     if path:
         config.data.base = path
         config.data.train_rows = 0

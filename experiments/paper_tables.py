@@ -28,18 +28,6 @@ BITS = (16, 32, 48, 64, 96, 128)
 SHORT_BITS = 64  # of the ablation, the curves and the README
 
 
-def check(cells: list[tuple[str, str, int, int]], root: Path) -> None:
-    """BadInput for a cell that cannot be run, or is there but was trained with other settings."""
-    for data, method, bits, seed in cells:
-        make_config(data, method, bits, seed)
-        path = cell_path(root, data, method, bits, seed)
-        if of_other_settings(path, method, bits):
-            raise BadInput(
-                f"{path}: trained with other settings than now; remove it and its run, then it "
-                "is run again"
-            )
-
-
 def declare(args) -> list[tuple[str, str, int, int]]:
     """(data, method, bits, seed) of all cells asked for; one seed where the key changes nothing."""
     cells = []
@@ -49,6 +37,18 @@ def declare(args) -> list[tuple[str, str, int, int]]:
                 random = method in VARIANTS or METHODS[method].random
                 cells += [(data, method, bits, seed) for seed in range(args.seeds if random else 1)]
     return cells
+
+
+def refuse(cells: list[tuple[str, str, int, int]], root: Path) -> None:
+    """BadInput for a cell that cannot be run, or is there but was trained with other settings."""
+    for data, method, bits, seed in cells:
+        make_config(data, method, bits, seed)
+        path = cell_path(root, data, method, bits, seed)
+        if of_other_settings(path, method, bits):
+            raise BadInput(
+                f"{path}: trained with other settings than now; remove it and its run, then it "
+                "is run again"
+            )
 
 
 def job_of(cell: tuple[str, str, int, int], args) -> local.Job:
@@ -125,7 +125,7 @@ def parse(argv: list[str] | None):
     parser.add_argument("--methods", default=",".join(MAIN), help="names, main or ablation")
     parser.add_argument("--bits", default=",".join(map(str, BITS)))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
-    parser.add_argument("--devices", default="", help="0,1,…: a process each; default one for all")
+    parser.add_argument("--devices", default="", help="GPUs 0,1,…, a process each; default one")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{path}: old; run python -m experiments.paper_tables")
         return int(bool(old))
     cells = declare(args)
-    check(cells, args.results)
+    refuse(cells, args.results)
     missing = [c for c in cells if not cell_path(args.results, *c).exists()]
     print(f"{len(missing)} of {len(cells)} cells to run", flush=True)
     if args.dry_run:
