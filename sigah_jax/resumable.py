@@ -2,7 +2,7 @@
 
 Until it is whole it is called `<name>.partial`, beside a `<name>.partial.json` that says of what
 it is and how far, and stays as `<name>.json`. A run that is killed at any moment loses what came
-after the last `save`.
+after the last `save`, and a file without what it is of never has the final name.
 
 Shapes: n rows, W bytes a row.
 
@@ -46,14 +46,16 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
             something else is begun anew.
 
     Raises:
-        BadInput: it or its `.json` exists, or a partial one of something else, and not
-            `overwrite`; another process writes it; a disk that is full or refuses, also inside
-            the context.
+        BadInput: it or a `.json` of something else exists, or a partial one of something else,
+            and not `overwrite`; another process writes it; a disk that is full or refuses, also
+            inside the context.
     """
     with _writing(path), _locked(path) as f:
-        for name in (path, beside(path, ".json")):
-            if name.exists() and not overwrite:
-                raise BadInput(f"{name}: exists; use --overwrite or another --output")
+        taken = [path] if path.exists() else []
+        if not _is_of(beside(path, ".json"), of):
+            taken.append(beside(path, ".json"))
+        if taken and not overwrite:
+            raise BadInput(f"{taken[0]}: exists; use --overwrite or another --output")
         header = _header(shape)
         state = _read_state(path, f, of, len(header), shape[1], overwrite)
         if state["rows"] == 0:
@@ -81,10 +83,11 @@ def save(out: Output) -> None:
 
 
 def finish(out: Output) -> None:
-    """Gives the saved file its name, and then its state: after a kill between, none is there."""
-    beside(out.path, ".json").unlink(missing_ok=True)
+    """Gives the saved file its name; after a kill in between the same command ends it."""
+    out.path.unlink(missing_ok=True)  # old rows never lie beside the new state
+    logs.write_json(beside(out.path, ".json"), out.state)
     os.replace(beside(out.path, ".partial"), out.path)
-    os.replace(beside(out.path, ".partial.json"), beside(out.path, ".json"))
+    beside(out.path, ".partial.json").unlink()
 
 
 def discard(out: Output) -> None:
@@ -96,6 +99,16 @@ def discard(out: Output) -> None:
 def beside(path: Path, end: str) -> Path:
     """The file of that name with `end` after it."""
     return path.with_name(path.name + end)
+
+
+def _is_of(state_path: Path, of: dict) -> bool:
+    """Whether a state is of that, or none is there."""
+    try:
+        return json.loads(state_path.read_text())["of"] == of
+    except FileNotFoundError:
+        return True
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _header(shape: tuple[int, int]) -> bytes:
@@ -132,7 +145,7 @@ def _read_state(
             f"{of[field]}); give the command that it was begun with, or start anew with "
             "--overwrite"
         )
-    # after a kill inside `finish` the state may be there without its rows
+    # after a kill of a run that began anew the state may be there without its rows
     return begin if differ or size < header_bytes + rows * width else state
 
 

@@ -10,7 +10,7 @@ may stay real then: `--by=projection` ranks all codes by Σ |u_k| over the bits 
 
 What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
-no neighbours and no candidates.
+no neighbours and no candidates; queries that are bad are refused.
 
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
 [Q, k]`: int32, the bits that differ; float32 of a real query, or, if re-ranked, the squared
@@ -26,7 +26,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ import numpy as np
 from sigah_jax import encode, hasher, parallel, whole
 from sigah_jax.data.datasets import read_file
 from sigah_jax.errors import BadInput, command
-from sigah_jax.retrieval import asymmetric, codes, hamming, rerank, topk
+from sigah_jax.retrieval import asymmetric, codes, gaps, hamming, rerank, topk
 
 OVERSAMPLE = 10
 BY = {
@@ -72,7 +72,13 @@ def search(args) -> str:
             cq = h.encode(xq)
     else:
         cq = _read_codes("--queries", args.queries)
-        note = _check_encoder(args, facts, encode.read_facts(args.queries, cq.shape))
+        of_queries = encode.read_facts(args.queries, cq.shape)
+        note = _check_encoder(args, facts, of_queries)
+        if of_queries and len(of_queries["bad"]):
+            raise BadInput(
+                f"--queries={args.queries}: row {of_queries['bad'][0]} was bad and has no code; "
+                "leave such rows out of the file before it is encoded"
+            )
         if cq.shape[1] != cb.shape[1]:
             raise BadInput(
                 f"--queries={args.queries}: codes of {cq.shape[1]} bytes, those of {args.codes} "
@@ -114,7 +120,7 @@ def _find(
                 return asymmetric.by_projection(u, packed, k)
             return hamming.search(cq[chunk], packed, k, engine)
 
-        return _among_good(find, cb, bad, k)
+        return gaps.search(find, cb, bad, k)
 
     ranked = BY[args.by]
     if base is None and args.by != "synthetic":
@@ -132,32 +138,6 @@ def _find(
     if base is None:
         return d, ids, f"{count} candidates each by Hamming distance, ranked {ranked}"
     return d, ids, f"{count} candidates each {ranked}, re-ranked by {args.rerank}"
-
-
-def _among_good(
-    find: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
-    cb: np.ndarray,
-    bad: np.ndarray,
-    k: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`find(cb, k)` as if the rows `bad` of cb were not there, by the ids of the others in cb.
-
-    These others are copied in blocks, so that memory stays bounded.
-    """
-    if not len(bad):
-        return find(cb, k)
-    rows, best = len(cb) - len(bad), []
-    step = max(1, hamming.BASE_BYTES // (cb.shape[1] + 8))  # a code and its number
-    for start in range(0, rows, step):
-        at = _good_rows(np.arange(start, min(start + step, rows)), bad)
-        d, ids = find(cb[at], min(k, len(at)))
-        best = [topk.merge([*best, (d, at[ids])], k)]
-    return best[0]
-
-
-def _good_rows(numbers: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """The rows of these numbers, from 0, when those of `bad [b]`, rising, are not counted."""
-    return numbers + np.searchsorted(bad - np.arange(len(bad)), numbers, side="right")
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -251,7 +231,7 @@ def _check_vectors(
             "give the file that was encoded"
         )
     rows = np.unique(np.linspace(0, len(cb) - len(bad) - 1, SAMPLE_ROWS).astype(int))
-    rows = _good_rows(rows, bad)
+    rows = gaps.present(rows, bad)
     sample = base[rows]
     _, packed, good = next(h.encode_blocks(lambda i, j: sample[i:j], 0, len(rows)))
     wrong = np.bitwise_count(packed ^ cb[rows[: len(packed)]])[good].sum()

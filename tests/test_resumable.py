@@ -1,7 +1,10 @@
 """Files of bytes that are written by runs that may be stopped at any moment."""
 
+import contextlib
 import json
+import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,10 +57,57 @@ def test_rows_that_were_saved_are_there_and_the_others_are_written_again(tmp_pat
     complete(path, 9)
 
 
-def test_a_kill_between_the_names_of_the_end_is_mended(tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_kill_inside_the_end_is_mended_by_the_same_command(tmp_path, monkeypatch, overwrite):
+    """Killed before every change of a name: what has the final name is whole and of its state."""
+    kills, whole = 0, False
+    while not whole:
+        path = tmp_path / str(kills) / "a.npy"
+        path.parent.mkdir()
+        if overwrite:
+            complete(path, 0, of=OF | {"encoder": "old"})
+        whole = finish_killed_before(path, kills, overwrite, monkeypatch)
+        if path.exists() and not whole:
+            state = json.loads(resumable.beside(path, ".json").read_text())
+            old = state["of"]["encoder"] == "old"
+            assert old == resumable.beside(path, ".partial").exists()
+            np.testing.assert_array_equal(np.load(path), ROWS)
+        if not path.exists():
+            complete(path, 10, overwrite=overwrite)
+        kills += 1
+    assert kills > 3
+
+
+def finish_killed_before(path, change, overwrite, monkeypatch):
+    """Whether `finish` ended before that many files were renamed or removed."""
+
+    def counted(step):
+        def call(*args, **more):
+            nonlocal change
+            change -= 1
+            if change == -1:
+                raise KeyboardInterrupt
+            return step(*args, **more)
+
+        return call
+
+    with (
+        monkeypatch.context() as patch,
+        contextlib.suppress(KeyboardInterrupt),
+        resumable.open_output(path, ROWS.shape, OF, overwrite) as out,
+    ):
+        resumable.append(out, ROWS)
+        resumable.save(out)
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        patch.setattr(os, "replace", counted(os.replace))
+        resumable.finish(out)
+        return True
+    return False
+
+
+def test_a_whole_output_is_refused_and_begun_anew_if_overwritten(tmp_path):
     path = tmp_path / "a.npy"
     complete(path, 0)
-    shutil.move(tmp_path / "a.npy.json", tmp_path / "a.npy.partial.json")
     with pytest.raises(BadInput, match="exists; use --overwrite"):
         write(path, 0, 10)
     complete(path, 0, overwrite=True)
@@ -74,29 +124,15 @@ def test_an_output_is_kept_until_the_new_one_is_whole(tmp_path):
     complete(path, 3, overwrite=True)
 
 
-def test_what_an_output_is_of_goes_and_comes_with_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("held", ["mine", "[]", '{"of": {"input": "y.npy"}}'])
+def test_a_json_of_something_else_is_kept_until_the_new_output_is_whole(tmp_path, held):
     path, facts = tmp_path / "a.npy", tmp_path / "a.npy.json"
-    facts.write_text("mine")
+    facts.write_text(held)
     with pytest.raises(BadInput, match=r"a\.npy\.json: exists; use --overwrite"):
         write(path, 0, 10)
     write(path, 0, 10, overwrite=True)
-    assert facts.read_text() == "mine"
-    replace = resumable.os.replace
-
-    def killed(source, target):
-        assert not facts.exists()
-        if target == facts:
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(KeyboardInterrupt),
-        resumable.open_output(path, ROWS.shape, OF, True) as out,
-    ):
-        patch.setattr(resumable.os, "replace", killed)
-        resumable.finish(out)
-    assert path.exists() and not facts.exists()
+    assert facts.read_text() == held
+    complete(path, 10, overwrite=True)
 
 
 def test_what_was_begun_with_something_else_is_refused_or_begun_anew(tmp_path):

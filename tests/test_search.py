@@ -166,7 +166,7 @@ def test_bad_rows_are_as_if_they_were_not_there(made, tmp_path, monkeypatch, cap
     alone = more | ({"rerank": tmp_path / "rerank.npy"} if "rerank" in more else {})
     alone |= {"codes": tmp_path / "codes.npy"}
     assert search.main(flags(made, tmp_path / "alone.npz", **alone)) == 0
-    monkeypatch.setattr(search.hamming, "BASE_BYTES", rows * (3 + 8))
+    monkeypatch.setattr(search.gaps, "COPY_BYTES", rows * (3 + 8))
     capsys.readouterr()
     more |= {"codes": made / "gaps_c.npy"}
     assert search.main(flags(made, tmp_path / "near.npz", **more)) == 0
@@ -283,6 +283,7 @@ def refused(made, tmp_path, capsys, **more):
         ({"workdir": "another", "codes": "encoded.npy", "by": "projection"}, ENCODER),
         ({"workdir": "another", "codes": "encoded.npy", "by": "synthetic"}, ENCODER),
         ({"workdir": "more_bits", "codes": "encoded.npy"}, "names bits 20, .*more_bits has 22;"),
+        ({"queries": "gaps_c.npy"}, "--queries=.*gaps_c.npy: row 0 was bad and has no code"),
         ({"queries": "another_q.npy", "codes": "encoded.npy"}, ENCODER + ".*another_q.npy has"),
     ],
 )
