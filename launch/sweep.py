@@ -8,8 +8,9 @@
         --accelerators=L4:1 --bucket=gs://mine
 
 What is given on the command line, by `--config.field=value` or `--config=FILE:bits=64`, holds for
-every point. A run has the directory that the same command would have by hand; one that is finished
-is not run again, so the same command goes on after an interrupt. Two sweeps at the same time share
+every point. A run has the directory that the same command would have by hand, but for ground truth
+and neighbour graph, which all points share in `runs/<experiment>/data`; one that is finished is not
+run again, so the same command goes on after an interrupt. Two sweeps at the same time share
 the points that both have: see `launch.local`. In a cloud they do not, and a run counts as finished
 only if its results are seen here; `sky jobs queue` tells what runs there. Every point is tried
 before anything starts.
@@ -80,7 +81,7 @@ def job_of(
         raise BadInput(f"point {name}: {e}") from e
     argv = [sys.executable, "-m", "sigah_jax.main", f"--config={file}:{arguments}".rstrip(":")]
     argv += [f"--config.{field}={value}" for field, value in fields.items()]
-    argv += [f"--workdir={workdir}"]
+    argv += [f"--workdir={workdir}", f"--cache={Path('runs') / experiment.__name__ / 'data'}"]
     log = workdir.with_name(f"{workdir.name}.log")
     return local.Job(name, argv, log, workdir / "results.json", workdir / "lock")
 

@@ -17,6 +17,9 @@ from sigah_jax.errors import INTERRUPTED, BadInput, NonFinite
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default runs/<config>/…/seed<k>")
+_CACHE = flags.DEFINE_string(
+    "cache", None, "ground truth and graph, which runs of one data set share; default <workdir>/data"
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluate a checkpoint")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "for --mode=eval: best, latest or a step")
 
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> None:
         n, backend = jax.process_count(), jax.default_backend()
         among = f" of {n} processes" if n > 1 else ""
         print(f"{devices} x {kind} ({backend}){among}, run in {workdir}", flush=True)
-    cache = workdir / "data"
+    cache = Path(_CACHE.value or workdir / "data")
     if _MODE.value == "train":
         train.train_and_evaluate(config, workdir, cache)
     else:

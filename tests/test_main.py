@@ -96,6 +96,15 @@ def test_eval_mode_gives_the_same_metrics(finished):
     assert json.loads((workdir / "eval_best.json").read_text())["metrics"] == before
 
 
+def test_a_shared_cache_is_taken_and_not_made_again(finished, tmp_path):
+    held = {p.name: p.stat().st_mtime_ns for p in (finished[0] / "data").iterdir()}
+    assert len(held) == 3  # graph, ground truth of validation and of test queries
+    done = run(tmp_path / "run", f"--cache={finished[0] / 'data'}", "--config.train.steps=20")
+    assert done.returncode == 0, done.stderr
+    assert {p.name: p.stat().st_mtime_ns for p in (finished[0] / "data").iterdir()} == held
+    assert not (tmp_path / "run" / "data").exists()
+
+
 def kill_until_done(workdir, kills, generator):
     """Kills the run at random moments, then lets it finish."""
     for _ in range(kills):

@@ -40,7 +40,7 @@ def test_a_file_says_what_the_point_is(files):
         ["bash", "-c", f"printf '%s\\n' {first['run']}"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert words[1:3] == ["-m", "sigah_jax.main"] and "--config.data.dir=/it's here" in words
-    assert words[-1].startswith("--workdir=runs/mnist/preset=best,bits=32")
+    assert words[-2].startswith("--workdir=runs/mnist/preset=best,bits=32")
 
 
 def test_a_finished_point_gets_no_file(tmp_path, monkeypatch, capsys):

@@ -51,6 +51,7 @@ def as_main_reads(argv):
     """The config and run directory that `sigah_jax.main` makes of a command line."""
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_string("cache", None, "", flag_values=values)
     config_flags.DEFINE_config_file("config", None, "", values, sys_argv=argv)
     values(argv)
     flag = values["config"]
@@ -76,6 +77,7 @@ def test_mnist_is_bits_times_seeds():
     assert jobs[4].name == "4 bits=32 seed=1"
     assert jobs[4].done == Path("runs/mnist/preset=best,bits=32/seed1/results.json")
     assert jobs[4].log == Path("runs/mnist/preset=best,bits=32/seed1.log")
+    assert {job.argv[-1] for job in jobs.values()} == {"--cache=runs/mnist/data"}
 
 
 def test_fields_of_every_type_reach_main():
