@@ -18,7 +18,7 @@ from sigah_jax.errors import INTERRUPTED, BadInput, NonFinite
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default runs/<config>/…/seed<k>")
 _CACHE = flags.DEFINE_string(
-    "cache", None, "ground truth and graph, which runs of one data set share; default <workdir>/data"
+    "cache", None, "ground truth and graph, to share between runs; default <workdir>/data"
 )
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluate a checkpoint")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "for --mode=eval: best, latest or a step")
