@@ -25,7 +25,8 @@ from sigah_jax.report.collect import Cell, read_cells
 MAIN = ("sigah", "sigah_paper", *METHODS)
 ABLATION = ("sigah", *(name for name in VARIANTS if name not in MAIN))
 BITS = (16, 32, 48, 64, 96, 128)
-SHORT_BITS = 64  # of the ablation, the curves and the README
+SHORT_BITS = 64  # of the ablation and the curves
+SHORT_METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100")
 
 
 def declare(args) -> list[tuple[str, str, int, int]]:
@@ -64,7 +65,10 @@ def job_of(cell: tuple[str, str, int, int], args) -> local.Job:
 
 def documents(cells: list[Cell]) -> dict[str, str]:
     """File name -> text of the tables of all data sets that have a cell."""
-    md, tex = ["# Results", "", GENERATED], []
+    rivals = against_best(cells)
+    md = ["# Results", "", GENERATED, "", "## SiGAH against the best baseline", ""]
+    md += [comparison.markdown(*rivals)]
+    tex = [comparison.latex(*rivals, "SiGAH / the best baseline"), ""]
     for dataset in sorted({c.dataset for c in cells}):
         origin = next((c.data for c in cells if c.dataset == dataset and c.data), "")
         md += ["", f"## {dataset}", "", f"{origin}."]
@@ -87,10 +91,19 @@ deviation over seeds; best mean of a column in bold, second underlined. `map`, `
 are the true top 2 %; `map@1000`, `precision@100`: the top 1,000; `recall@R`: the 10 nearest."""
 
 
-def short_table(cells: list[Cell], dataset: str, bits: int) -> str:
-    """The table of the README."""
-    metrics = ("map", "map@1000", "precision@100", "recall@10", "recall@100")
-    return comparison.markdown(*comparison.over_metrics(cells, dataset, bits, MAIN, metrics))
+def against_best(cells: list[Cell]) -> tuple[list[str], list[list[tuple[str, int]]]]:
+    """SiGAH and the best baseline of every data set and code length."""
+    return comparison.against_best(cells, "sigah", tuple(METHODS), BITS, SHORT_METRICS)
+
+
+def short_table(cells: list[Cell], name: str) -> str:
+    """A table of the README: `mnist 64` is a data set at a code length, `best` is all of them."""
+    if name == "best":
+        return comparison.markdown(*against_best(cells))
+    dataset, bits = name.split()
+    return comparison.markdown(
+        *comparison.over_metrics(cells, dataset, int(bits), MAIN, SHORT_METRICS)
+    )
 
 
 def write(args) -> None:
@@ -103,7 +116,7 @@ def write(args) -> None:
     comparison_plots.draw(cells, MAIN, BITS, SHORT_BITS, args.results / "plots")
     if args.readme.exists():
         text = args.readme.read_text()
-        filled = readme.fill(text, lambda *which: short_table(cells, *which))
+        filled = readme.fill(text, lambda name: short_table(cells, name))
         whole.write_text(args.readme, filled)
 
 
@@ -114,7 +127,7 @@ def differing(args) -> list[str]:
     old = [str(path) for path, c in paths if of_other_settings(path, c.method, c.bits)]
     wanted = {args.results / name: text for name, text in documents(cells).items()}
     text = args.readme.read_text()
-    wanted[args.readme] = readme.fill(text, lambda *which: short_table(cells, *which))
+    wanted[args.readme] = readme.fill(text, lambda name: short_table(cells, name))
     return old + [str(p) for p, text in wanted.items() if not p.exists() or p.read_text() != text]
 
 

@@ -45,6 +45,21 @@ def test_one_row_a_method_one_column_a_metric():
     ]
 
 
+def test_one_row_a_length_with_the_best_baseline_and_the_share_of_itq():
+    cells = [c._replace(metrics=c.metrics and c.metrics | {"map@1000": c.metrics["map"]})
+             for c in CELLS] + [cell("lsh", 64, 0, 0.9)]  # fmt: skip
+    table = comparison.against_best(
+        cells, "sigah", ["itq", "lsh", "sh"], [16, 32, 64], ["map", "recall@100"]
+    )
+    # (.6 - .4)/(1 - .4) = 1/3; at 64 bits ITQ is not applicable and LSH is better
+    assert comparison.markdown(*table).splitlines() == [
+        "|  | map | recall@100 | of ITQ's miss |",
+        "| --- | ---: | ---: | ---: |",
+        "| mnist, 32 bits | 0.600 ± 0.141 / 0.400 ITQ | 0.300 ± 0.071 / 0.200 ITQ | 33 % |",
+        "| mnist, 64 bits | 0.800 / 0.900 LSH | 0.400 / 0.450 LSH | n/a |",
+    ]
+
+
 @pytest.mark.parametrize(
     "means, expected",
     [

@@ -22,6 +22,7 @@ from sigah_jax.report.tables import display_name
 
 RECALL_AT = (1, 10, 100, 1000, 10000)
 PANEL = (4.4, 3.8)  # inches
+COLUMNS = 3  # panels side by side
 LEGEND = 1.7  # inches beside the panels
 
 
@@ -124,10 +125,15 @@ def precision_recall(
 
 def _panels(datasets: Sequence[str], draw, path: Path) -> None:
     with rc_context(STYLE):
-        figure = Figure(figsize=(PANEL[0] * len(datasets) + LEGEND, PANEL[1]))
-        axes = np.atleast_1d(figure.subplots(1, len(datasets)))
+        columns = min(len(datasets), COLUMNS)
+        rows = -(-len(datasets) // columns)
+        figure = Figure(figsize=(PANEL[0] * columns + LEGEND, PANEL[1] * rows))
+        places = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+        axes = places[: len(datasets)]
         for ax, dataset in zip(axes, datasets, strict=True):
             draw(ax, dataset)
+        for ax in places[len(datasets) :]:
+            ax.remove()
         lines = {}
         for ax in axes:
             handles, labels = ax.get_legend_handles_labels()

@@ -1,7 +1,7 @@
 """Generated tables inside a Markdown file.
 
-A table stands between `<!-- table: mnist 64 -->` and `<!-- end -->`: data set and code length.
-Nobody edits what is between the two lines.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Nobody edits what is between the
+two lines.
 
 Not responsible for what a table holds: `comparison`.
 """
@@ -9,9 +9,9 @@ Not responsible for what a table holds: `comparison`.
 import re
 from collections.abc import Callable
 
-_TABLE = re.compile(r"(<!-- table: (\S+) (\d+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def fill(text: str, table: Callable[[str, int], str]) -> str:
-    """`text` with each table written anew by `table(data set, bits)`."""
-    return _TABLE.sub(lambda m: f"{m[1]}{table(m[2], int(m[3]))}\n{m[4]}", text)
+def fill(text: str, table: Callable[[str], str]) -> str:
+    """`text` with each table written anew by `table(NAME)`."""
+    return _TABLE.sub(lambda m: f"{m[1]}{table(m[2])}\n{m[3]}", text)
