@@ -122,7 +122,8 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     seconds["encode"] = round(time.monotonic() - start, 3)
     engine = parallel.engine(config.engine)
     truth = evaluate.cached_ground_truth(cache, dataset.xq, dataset.xb, engine)
-    metrics, curve = evaluate.measure(cq, cb, truth, bits, engine)
+    own = METHODS[method].own_distance
+    metrics, curve = evaluate.measure(cq, cb, truth, bits, engine, own)
     facts = results.facts(config, dataset, seconds)
     return facts | {"metrics": metrics, "pr_curve": results.curve_of(curve)}
 

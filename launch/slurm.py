@@ -19,13 +19,13 @@ from sigah_jax import whole
 from sigah_jax.errors import BadInput
 
 _SCRIPT = r"""#!/usr/bin/env bash
-#SBATCH --job-name={name}
+#SBATCH {name}
 #SBATCH --array={indices}
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@60
-#SBATCH --chdir={directory}
-#SBATCH --output={output}
+#SBATCH {directory}
+#SBATCH {output}
 {options}# Written by launch.sweep: task i is point i.
 set -u
 
@@ -70,10 +70,10 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
         retries: how often a run that ends otherwise than by `local.FINAL` or 143 is started again.
     """
     return _SCRIPT.format(
-        name=name,
+        name=shlex.quote(f"--job-name={name}"),
         indices=",".join(map(str, jobs)),
-        directory=Path.cwd(),
-        output=output / "%A_%a.log",
+        directory=shlex.quote(f"--chdir={Path.cwd()}"),
+        output=shlex.quote(f"--output={output / '%A_%a.log'}"),
         options="".join(f"#SBATCH {shlex.quote(option)}\n" for option in shlex.split(options)),
         cases="\n".join(_case(number, job) for number, job in jobs.items()),
         retries=retries,
@@ -103,5 +103,6 @@ def submit(text: str, path: Path) -> str:
             f"--executor=slurm: there is no sbatch here; submit {path} on a login node"
         ) from e
     if done.returncode:
-        raise BadInput(f"sbatch {path}: {done.stderr.strip().splitlines()[-1]}")
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise BadInput(f"sbatch {path}: {reason}")
     return done.stdout.strip()

@@ -6,6 +6,7 @@ Not responsible for training; used by it and by `--mode=eval`.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -32,18 +33,30 @@ def cached_ground_truth(directory: Path, xq: np.ndarray, xb: np.ndarray, engine:
 
 
 def measure(
-    cq: np.ndarray, cb: np.ndarray, truth: np.ndarray, bits: int, engine: str
+    cq: np.ndarray,
+    cb: np.ndarray,
+    truth: np.ndarray,
+    bits: int,
+    engine: str,
+    own_distance: Callable | None = None,
 ) -> tuple[dict[str, float], tuple[list, list]]:
     """Metrics of packed codes, and precision and recall at each radius (relevant = top 2 %).
 
     Args:
         cq: `[Q, W] u1`; cb: `[N, W] u1`; truth: `[Q, k] i32`, of `cached_ground_truth`.
+        own_distance: of a baseline; None is Hamming's. It has many radii, of which the curve
+            shows K + 1.
     """
-    h = histograms.distance_histograms(
-        cq, cb, truth, metrics.relevance_sizes(len(cb)), bits, engine
-    )
-    curve = metrics.pr_curve(h.total, h.relevant[-1])
-    return metrics.summary(h), tuple(v.tolist() for v in curve)
+    sizes = metrics.relevance_sizes(len(cb))
+    if own_distance:
+        h = histograms.group_histograms(*own_distance(bits), cq, cb, truth, sizes)
+    else:
+        h = histograms.distance_histograms(cq, cb, truth, sizes, bits, engine)
+    precision, recall = metrics.pr_curve(h.total, h.relevant[-1])
+    shown = slice(None)
+    if own_distance:
+        shown = np.unique(np.searchsorted(recall, np.linspace(0, recall[-1], bits + 1)))
+    return metrics.summary(h), (precision[shown].tolist(), recall[shown].tolist())
 
 
 def validation(hasher: Hasher, params: dict, data: Dataset, truth: np.ndarray, engine: str) -> dict:
@@ -75,9 +88,9 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     bits = config.model.bits
     values, curves, seconds = {}, {}, {}
 
-    def add(method: str, cq: np.ndarray, cb: np.ndarray, start: float) -> None:
+    def add(method: str, cq: np.ndarray, cb: np.ndarray, start: float, own=None) -> None:
         seconds[method] = round(time.monotonic() - start, 3)
-        values[method], curves[method] = measure(cq, cb, truth, bits, engine)
+        values[method], curves[method] = measure(cq, cb, truth, bits, engine, own)
 
     start = time.monotonic()
     add("sigah", hasher.encode(data.xq), hasher.encode(data.xb), start)
@@ -88,5 +101,6 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
         except BitsRefused:
             values[method] = {}
             continue
-        add(method, *encode_baseline(params, method, data, config.eval.block_rows), start)
+        packed = encode_baseline(params, method, data, config.eval.block_rows)
+        add(method, *packed, start, METHODS[method].own_distance)
     return values, curves, seconds

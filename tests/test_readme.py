@@ -23,13 +23,13 @@ def test_tables_and_readme_agree_with_the_cells(monkeypatch, capsys):
     assert "<!-- table: mnist 64 -->" in Path("README.md").read_text()
 
 
-def test_sigah_is_ahead_in_every_cell_as_the_readme_says():
+def test_sigah_is_ahead_where_the_readme_says_so():
     text = (ROOT / "README.md").read_text()
-    assert "SiGAH is ahead in every cell" in text
     table = text.partition("<!-- table: best -->\n")[2].partition("<!-- end -->")[0]
-    pairs = re.findall(r"\| ([\d.]+)[^|/]* / ([\d.]+) ", table)
-    assert len(pairs) == 5 * (table.count("\n") - 2) > 90
-    assert all(float(sigah) > float(baseline) for sigah, baseline in pairs)
+    pairs = re.findall(r"\| \**([\d.]+)[^|/]* / ([\d.]+) ", table)
+    assert len(pairs) == 6 * (table.count("\n") - 2) > 90
+    behind = sum(float(sigah) <= float(baseline) for sigah, baseline in pairs)
+    assert f"ahead in {len(pairs) - behind} of {len(pairs)} cells" in text
 
 
 def test_the_files_that_the_readme_names_exist():

@@ -8,7 +8,7 @@ from sets import neighbour_share
 from sigah_jax import parallel
 from sigah_jax.baselines import lsh, sph
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import codes
+from sigah_jax.retrieval import codes, histograms, metrics
 
 
 def flat_rows(n: int, seed: int = 0) -> np.ndarray:
@@ -86,15 +86,37 @@ def test_spherical_distance_by_hand():
         [inf, 2, inf, 0, inf],
         [inf, inf, inf, inf, 0],
     ]
-    np.testing.assert_allclose(sph.spherical_distances(c, c), expected, rtol=1e-6)
+    np.testing.assert_array_equal(spherical_distances(c, c, 9), expected)
+
+
+def spherical_distances(cq, cb, bits):
+    groups, count = sph.spherical_groups(bits)
+    values, _ = sph.spherical_values(bits)
+    assert count == len(values) and (np.diff(values[:-1]) > 0).all() and values[-1] == np.inf
+    return values[groups(cq, cb)]
 
 
 def test_spherical_distance_agrees_with_counting():
     rng = np.random.default_rng(3)
     a, b = rng.random((20, 77)) < 0.5, rng.random((30, 77)) < 0.5
     expected = [[np.sum(p ^ q) / np.sum(p & q) for q in b] for p in a]
-    got = sph.spherical_distances(np.asarray(codes.pack(a)), np.asarray(codes.pack(b)))
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    got = spherical_distances(np.asarray(codes.pack(a)), np.asarray(codes.pack(b)), 77)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_metrics_by_the_spherical_distance_are_those_of_the_sorted_ranking():
+    rng = np.random.default_rng(4)
+    bits, sizes = 40, (1, 10, 100, 20)
+    cq, cb = (np.asarray(codes.pack(rng.random((n, bits)) < 0.5)) for n in (5, 1000))
+    near = np.stack([rng.permutation(1000)[:100] for _ in cq]).astype(np.int32)
+    h = histograms.group_histograms(*sph.spherical_groups(bits), cq, cb, near, sizes, 300)
+    assert (h.total.sum(1) == 1000).all()
+    got = metrics.average_precision(h.total, h.relevant[3])
+    for d, ids, value in zip(spherical_distances(cq, cb, bits), near, got, strict=True):
+        relevant = np.isin(np.arange(1000), ids[:20])
+        orders = [np.lexsort((rng.random(1000), d)) for _ in range(300)]  # ties at random
+        ranks = np.array([np.flatnonzero(relevant[order]) + 1 for order in orders])
+        assert abs((np.arange(1, 21) / ranks).mean() - value) < 0.01
 
 
 def test_scale_and_shift_move_no_bit():

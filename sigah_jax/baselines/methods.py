@@ -32,6 +32,8 @@ class Method(NamedTuple):
     fit: Callable  # (key, xt [n, d], bits) -> params
     project: Callable  # (params, x [B, d]) -> [B, K]; code bit k is its entry k > 0
     random: bool = True  # fitted by the key; otherwise one seed says all
+    # a distance of its own in place of Hamming's: bits -> (groups, count) of `histograms`
+    own_distance: Callable | None = None
 
 
 METHODS = {
@@ -43,6 +45,11 @@ METHODS = {
     "itq": Method(partial(itq.fit, iterations=50), itq.project),  # Gong and Lazebnik 2011
     "isohash": Method(partial(isohash.fit, iterations=100), isohash.project),
     "sph": Method(partial(sph.fit, rows=10_000, iterations=100), sph.project),
+    "sph_own": Method(
+        partial(sph.fit, rows=10_000, iterations=100),
+        sph.project,
+        own_distance=sph.spherical_groups,
+    ),
     "kmh": Method(
         partial(kmh.fit, subspace_bits=4, rows=20_000, iterations=50, affinity=10.0), kmh.project
     ),

@@ -4,9 +4,10 @@ Shapes: n training rows, m of them drawn, d columns, K bits, B rows of a batch, 
 N base rows, W bytes a code.
 
 Not responsible for packing codes. `project` suits the Hamming distance; the distance that the
-authors made for these codes is `spherical_distances`.
+authors made for these codes is that of `spherical_groups`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -125,24 +126,44 @@ def project(params: Spheres, x: jax.Array) -> jax.Array:
     return 2 * dots + offsets - jnp.sum(x**2, axis=1, keepdims=True)
 
 
-@jax.jit
-def spherical_distances(cq: jax.Array, cb: jax.Array) -> jax.Array:
-    """The spherical Hamming distance |a xor b| / |a and b| of every query and base code.
+def spherical_groups(bits: int) -> tuple[Callable[[jax.Array, jax.Array], np.ndarray], int]:
+    """The spherical Hamming distance |a xor b| / |a and b|, as groups of ties.
 
     Rows that lie in many spheres in common are near: two rows outside of a sphere may be
     anywhere, so common zeros count for nothing. Codes without a common one are at infinity, but
     equal codes at 0 (both ours).
 
-    Args:
-        cq: [Q, W] u1, packed codes whose bits past the last are zero.
-        cb: [N, W] u1. Memory is [Q, N]: cut the base into blocks.
+    Returns:
+        (function, G) of `histograms.group_histograms`: codes [Q, W] and [N, W] u1, whose bits
+        past the last are zero, to [Q, N] i32, the place of the distance among its G values.
+    """
+    values, places = spherical_values(bits)
+
+    def groups(cq: jax.Array, cb: jax.Array) -> np.ndarray:
+        differing, common = (np.asarray(v) for v in _differing_and_common(cq, cb))
+        return places[differing, common]
+
+    return groups, len(values)
+
+
+def spherical_values(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """All values of the distance for K bits, rising, and where each pair of counts is among them.
 
     Returns:
-        [Q, N] f32.
+        [G] f64, and [K + 1, K + 1] i32 by |a xor b| and |a and b|.
     """
+    differing, common = np.indices((bits + 1, bits + 1), np.float64)
+    ratio = np.where(differing > 0, np.inf, 0.0)
+    np.divide(differing, common, out=ratio, where=common > 0)  # equal ratios round alike
+    values, places = np.unique(ratio, return_inverse=True)
+    return values, places.reshape(ratio.shape).astype(np.int32)
+
+
+@jax.jit
+def _differing_and_common(cq: jax.Array, cb: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """|a xor b| and |a and b| of codes [Q, W] and [N, W] u1: [Q, N] i32 each."""
     a, b = (jnp.unpackbits(c, axis=1).astype(jnp.float32) for c in (cq, cb))
     # Counts below 2²⁴: float32 holds them exactly.
     common = jnp.matmul(a, b.T, precision="highest")
     differing = jnp.sum(a, axis=1)[:, None] + jnp.sum(b, axis=1) - 2 * common
-    ratio = differing / jnp.maximum(common, 1)
-    return jnp.where(common > 0, ratio, jnp.where(differing > 0, jnp.inf, 0))
+    return differing.astype(jnp.int32), common.astype(jnp.int32)

@@ -13,7 +13,17 @@ from sigah_jax.report.collect import Cell
 from sigah_jax.report.tables import display_name
 
 NOT_RUN, NOT_APPLICABLE, NOT_AVAILABLE = "not run", "n/a", "not available"
-METRICS = ("map", "map@1000", "area_rp", "precision@100", "recall@10", "recall@100")
+METRICS = (
+    "map",
+    "map@1000",
+    "area_rp",
+    "precision@100",
+    "recall@10",
+    "recall@100",
+    "1-recall@1",
+    "1-recall@10",
+    "1-recall@100",
+)
 
 
 def values_of(
@@ -129,8 +139,9 @@ def against_best(
 ) -> tuple[list[str], list[list[tuple[str, int]]]]:
     """A row for each data set and code length that `method` was run at: it and its rivals.
 
-    A cell is `method / best mean of the baselines, its name`. The last column is the share of ITQ's
-    miss that is recovered, (map@1000 - ITQ's)/(1 - ITQ's); ours.
+    A cell is `method / best mean of the baselines, its name`, bold where the first is not the
+    greater one as printed. The last column is the share of ITQ's miss that is recovered,
+    (map@1000 - ITQ's)/(1 - ITQ's); ours.
     """
     body = []
     for dataset in sorted({c.dataset for c in cells}):
@@ -144,7 +155,8 @@ def against_best(
                 means = {b: statistics.mean(v) for b, v in rivals.items() if not isinstance(v, str)}
                 best = max(means, key=means.get, default=None)
                 rival = f"{means[best]:.3f} {display_name(best)}" if best else NOT_RUN
-                row.append((f"{text_of(own)} / {rival}", 0))
+                behind = best and f"{statistics.mean(own):.3f}" <= f"{means[best]:.3f}"
+                row.append((f"{text_of(own)} / {rival}", int(bool(behind))))
             body.append([*row, (_recovered(cells, dataset, method, k), 0)])
     return ["", *metrics, "of ITQ's miss"], body
 

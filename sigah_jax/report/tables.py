@@ -31,6 +31,7 @@ NAMES = {
     "itq": "ITQ",
     "isohash": "IsoHash",
     "sph": "SpH",
+    "sph_own": "SpH, spherical distance",
     "kmh": "KMH",
     "agh1": "AGH, 1 layer",
     "agh2": "AGH, 2 layers",

@@ -2,13 +2,14 @@
 
 Shapes: Q queries, N base rows, W bytes and K bits a code, k neighbours a query, S relevance
 sets. A distance is an integer 0..K, so a ranking is K + 1 groups of ties, and its metrics are
-closed forms of how many rows, and how many relevant rows, are in each group.
+closed forms of how many rows, and how many relevant rows, are in each group. Any other distance
+of codes has groups of ties too (`group_histograms`).
 
 Not responsible for what is relevant (`neighbours`) or for the closed forms (`metrics`).
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ _paired = jax.jit(jax.vmap(hamming.distances))
 
 
 class Histograms(NamedTuple):
-    """How many base rows lie at each Hamming distance 0..K.
+    """How many base rows lie at each Hamming distance 0..K, or in each of other groups of ties.
 
     Attributes:
         total: `[Q, K + 1] int64`, all base rows.
@@ -68,12 +69,38 @@ def distance_histograms(
     """
     _check(cq, cb, neighbours, sizes, bits)
     if engine == "cpu":
-        total = _total_cpu(cq, cb, bits, block_rows)
+        total = _total_cpu(_distances, bits + 1, cq, cb, block_rows)
     elif engine == "accelerator":
         total = _total_devices(cq, cb, bits, block_rows, parallel.local_devices(devices))
     else:
         raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
     return Histograms(total, _relevant(cq, cb, neighbours, sizes, bits))
+
+
+def group_histograms(
+    groups: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    count: int,
+    cq: np.ndarray,
+    cb: np.ndarray,
+    neighbours: np.ndarray,
+    sizes: Sequence[int],
+    block_rows: int = 8192,
+) -> Histograms:
+    """The same for another distance of codes, which has `count` different values.
+
+    Args:
+        groups: `codes [q, W], [r, W] -> [q, r]` whole numbers, the place of each distance among
+            its values, 0 the least.
+        count: G, as K + 1 in the shapes of `Histograms`.
+        cq, cb, neighbours, sizes, block_rows: of `distance_histograms`.
+    """
+    total = _total_cpu(groups, count, cq, cb, block_rows)
+    relevant = np.zeros((len(sizes), len(cq), count), np.int64)
+    for q, ids in enumerate(neighbours):
+        row = np.asarray(groups(cq[q : q + 1], cb[ids]))[0]
+        for s, size in enumerate(sizes):
+            relevant[s, q] = np.bincount(row[:size], minlength=count)
+    return Histograms(total, relevant)
 
 
 def _check(
@@ -111,13 +138,15 @@ def _blocks(cb: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, int]]:
         yield np.concatenate([block, fill]), len(block)
 
 
-def _total_cpu(cq: np.ndarray, cb: np.ndarray, bits: int, block_rows: int) -> np.ndarray:
-    total = np.zeros((len(cq), bits + 1), np.int64)
+def _total_cpu(
+    groups: Callable, count: int, cq: np.ndarray, cb: np.ndarray, block_rows: int
+) -> np.ndarray:
+    total = np.zeros((len(cq), count), np.int64)
     queries = jnp.asarray(cq)
     for block, valid in _blocks(cb, min(block_rows, len(cb))):
-        d = np.asarray(_distances(queries, block))[:, :valid]
+        d = np.asarray(groups(queries, block))[:, :valid]
         for q, row in enumerate(d):
-            total[q] += np.bincount(row, minlength=bits + 1)
+            total[q] += np.bincount(row, minlength=count)
     return total
 
 
