@@ -1,10 +1,13 @@
-"""Deep binary auto-encoder: SiGAH without its adversary, sparse decoder and ordinal loss.
+"""Deep binary auto-encoder: a network, its signs, and reconstruction from them.
 
 Shapes: n training rows, d columns, P features after `standardise`, B rows of a batch, K bits,
 S steps.
 
-Not responsible for packing codes. The one row of a table that tells what the hash network and
-reconstruction alone can do.
+Not responsible for packing codes. It tells what reconstruction alone can do: SiGAH's kind of
+network without adversary, sparse decoder and ordinal loss, but smaller and trained on a
+twentieth of the rows. One hidden layer of 1,024, 4,000 steps and a rate of 2e-3 were no better;
+SiGAH's straight-through width of 3 gave .23 in place of .20 map@1000 and the same recall@10
+(tiny60k, 64 bits, validation queries).
 """
 
 from typing import NamedTuple
