@@ -87,8 +87,8 @@ def job_of(
 
 
 def check_owner(workdir: Path, config) -> None:
-    """Raises BadInput if the run directory was made by another config."""
-    if rundir.read_config(workdir)[1] != rundir.config_hash(config):
+    """Raises BadInput if the run directory holds work of another config."""
+    if rundir.begun(workdir) and rundir.read_config(workdir)[1] != rundir.config_hash(config):
         raise BadInput(f"{workdir}: made by another config; move it away, or undo the change")
 
 

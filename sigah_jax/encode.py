@@ -61,7 +61,7 @@ def encode_file(
         raise BadInput(f"{path}: is the file of vectors itself; choose another --output")
     file = v.path.stat()
     of = {
-        "input": os.path.abspath(name),
+        "input": os.path.abspath(os.path.expanduser(name)),
         "bytes": file.st_size,
         "modified_ns": file.st_mtime_ns,
         "encoder": h.describe()["encoder"],
@@ -113,7 +113,7 @@ def read_facts(name: str, shape: tuple[int, int]) -> dict | None:
     Raises:
         BadInput: `<name>.json` is damaged or of other codes.
     """
-    path = resumable.beside(Path(name), ".json")
+    path = resumable.beside(Path(os.path.expanduser(name)), ".json")
     try:
         state = json.loads(path.read_text())
         facts = {field: state["of"][field] for field in ("encoder", "bits")}
@@ -146,6 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         "--skip_bad", action="store_true", help="rows with NaN or infinity get zeros and are listed"
     )
     args = parser.parse_args(argv)
+    args.output = Path(os.path.expanduser(args.output))
     if args.output.suffix != ".npy":
         raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
     h = hasher.load(args.workdir, args.checkpoint)

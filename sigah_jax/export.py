@@ -20,6 +20,7 @@ import importlib
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     args = parser.parse_args(argv)
+    args.output = Path(os.path.expanduser(args.output))
     h = hasher.load(args.workdir, args.checkpoint)
     agreement = export(h, args.output, args.overwrite)
     print(

@@ -5,6 +5,7 @@ Shapes: n rows, d columns.
 Not responsible for test queries, baselines or pictures: `sigah_jax.main` has them, on files.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import hasher, logs, parallel, rundir, train
+from sigah_jax import hasher, logs, parallel, prepare, rundir, train
 from sigah_jax.config import change, validate, vectors_config
 from sigah_jax.data.cache import content_hash
 from sigah_jax.data.datasets import assemble
@@ -47,8 +48,8 @@ def fit(
         What `hasher.load(workdir)` returns.
 
     Raises:
-        BadInput: n too small, a row with NaN or infinity, a bad field, a `workdir` of another
-            array or config.
+        BadInput: n too small, rows with NaN or infinity or that float32 cannot tell apart, a bad
+            field, a `workdir` where another array or config was trained on.
         NonFinite: a loss is not finite.
     """
     if workdir is None:
@@ -58,7 +59,7 @@ def fit(
     x = x if isinstance(x, np.ndarray) else np.asarray(x)
     x = x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
     config = config_of(x, bits, changes or {})
-    workdir = Path(workdir)
+    workdir = Path(os.path.expanduser(workdir))
     with rundir.claim(workdir, config):
         log = logs.Log(workdir / "log.txt")
         none = x[:0]  # neither a base nor test queries
@@ -77,9 +78,7 @@ def config_of(x: np.ndarray, bits: int, changes: dict):
         change(config, name, value)
     if x.ndim != 2 or x.dtype.kind not in "iuf":
         raise BadInput(f"x is {x.dtype} {list(x.shape)}: expected integers or floats, [n, d]")
-    t, queries = config.train, config.data.val_queries
-    batch = max(t.anchors * (1 + t.others), t.graph_neighbours + 1)
-    wanted = queries + max(queries, batch)
+    queries, wanted = config.data.val_queries, prepare.pool_rows(config)
     if len(x) < wanted:
         raise BadInput(
             f"x has {len(x)} rows, expected at least {wanted}: {queries} validation queries and "

@@ -9,6 +9,7 @@ Not responsible for training (`train`), files of vectors (`encode`) nor search (
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,19 @@ class Hasher(NamedTuple):
         """One line; `describe` tells more."""
         return f"Hasher({self.d} columns to codes of {self.bits} bits)"
 
+    def __reduce__(self):
+        """A pickle names the run directory and the checkpoint, which are loaded again from there.
+
+        Raises:
+            BadInput: it has no run directory.
+        """
+        if not self.facts.get("workdir"):
+            raise BadInput(
+                "a hasher without a run directory cannot be pickled; fit with a workdir, or load "
+                "it in each worker"
+            )
+        return load, (os.path.abspath(self.facts["workdir"]), self.facts["step"])
+
     @property
     def bits(self) -> int:
         """K, the length of a code."""
@@ -70,6 +84,8 @@ class Hasher(NamedTuple):
         shape = (len(x), codes.packed_bytes(self.bits))
         if out is None:
             out = np.empty(shape, np.uint8)
+        elif not isinstance(out, np.ndarray):
+            raise BadInput(f"out is a {type(out).__name__}: expected an array, uint8 {list(shape)}")
         elif out.shape != shape or out.dtype != np.uint8:
             raise BadInput(
                 f"out is {out.dtype} {list(out.shape)}: {shape[0]} codes of {self.bits} bits are "
@@ -179,6 +195,7 @@ class Hasher(NamedTuple):
         self, function: Callable, packed: np.ndarray | jax.Array, columns: int
     ) -> np.ndarray:
         width = codes.packed_bytes(self.bits)
+        packed = packed if isinstance(packed, np.ndarray | jax.Array) else np.asarray(packed)
         if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
             raise BadInput(
                 f"codes are {packed.dtype} {list(packed.shape)}: codes of {self.bits} bits are "
@@ -234,7 +251,7 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
     Raises:
         BadInput: no run there, one that is damaged or of another version, no such checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = Path(os.path.expanduser(workdir))
     config, config_hash = rundir.read_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise BadInput(f"{workdir}: no checkpoint yet; train first")

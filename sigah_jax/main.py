@@ -3,6 +3,7 @@
 python -m sigah_jax.main --config=experiments/mnist.py:bits=64
 """
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -36,14 +37,15 @@ def main(argv: list[str]) -> None:
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     for name in overrides:
         check_field(name)
-    workdir = Path(_WORKDIR.value or rundir.run_directory(config, experiment, overrides))
+    workdir = _WORKDIR.value or rundir.run_directory(config, experiment, overrides)
+    workdir = Path(os.path.expanduser(workdir))
     hosts.join(config.distributed)
     if hosts.first():
         devices, kind = len(parallel.all_devices()), jax.devices()[0].device_kind
         n, backend = jax.process_count(), jax.default_backend()
         among = f" of {n} processes" if n > 1 else ""
         print(f"{devices} x {kind} ({backend}){among}, run in {workdir}", flush=True)
-    cache = Path(_CACHE.value or workdir / "data")
+    cache = Path(os.path.expanduser(_CACHE.value or workdir / "data"))
     if _MODE.value == "train":
         train.train_and_evaluate(config, workdir, cache)
     else:

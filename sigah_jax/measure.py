@@ -14,6 +14,7 @@ Not responsible for how a table or plot looks: `report.measured`.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,10 +24,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax import hasher, logs, parallel, rundir, train, whole
+from sigah_jax import hasher, logs, parallel, prepare, rundir, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
-from sigah_jax.data.datasets import Dataset, load_dataset
+from sigah_jax.data.datasets import Dataset, load_dataset, open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.report import measured
 from sigah_jax.retrieval import asymmetric, codes, euclidean, hamming, neighbours, rerank
@@ -139,9 +140,24 @@ def baselines(bits: int, d: int) -> tuple[str, ...]:
     return ("itq", "lsh") if bits <= d else ("lsh",)
 
 
+def check_rows(args, config) -> None:
+    """Raises BadInput if the input has too few rows for what is drawn from it."""
+    n, validation = open_file(args.input).shape[0], config.data.val_queries
+    held_out = 0 if args.queries else config.data.test_queries
+    # a draw takes half of the rows at most: see `datasets.enough`
+    wanted = max(2 * held_out, held_out + prepare.pool_rows(config))
+    if n < wanted:
+        queries = f"{held_out} held out as queries (or give --queries), " if held_out else ""
+        raise BadInput(
+            f"--input={args.input}: {n} rows, expected at least {wanted}: {queries}{validation} "
+            f"for validation, {wanted - held_out - validation} for training"
+        )
+
+
 def rows(args, print_line: Callable[[str], None]) -> tuple[list[measured.Row], int]:
     """All rows of the table, the vectors themselves first, and how many rows are re-ranked."""
     configs = [make_config(args, bits) for bits in args.bits]
+    check_rows(args, configs[0])
     data = load_dataset(configs[0])
     n, d = data.xb.shape
     if not 1 <= args.k <= n:
@@ -172,7 +188,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--oversample", type=int, default=10, help="k times this are re-ranked")
     parser.add_argument("--target", type=float, default=0.95, help="recall@k wanted of the advice")
     parser.add_argument("--steps", type=int, help="training steps; default those of preset=best")
-    parser.add_argument("--workdir", type=Path, help="default runs/measure/<name of the input>")
+    parser.add_argument("--workdir", help="default runs/measure/<name of the input>")
     args = parser.parse_args(argv)
     if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
@@ -181,8 +197,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise BadInput(f"--oversample={args.oversample}: expected 1 or more")
     if not 0 < args.target <= 1:
         raise BadInput(f"--target={args.target}: expected a share above 0, at most 1")
-    if args.workdir is None:
-        args.workdir = Path("runs/measure") / Path(args.input).stem
+    default = f"runs/measure/{Path(args.input).stem}"
+    args.workdir = Path(os.path.expanduser(args.workdir or default))
     return args
 
 
@@ -195,9 +211,15 @@ def main(argv: list[str] | None = None) -> None:
     advice = measured.advice(found, args.k, args.target)
     text = f"{table}\n\n{advice}\n"
     print(f"\n{text}")
-    whole.write_text(args.workdir / "measure.md", text)
-    logs.write_json(args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]})
-    measured.plot(found, args.k, args.workdir / "measure.png")
+    try:
+        whole.write_text(args.workdir / "measure.md", text)
+        logs.write_json(args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]})
+        measured.plot(found, args.k, args.workdir / "measure.png")
+    except OSError as e:
+        raise BadInput(
+            f"--workdir={args.workdir}: cannot be written ({e.strerror or e}); free space or check "
+            "its permissions, then the same command goes on"
+        ) from e
     print(f"{args.workdir}/measure.md, measure.json, measure.png")
 
 

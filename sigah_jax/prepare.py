@@ -19,6 +19,9 @@ from sigah_jax.model import networks, step
 from sigah_jax.model.standardise import init_standardiser, standardise
 from sigah_jax.retrieval import euclidean
 
+# below it a share of rounding's size, one in 2²³, is no normal float32 any more
+LEAST_VARIANCE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
+
 
 class Setup(NamedTuple):
     """What training needs beside its state."""
@@ -31,8 +34,19 @@ class Setup(NamedTuple):
     validation_truth: np.ndarray  # [nv, k] i32
 
 
+def pool_rows(config) -> int:
+    """How many rows there must be at least for training and validation queries together."""
+    t, queries = config.train, config.data.val_queries
+    batch = max(t.anchors * (1 + t.others), t.graph_neighbours + 1)
+    return queries + max(queries, batch)
+
+
 def check_data(config, data: Dataset, log: logs.Log) -> None:
-    """Tells of the data set; BadInput if a batch or the graph needs more training rows."""
+    """Tells of the data set; BadInput if training cannot use its training rows.
+
+    They may be too few for a batch or the graph, all equal, or so near to one another that
+    squares of their differences vanish in float32.
+    """
     nt = len(data.xt)
     log.line(f"data: {data.origin}")
     log.line(
@@ -45,8 +59,15 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
         )
     if config.train.graph_neighbours >= nt:
         raise BadInput(f"config.train.graph_neighbours: expected less than the {nt} training rows")
-    if not np.ptp(data.xt, axis=0).any():
+    ranges = np.ptp(data.xt, axis=0).astype(np.float64)
+    if not ranges.any():
         raise BadInput(f"data: the {nt} training rows are all equal; check where they come from")
+    # the variance of a column is a quarter of its squared range at most
+    if (ranges**2).sum() / 4 < LEAST_VARIANCE:
+        raise BadInput(
+            f"data: the {nt} training rows are so near to one another (ranges of columns up to "
+            f"{ranges.max():.1e}) that their variance underflows float32; scale the vectors up"
+        )
 
 
 def setup(

@@ -30,17 +30,18 @@ def finish(
     h: hasher.Hasher,
     seconds: dict,
     path: Path,
+    pictures: Path,
 ) -> None:
-    """Evaluates on the test queries, writes `path` and pictures, prints the table."""
+    """Evaluates on the test queries, writes `path` and `pictures`, a directory, prints a table."""
     start = time.monotonic()
     values, curves, parts = evaluate.test(config, cache, data, h)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
-    draw(config, workdir, data, h, curves)
+    draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, h, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)
     logs.write_json(path, made | {"metrics": values, "pr_curves": curves})
     log.line("\n" + tables.method_table(values, tables.COLUMNS, config.model.bits))
-    log.line(f"results: {path}  plots: {workdir / 'plots'}")
+    log.line(f"results: {path}  plots: {pictures}")
 
 
 def facts(config, data: Dataset, seconds: dict) -> dict:
@@ -66,13 +67,14 @@ def curve_of(curve: tuple[list, list]) -> list[list]:
     return [[None if np.isnan(x) else x for x in values] for values in curve]
 
 
-def draw(config, workdir: Path, data: Dataset, h: hasher.Hasher, curves: dict) -> None:
+def draw(
+    config, rows: list[dict], pictures: Path, data: Dataset, h: hasher.Hasher, curves: dict
+) -> None:
     """Training curves, precision-recall curves, and for images a sheet of synthetic features."""
-    rows = logs.read_rows(workdir / "metrics.jsonl")
     if rows:
-        plots.training_curves(rows, workdir / "plots" / "training.png")
+        plots.training_curves(rows, pictures / "training.png")
     title = f"{config.data.name}, {config.model.bits} bits"
-    plots.precision_recall(curves, title, workdir / "plots" / "precision_recall.png")
+    plots.precision_recall(curves, title, pictures / "precision_recall.png")
     if data.image_shape:
         x = data.xq[:SHEET_IMAGES]
         packed = h.encode(x)
@@ -80,7 +82,7 @@ def draw(config, workdir: Path, data: Dataset, h: hasher.Hasher, curves: dict) -
             x.reshape(-1, *data.image_shape),
             np.asarray(codes.unpack(jnp.asarray(packed), h.bits)),
             h.synthesise(packed).reshape(-1, *data.image_shape),
-            workdir / "plots" / "synthetic.png",
+            pictures / "synthetic.png",
         )
 
 

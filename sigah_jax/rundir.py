@@ -49,7 +49,9 @@ def config_hash(config) -> str:
 def claim(workdir: Path, config) -> IO:
     """Makes the directory if needed, locks it, and writes or compares `config.json`.
 
-    Of the processes of one run, all call this; the first has the lock, the others compare.
+    A run that has not `begun`, because it failed on its data or config, does not hold the
+    directory: another config takes its place. Of the processes of one run, all call this; the
+    first has the lock, the others compare.
 
     Returns:
         The locked file. The lock ends with the process, however it ends; keep the file.
@@ -76,16 +78,24 @@ def _claim(workdir: Path, config) -> IO:
         ) from e
     path = workdir / "config.json"
     try:
-        if path.exists():
+        ours = path.exists() and bool(_held(path))  # a foreign config.json is refused
+        if ours and begun(workdir):
             _compare(path, config)
-        elif any(p.name != "lock" for p in workdir.iterdir()):
+        elif not ours and any(p.name != "lock" for p in workdir.iterdir()):
             raise BadInput(f"{workdir}: holds files but no config.json; use an empty --workdir")
         else:
+            (workdir / "data.json").unlink(missing_ok=True)
             logs.write_json(path, {"hash": config_hash(config), "config": config.to_dict()})
     except BaseException:
         lock.close()
         raise
     return lock
+
+
+def begun(workdir: Path) -> bool:
+    """Whether a run there has left anything to go on from, a checkpoint or results."""
+    saved = (workdir / "checkpoints").glob("[0-9]*")  # one that was cut off has a longer name
+    return (workdir / "results.json").exists() or any(path.name.isdecimal() for path in saved)
 
 
 def _join(workdir: Path, config) -> IO:
@@ -102,7 +112,8 @@ def _join(workdir: Path, config) -> IO:
 def claim_data(workdir: Path, parts: Sequence[np.ndarray]) -> None:
     """Writes or compares `data.json`, the hash of the rows that a run trains and validates on.
 
-    The config names files, and their rows may change while the name stays.
+    The config names files, and their rows may change while the name stays. Until the run has
+    `begun` the first process writes, and the others compare.
 
     Raises:
         BadInput: the run there has other rows.
@@ -112,7 +123,7 @@ def claim_data(workdir: Path, parts: Sequence[np.ndarray]) -> None:
 
 def _claim_data(workdir: Path, digest: str) -> None:
     path = workdir / "data.json"
-    if not path.exists():
+    if hosts.first() and not (path.exists() and begun(workdir)):
         logs.write_json(path, {"hash": digest})
     elif json.loads(path.read_text())["hash"] != digest:
         raise BadInput(
@@ -133,11 +144,16 @@ def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
         raise BadInput(f"{path}: cannot be read as a run's config ({e}); train anew") from e
 
 
-def _compare(path: Path, config) -> None:
+def _held(path: Path) -> dict:
+    """The identity in a run's `config.json`; BadInput if it is not one."""
     try:
-        a = _identity(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError) as e:
+        return _identity(json.loads(path.read_text())["config"])
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise BadInput(f"{path}: damaged; remove {path.parent} or use another --workdir") from e
+
+
+def _compare(path: Path, config) -> None:
+    a = _held(path)
     b = _identity(json.loads(json.dumps(config.to_dict())))  # tuples are lists there
     if a != b:
         differ = [f"{k}={a.get(k)} there" for k in sorted(a | b) if a.get(k) != b.get(k)]

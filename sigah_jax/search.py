@@ -158,8 +158,13 @@ def _check_flags(args) -> None:
         raise BadInput(f"--output={args.output}: neighbours are an .npz file; end its name so")
     if args.output.exists() and not args.overwrite:
         raise BadInput(f"--output={args.output}: exists; use --overwrite or another name")
+    if not args.output.parent.is_dir():
+        raise BadInput(f"--output={args.output}: no such directory; make its directory first")
     if not os.access(args.output.parent, os.W_OK):
-        raise BadInput(f"--output={args.output}: cannot be written; make its directory first")
+        raise BadInput(
+            f"--output={args.output}: no permission to write to its directory; change that, or "
+            "choose another"
+        )
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
     if args.by != "hamming" and not args.workdir:
@@ -277,6 +282,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--engine", default="auto", choices=["auto", "cpu", "accelerator"])
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     args = parser.parse_args(argv)
+    args.output = Path(os.path.expanduser(args.output))
     print(search(args))
 
 

@@ -198,7 +198,8 @@ def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
         return
     seconds |= train_on(config, workdir, cache, log, data)
     if hosts.first():
-        results.finish(config, workdir, cache, log, data, hasher.load(workdir), seconds, finished)
+        h, pictures = hasher.load(workdir), workdir / "plots"
+        results.finish(config, workdir, cache, log, data, h, seconds, finished, pictures)
     lock.close()
 
 
@@ -219,8 +220,8 @@ def load(config, workdir: Path) -> Dataset:
 def evaluate_only(config, workdir: Path, cache: Path, checkpoint: str) -> None:
     """Evaluates a checkpoint of a finished or interrupted run and writes `eval_<checkpoint>.json`.
 
-    `results.json` is left to training: it says that a run is finished. Of several processes the
-    first evaluates.
+    Its pictures are in `plots/eval_<checkpoint>`. `results.json` and its pictures are left to
+    training: they say that a run is finished. Of several processes the first evaluates.
     """
     if not (workdir / "config.json").exists():
         raise BadInput(f"{workdir}: no run there; train first, or give --workdir")
@@ -231,6 +232,7 @@ def evaluate_only(config, workdir: Path, cache: Path, checkpoint: str) -> None:
     h = hasher.load(workdir, checkpoint)
     log = logs.Log(workdir / "log.txt")
     log.line(f"evaluating checkpoint {checkpoint} of {workdir}")
-    path = workdir / f"eval_{checkpoint}.json"
-    results.finish(config, workdir, cache, log, data, h, {}, path)
+    name = f"eval_{checkpoint}"
+    path, pictures = workdir / f"{name}.json", workdir / "plots" / name
+    results.finish(config, workdir, cache, log, data, h, {}, path, pictures)
     lock.close()

@@ -45,10 +45,22 @@ def test_the_same_config_may_come_back_and_another_may_not(tmp_path):
     rundir.claim(tmp_path / "run", c).close()
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["hash"] == rundir.config_hash(c) and written["config"]["model"]["bits"] == 64
+    (tmp_path / "run" / "checkpoints" / "400").mkdir(parents=True)
     c.optim.gen_lr = 0.5
     assert rundir.config_hash(c) != written["hash"]
     with pytest.raises(BadInput, match=r"another config \(optim.gen_lr=0.004 there\)"):
         rundir.claim(tmp_path / "run", c)
+
+
+def test_a_directory_belongs_to_nobody_before_the_first_checkpoint(tmp_path):
+    c, xt = config.get_config(), np.ones((3, 2), np.float32)
+    rundir.claim(tmp_path / "run", c).close()
+    rundir.claim_data(tmp_path / "run", [xt])
+    c.train.anchors = 64
+    rundir.claim(tmp_path / "run", c).close()
+    rundir.claim_data(tmp_path / "run", [xt + 1])
+    held, digest = rundir.read_config(tmp_path / "run")
+    assert held.train.anchors == 64 and digest == rundir.config_hash(c)
 
 
 def test_a_directory_in_use_is_refused_until_it_is_free(tmp_path):
@@ -74,15 +86,18 @@ def test_a_path_that_cannot_be_a_directory_is_named(tmp_path):
         rundir.claim(tmp_path / "file" / "run", config.get_config())
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"hash": "12')
+@pytest.mark.parametrize("text", ['{"hash": "12', "[]", '{"config": 1}', '{"architectures": []}'])
+def test_a_damaged_or_foreign_config_is_named_and_left_alone(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(BadInput, match="damaged"):
         rundir.claim(tmp_path, config.get_config())
+    assert (tmp_path / "config.json").read_text() == text
 
 
 def test_a_run_stays_with_its_rows(tmp_path):
     xt, xv = np.ones((3, 2), np.float32), np.zeros((2, 2), np.float32)
     rundir.claim_data(tmp_path, [xt, xv])
+    (tmp_path / "checkpoints" / "400").mkdir(parents=True)
     rundir.claim_data(tmp_path, [xt.copy(), xv])
     with pytest.raises(BadInput, match="other rows than the data now"):
         rundir.claim_data(tmp_path, [xt + 1, xv])

@@ -138,6 +138,12 @@ def test_keys_repeat_and_more_bits_than_columns():
     assert np.mean((u > 0) != (np.asarray(spreading.project(other, x)) > 0)) > 0.1
 
 
+def test_weight_by_hand():
+    # (32/16)² = 4 and (32/8)² = 16; from 32 bits on .005 itself
+    np.testing.assert_allclose([spreading.weight_of(bits) for bits in (16, 8)], [0.02, 0.08])
+    assert {spreading.weight_of(bits) for bits in (32, 48, 64, 128)} == {0.005}
+
+
 def test_too_few_rows_are_refused():
     with pytest.raises(BadInput, match="needs more rows than that; got 50"):
         spreading.fit(jax.random.key(0), low_dimensional(50, 5), 8, 2, 16, 0.05)

@@ -40,12 +40,8 @@ class Method(NamedTuple):
 
 
 def _fit_spreading(key: jax.Array, xt: np.ndarray, bits: int) -> spreading.SpreadingNet:
-    """ours: a quarter of the authors' width, 15 of their 160 epochs; λ by validation queries.
-
-    At 64 bits .005 was the best of six values on three sets. Fewer outputs collapse at it: of
-    .005 to .05 the best are about .05 at 16 bits and .01 at 32 (tiny60k, deep60k).
-    """
-    weight = 0.005 * max(1.0, 48 / bits) ** 2
+    """Ours: a quarter of the authors' width, 15 of their 160 epochs, a weight by the bits."""
+    weight = spreading.weight_of(bits)
     return spreading.fit(key, xt, bits, epochs=15, width=256, koleo_weight=weight)
 
 

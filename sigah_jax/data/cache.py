@@ -3,13 +3,17 @@
 Not responsible for when they are stale: another input is another name.
 """
 
+import contextlib
+import fcntl
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sigah_jax import whole
+from sigah_jax.errors import BadInput
 
 BLOCK_ROWS = 8192
 
@@ -39,11 +43,60 @@ def cached(
         inputs: all that the result depends on; `name` stands for the code that computes it.
 
     Returns:
-        The array, memory-mapped. The file appears whole or not at all.
+        The array, memory-mapped. The file appears whole or not at all. Of processes that want it
+        at the same time one computes it, if the file system has locks.
+
+    Raises:
+        BadInput: the directory cannot be made, written or read.
     """
     path = directory / f"{name}-{content_hash(inputs)}.npy"
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with whole.writing(path) as f:
-            np.save(f, compute())
-    return np.load(path, mmap_mode="r")
+        with _using(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            if not path.exists():  # another process may have made it meanwhile
+                array = compute()
+                with _using(directory), whole.writing(path) as f:
+                    np.save(f, array)
+    with _using(directory):
+        return np.load(path, mmap_mode="r")
+
+
+@contextlib.contextmanager
+def _using(directory: Path) -> Iterator[None]:
+    """Turns what the disk says into BadInput."""
+    try:
+        yield
+    except OSError as e:
+        raise BadInput(
+            f"{directory}: cannot be used for ground truth and graphs ({e.strerror or e}); free "
+            "space, or name a directory that can be written, as --cache or --workdir"
+        ) from e
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for the lock `<path>.lock`, and removes its file at the end.
+
+    Where the file system refuses locks this does not wait. A killed process leaves the file,
+    which the next one takes and removes.
+    """
+    name = path.with_name(f"{path.name}.lock")
+    while True:
+        with _using(path.parent):
+            f = name.open("w")
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            # whoever had the lock may have removed its file, and a third process made another
+            if os.path.samestat(os.fstat(f.fileno()), name.stat()):
+                break
+        except FileNotFoundError:
+            pass
+        except OSError:
+            break
+        f.close()
+    try:
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        f.close()

@@ -92,7 +92,14 @@ def open_parquet(path: Path, dataset: str) -> Opened:
     pa, pq = _library("pyarrow", path), _library("pyarrow.parquet", path)
     options = {"page_checksum_verification": True}
     with reading_as("parquet", path), pq.ParquetFile(path, **options) as f:
-        columns = {c.name: c.type for c in f.schema_arrow if _is_list_of_numbers(pa.types, c.type)}
+        schema = f.schema_arrow
+        columns = {c.name: c.type for c in schema if _is_list_of_numbers(pa.types, c.type)}
+        plain = sum(_is_number(pa.types, c.type) for c in schema)
+        if plain and not columns:
+            raise BadInput(
+                f"{path}: has {plain} columns of numbers and none of lists; each vector must be "
+                "one list in a column of lists, write them so or as .npy"
+            )
         name = _choose(path, {c: str(t) for c, t in columns.items()}, dataset)
         dtype = np.dtype(columns[name].value_type.to_pandas_dtype())
         meta = f.metadata
@@ -163,8 +170,12 @@ def _is_matrix(h5py, item) -> bool:
 
 def _is_list_of_numbers(types, kind) -> bool:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return types.is_integer(kind.value_type) or types.is_floating(kind.value_type)
+        return _is_number(types, kind.value_type)
     return False
+
+
+def _is_number(types, kind) -> bool:
+    return types.is_integer(kind) or types.is_floating(kind)
 
 
 def _list_rows(path: Path, lists, d: int, first: int) -> np.ndarray:
@@ -196,7 +207,7 @@ def _choose(path: Path, found: dict[str, str], dataset: str, default: str = "") 
         raise BadInput(f"{path}: holds no matrix of numbers; write one of n rows, d columns")
     listed = ", ".join(f"{name} ({what})" for name, what in sorted(found.items()))
     wrong = f"no matrix of numbers named {dataset!r}" if dataset else "more than one matrix"
-    raise BadInput(f"{path}: {wrong}; set dataset to one of: {listed}")
+    raise BadInput(f"{path}: {wrong}; name one as {path}:NAME, of: {listed}")
 
 
 def _library(name: str, path: Path):

@@ -56,9 +56,7 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
     _check_file(path)
     kind = _format(path)
     if dataset and kind not in CONTAINERS:
-        raise BadInput(
-            f"{path}: dataset={dataset!r}, but {kind} files hold one array; leave it out"
-        )
+        raise BadInput(f"{path}: {kind} files hold one array, without a name; leave :{dataset} out")
     if kind in VECS:
         opened = raw.open_vecs(path, np.dtype(VECS[kind]))
     elif kind in BINS:

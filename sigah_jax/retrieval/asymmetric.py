@@ -44,6 +44,7 @@ def by_projection(
         BadInput: k is not from 1 to N.
         ValueError: projections and codes that do not fit, projections that are not finite.
     """
+    u, cb = np.asarray(u), np.asarray(cb)
     if u.ndim != 2 or cb.ndim != 2 or cb.shape[1] != codes.packed_bytes(u.shape[1]):
         raise ValueError(
             f"projections must be [Q, K] and codes [N, ceil(K / 8)]; got {u.shape} and {cb.shape}"
@@ -85,6 +86,7 @@ def by_feature(
         BadInput: k is not from 1 to c, or a distance is not finite.
         ValueError: arrays that do not fit one another.
     """
+    cb = np.asarray(cb)
 
     def compare(x: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
         new = np.diff(ids, prepend=ids[0] - 1) > 0

@@ -44,6 +44,7 @@ def rerank(
         BadInput: k is not from 1 to c, or a distance is not finite (the row is named).
         ValueError: arrays that do not fit one another.
     """
+    xq, base = np.asarray(xq), np.asarray(base)
     if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
         raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {base.shape}")
 
@@ -65,6 +66,7 @@ def nearest(
         compare: `(x [q, d] f32, queries [p] i64, ids [p] i64) -> [p] f32`, the squared distances
             of x[queries[i]] and base row ids[i]; ids do not fall, p >= 1.
     """
+    xq, candidates = np.asarray(xq), np.asarray(candidates)
     _check(xq, candidates, rows, k)
     d = np.empty((len(xq), k), np.float32)
     found = np.empty((len(xq), k), np.int64)
