@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -41,6 +42,23 @@ def test_projection_ranks_by_minus_u_dot_b(bits, k):
     assert (ids[:, 1:] > ids[:, :-1])[same].all()
     for distances, found in zip(d, ids, strict=True):
         assert len(np.unique(distances)) <= len(np.unique(cb[found], axis=0))
+
+
+def test_jax_arrays_and_lists_are_what_they_are_as_arrays():
+    u, _, cb = projections()
+    wanted = asymmetric.by_projection(u, cb, 50)
+    for queries in (u.tolist(), jnp.asarray(u)):
+        np.testing.assert_array_equal(
+            asymmetric.by_projection(queries, jnp.asarray(cb), 50), wanted
+        )
+
+    def decode(packed):
+        return np.unpackbits(packed, axis=1).astype(np.float32)
+
+    x, candidates = decode(cb[:3]) + 0.25, np.arange(60).reshape(3, 20)
+    wanted = asymmetric.by_feature(x, cb, candidates, 5, decode)
+    got = asymmetric.by_feature(x.tolist(), jnp.asarray(cb), candidates.tolist(), 5, decode)
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_projection_of_whole_numbers_equals_a_stable_sort():

@@ -1,5 +1,9 @@
+import errno
 import gzip
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -105,6 +109,14 @@ def test_an_array_inside_a_file_is_named_after_a_colon(tmp_path):
     assert len(got.xb) == 100 and got.xq[0, 0] == 500
 
 
+def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "a.npy", column(100))
+    assert len(datasets.read_file("~/a.npy")) == 100
+    with pytest.raises(BadInput, match=rf"^{tmp_path}/b.npy: "):
+        datasets.read_file("~/b.npy")
+
+
 def test_half_precision_and_bytes_become_float32(tmp_path):
     for dtype in (np.float16, np.uint8):
         np.save(tmp_path / "a.npy", column(100).astype(dtype))
@@ -136,6 +148,49 @@ def test_rows_whose_squared_norms_fit_float32_are_taken(dtype, value):
     datasets.check_finite(np.full((7, 3), value, dtype), "x")
 
 
+NORMAL = np.random.default_rng(0).normal(size=(3000, 4))
+
+
+# float32 steps: 64 at 1e9, of rows spread by 2; 1 at 1e7; rows below 1e-45 become zeros
+@pytest.mark.parametrize(
+    "x",
+    [
+        2 * NORMAL + 1e9,
+        NORMAL - 1e7,
+        NORMAL * 1e-50,
+        (100 * NORMAL).astype(np.int64) + 2**40,
+        (2 * NORMAL).astype(np.int32) + 2**30,
+    ],
+)
+def test_rows_that_float32_blurs_are_refused(x):
+    with pytest.raises(BadInput, match=rf"^x: {x.dtype} columns lie so far from zero.*mean row"):
+        datasets.check_precision(x, "x")
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        NORMAL,
+        NORMAL + 1e4,
+        NORMAL * 1e-20 + 1e-18,
+        np.random.default_rng(0).integers(0, 256, (3000, 4)),
+        np.concatenate([NORMAL, np.full((3000, 1), 1e9 + 0.3)], 1),  # a constant column
+        np.full((3000, 4), 0.1),
+        (NORMAL + 1e9).astype(np.float32),  # is what it is
+        NORMAL[:1] + 1e9,
+        NORMAL[:0],
+    ],
+)
+def test_rows_that_float32_holds_well_enough_are_taken(x):
+    datasets.check_precision(x, "x")
+
+
+def test_the_part_that_float32_blurs_is_named():
+    parts = {"base": NORMAL, "queries": NORMAL + 1e9, "training rows": None}
+    with pytest.raises(BadInput, match="mine, queries: float64 columns"):
+        datasets.assemble(*parts.values(), fields(name="mine"), "")
+
+
 def test_the_file_that_holds_a_row_too_large_is_named(tmp_path):
     names = {part: str(tmp_path / f"{part}.npy") for part in ("base", "queries", "train")}
     for bad in names:
@@ -157,6 +212,50 @@ def test_cache_computes_once_and_again_for_other_input(tmp_path):
     for inputs in ([np.zeros(2), 1], [np.zeros(2), 1], [np.zeros(2), 2], [np.ones(2), 1]):
         np.testing.assert_array_equal(cache.cached(tmp_path, "a", inputs, compute), [0, 1, 2])
     assert len(calls) == 3 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_of_several_that_start_together_one_computes(tmp_path):
+    started, calls = threading.Barrier(4), []
+
+    def compute():
+        calls.append(1)
+        time.sleep(0.2)  # the others look meanwhile
+        return np.arange(3)
+
+    def want(_):
+        started.wait()
+        return cache.cached(tmp_path, "a", [1], compute).tolist()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(want, range(4))) == [[0, 1, 2]] * 4
+    assert len(calls) == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert cache.cached(tmp_path, "a", [1], lambda: np.arange(3)).tolist() == [0, 1, 2]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failed_computation_leaves_nothing_and_is_told_as_it_is(tmp_path):
+    def fail():
+        raise OSError("of its own")
+
+    with pytest.raises(OSError, match="of its own") as e:
+        cache.cached(tmp_path, "a", [1], fail)
+    assert not isinstance(e.value, BadInput) and not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(BadInput, match="cannot be used for ground truth") as e:
+            cache.cached(directory, "a", [1], lambda: np.arange(3))
+        assert str(e.value).startswith(f"{directory}: ") and "\n" not in str(e.value)
 
 
 def test_the_hash_of_a_memory_map_is_that_of_the_array(tmp_path):

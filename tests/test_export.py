@@ -171,6 +171,12 @@ def test_bad_input_is_one_line_and_exit_code_2(workdir, tmp_path, capsys, output
     assert (tmp_path / "e.npz").read_bytes() == b"old"
 
 
+def test_the_home_directory_may_be_written_as_a_tilde(workdir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert export.main([f"--workdir={workdir}", "--output=~/e.npz"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["e.npz"]
+
+
 def test_an_output_is_replaced_when_asked(workdir, tmp_path):
     (tmp_path / "e.npz").write_bytes(b"old")
     path = tmp_path / "e.npz"

@@ -28,6 +28,8 @@ SHORT = {
     "model.decoder": "linear",  # compiled in less time
 }
 
+NORMAL = np.random.default_rng(0).normal(size=(2000, 5))
+
 
 @pytest.fixture(scope="module")
 def rows():
@@ -95,6 +97,25 @@ def test_a_run_of_another_array_or_config_is_refused(run, rows):
         sigah_jax.fit(rows, BITS + 8, workdir, SHORT)
 
 
+def test_a_run_that_failed_on_its_data_leaves_the_workdir_to_the_repaired_rows(rows, tmp_path):
+    short, workdir = SHORT | {"train.steps": 20, "eval.every_steps": 20}, tmp_path / "run"
+    bad = rows.copy()
+    bad[3] = np.nan
+    with pytest.raises(BadInput, match="row 3 holds NaN"):
+        sigah_jax.fit(bad, BITS, workdir, short)
+    h = sigah_jax.fit(rows, BITS, workdir, short | {"train.anchors": 32})
+    assert h.describe()["step"] == 20
+    with pytest.raises(BadInput, match=r"another config \(train.anchors=32 there\)"):
+        sigah_jax.fit(rows, BITS, workdir, short)
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(run, rows, monkeypatch):
+    h, workdir = run
+    monkeypatch.setenv("HOME", str(workdir.parent))
+    again = sigah_jax.fit(rows, BITS, f"~/{workdir.name}", SHORT)
+    assert again.describe() == h.describe() == hasher.load(f"~/{workdir.name}").describe()
+
+
 def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept(
     rows, tmp_path, monkeypatch
 ):
@@ -122,6 +143,8 @@ def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept
         (np.zeros((2000, 5)), 8, {"trains.steps": 5}, "config.trains.steps=5: "),
         (np.zeros((2000, 5)), 8, {"seed.steps": 5}, "config.seed.steps=5: "),
         (np.zeros((2000, 5)), 8, {}, "the 1500 training rows are all equal"),
+        (NORMAL * 1e-20, 8, {}, "their variance underflows float32; scale the vectors"),
+        (NORMAL + 1e9, 8, {}, "float64 columns lie so far from zero.*subtract the mean row"),
         (np.zeros((2000, 5)), 8, {"train.steps": "many"}, "config.train.steps='many'"),
         (np.zeros((2000, 5)), 8, {"optim.gen_lr": 7.0}, "config.optim.gen_lr=7.0"),
         (np.full((2000, 5), np.nan), 8, {}, "row 0 holds NaN or infinity"),

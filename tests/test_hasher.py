@@ -1,6 +1,7 @@
 """The trained encoder as a library: codes, projections, synthetic features, what it tells."""
 
 import json
+import pickle
 import shutil
 
 import hashers
@@ -92,6 +93,11 @@ def test_an_out_that_does_not_fit_is_refused(h, out):
         h.encode(vectors(300, D), out)
 
 
+def test_an_out_that_is_no_array_is_refused(h):
+    with pytest.raises(BadInput, match=r"out is a list: expected an array, uint8 \[300, 4\]"):
+        h.encode(vectors(300, D), [])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("linear_path", [True, False])
 def test_the_first_row_that_is_not_finite_is_named(value, linear_path):
@@ -173,6 +179,30 @@ def test_codes_that_do_not_fit_are_refused(h, shape, dtype):
         h.synthesise(np.zeros(shape, dtype))
     with pytest.raises(BadInput, match=r"codes of 30 bits are uint8 \[n, 4\]"):
         h.decode(np.zeros(shape, dtype))
+
+
+def test_a_list_of_codes_is_taken_or_told_to_be_of_another_type(h):
+    packed = np.random.default_rng(0).integers(0, 256, (9, 4), np.uint8)
+    np.testing.assert_array_equal(h.decode(list(packed)), h.decode(packed))
+    with pytest.raises(BadInput, match="codes are int64"):
+        h.decode(packed.tolist())
+
+
+def test_a_pickle_is_loaded_again_from_the_run_directory(workdir, monkeypatch):
+    monkeypatch.chdir(workdir.parent)
+    pickled = pickle.dumps(hasher.load(workdir.name, "latest"))
+    monkeypatch.chdir("/")  # as a worker may have another directory
+    loaded, x = pickle.loads(pickled), vectors(30, D)
+    np.testing.assert_array_equal(loaded.encode(x), hasher.load(workdir).encode(x))
+    assert loaded.describe()["step"] == 20
+
+
+def test_a_hasher_without_a_run_directory_cannot_be_pickled(h, workdir):
+    temporary = hasher.load(workdir)
+    temporary = temporary._replace(facts=temporary.facts | {"workdir": None})  # as of `fit`
+    for one in (h, temporary):
+        with pytest.raises(BadInput, match="fit with a workdir, or load it in each worker"):
+            pickle.dumps(one)
 
 
 def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):

@@ -91,9 +91,12 @@ def test_the_same_command_again_trains_nothing(finished):
 def test_eval_mode_gives_the_same_metrics(finished):
     workdir, _ = finished
     before = json.loads((workdir / "results.json").read_text())["metrics"]
+    held = {p.name: p.stat().st_mtime_ns for p in (workdir / "plots").glob("*.png")}
     done = run(workdir, "--mode=eval", "--checkpoint=best")
     assert done.returncode == 0, done.stderr
     assert json.loads((workdir / "eval_best.json").read_text())["metrics"] == before
+    assert {p.name: p.stat().st_mtime_ns for p in (workdir / "plots").glob("*.png")} == held
+    assert {p.name for p in (workdir / "plots" / "eval_best").iterdir()} == set(held)
 
 
 def test_a_shared_cache_is_taken_and_not_made_again(finished, tmp_path):
@@ -255,6 +258,34 @@ def test_a_checkpoint_of_another_shape_is_refused(finished, tmp_path):
 def test_a_foreign_run_directory_is_refused(finished):
     done = run(finished[0], "--config.seed=1")
     assert done.returncode == 2 and "another config (seed=0 there)" in done.stderr
+
+
+def test_a_typing_error_does_not_claim_the_run_directory(tmp_path):
+    x = np.random.default_rng(0).standard_normal((1000, 20)).astype(np.float32)
+    np.save(tmp_path / "base.npy", x)
+    more = ["--config=experiments/vectors.py:bits=32", "--config.train.steps=20"]
+    more += ["--config.eval.baselines=()", "--config.model.decoder=linear"]
+    home = environment() | {"HOME": str(tmp_path)}
+
+    def start(*more):
+        argv = command("~/run", *more)
+        return subprocess.run(argv, env=home, capture_output=True, text=True, check=False)
+
+    done = start(*more, f"--config.data.base={tmp_path}/bose.npy")
+    assert done.returncode == 2 and "bose.npy" in done.stderr
+    more.append("--config.data.base=~/base.npy")
+    done = start(*more, "--config.train.anchors=400")
+    assert done.returncode == 2 and "lower anchors" in done.stderr
+    done = start(*more)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_cache_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "run", f"--cache={tmp_path / 'file'}")
+    assert done.returncode == 2 and f"{tmp_path / 'file'}: cannot be used" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_loss_that_is_not_finite_stops_with_code_3(tmp_path):

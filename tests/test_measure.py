@@ -95,6 +95,44 @@ def test_advice_says_when_no_code_is_good_enough():
     assert "No code here reaches recall@10 0.95" in text and "ITQ with 64 bits (0.700)" in text
 
 
+# of n rows 1,000 are queries unless given, 500 for validation, 768 = 256 anchors · 3 for training
+@pytest.mark.parametrize(("queries", "least"), [(False, 2268), (True, 1268)])
+def test_too_few_rows_are_told_with_the_flag(vectors, tmp_path, capsys, queries, least):
+    np.save(tmp_path / "few.npy", np.load(vectors)[: least - 1])
+    argv = [f"--input={tmp_path}/few.npy", f"--workdir={tmp_path}/run"]
+    assert measure.main(argv + [f"--queries={vectors}"] * queries) == 2
+    error = capsys.readouterr().err
+    held = "" if queries else "1000 held out as queries (or give --queries), "
+    assert error == (
+        f"error: --input={tmp_path}/few.npy: {least - 1} rows, expected at least {least}: {held}"
+        "500 for validation, 768 for training\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_suffice_are_not_refused(vectors, tmp_path):
+    np.save(tmp_path / "enough.npy", np.load(vectors)[:2268])
+    args = measure.parse([f"--input={tmp_path}/enough.npy"])
+    config = measure.make_config(args, 8)
+    measure.check_rows(args, config)
+    assert len(measure.load_dataset(config).xt) == 768
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    args = measure.parse(["--input=x.npy", "--workdir=~/runs"])
+    assert str(args.workdir) == "/home/me/runs"
+
+
+def test_outputs_that_cannot_be_written_are_named(vectors, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "rows", lambda *_: ([EXACT, row("itq", 64, 0.3, 0.97)], 100))
+    (tmp_path / "run" / "measure.json").mkdir(parents=True)
+    assert measure.main([f"--input={vectors}", f"--workdir={tmp_path}/run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --workdir={tmp_path}/run: cannot be written")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [

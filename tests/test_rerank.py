@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,6 +35,14 @@ def test_by_hand():
     d, ids = rerank.rerank(np.array([[1]], np.float32), xb, np.array([[4, 2, 0]]), 3)
     np.testing.assert_array_equal(d, [[1, 4, 9]])
     np.testing.assert_array_equal(ids, [[0, 4, 2]])
+
+
+def test_lists_and_jax_arrays_are_what_they_are_as_arrays():
+    xq, xb, candidates = tied()
+    wanted = rerank.rerank(xq, xb, candidates, 10)
+    for convert in (np.ndarray.tolist, jnp.asarray):
+        got = rerank.rerank(*map(convert, (xq, xb, candidates)), 10)
+        np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("k", [1, 10, 80])

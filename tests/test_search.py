@@ -251,6 +251,24 @@ def refused(made, tmp_path, capsys, **more):
     return err
 
 
+def test_the_home_directory_may_be_written_as_a_tilde(made, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(made))
+    command = ["--workdir=~/run", "--input=~/xb.npy", "--output=~/home.npy"]
+    assert encode.main(command) == 0
+    facts = json.loads((made / "home.npy.json").read_text())
+    assert facts["of"]["input"] == str(made / "xb.npy")
+    more = {"workdir": "~/run", "codes": "~/home.npy", "queries": "~/xq.npy", "rerank": "~/xb.npy"}
+    assert search.main(flags(made, "~/home.npz", **more)) == 0
+    assert (made / "home.npz").exists() and "was not checked" not in capsys.readouterr().out
+
+
+def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search.os, "access", lambda *_: False)  # root may write everywhere
+    assert search.main(flags(made, tmp_path / "near.npz")) == 2
+    error = capsys.readouterr().err
+    assert "no permission to write to its directory" in error and "make its" not in error
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -44,7 +44,7 @@ def rerank(
         BadInput: k is not from 1 to c, or a distance is not finite (the row is named).
         ValueError: arrays that do not fit one another.
     """
-    xq, base = np.asarray(xq), np.asarray(base)
+    xq, base = np.asanyarray(xq), np.asanyarray(base)
     if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
         raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {base.shape}")
 
