@@ -4,6 +4,7 @@
     python -m experiments.speed histograms --rows=1000000 --bits=64 --queries=1000
     python -m experiments.speed search --rows=1000000 --bits=64 --queries=1000
     python -m experiments.speed encode --rows=1000000 --dims=960 --bits=64
+    python -m experiments.speed encode_file --rows=1000000 --dims=960 --bits=64
     python -m experiments.speed rerank --rows=1000000 --dims=960 --queries=1000
     python -m experiments.speed synthetic --rows=60000 --dims=960 --bits=64 --queries=1000
     python -m experiments.speed pipeline --rows=1000000 --dims=96 --bits=128 --queries=1000
@@ -14,9 +15,13 @@ median of each and the ratio of its median to that of the peer, the first line.
 """
 
 import argparse
+import atexit
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import faiss
 import jax
@@ -25,6 +30,7 @@ import numpy as np
 from sigah_jax import config, fitting, hasher, parallel
 from sigah_jax.baselines import itq
 from sigah_jax.data.synthetic import make_manifold
+from sigah_jax.encode import encode_file
 from sigah_jax.measure import recall
 from sigah_jax.model import networks, standardise
 from sigah_jax.retrieval import (
@@ -137,22 +143,46 @@ def untrained(args, d: int) -> hasher.Hasher:
     return hasher.make_hasher(nets, {"standardiser": arrays, "gen": gen}, c.eval.block_rows)
 
 
-def encode(args) -> Sides:
-    """Encoding against the bare float32 matrix products of the encoder, block by block."""
-    xb = manifold(args)[1]
-    h = untrained(args, args.dims)
+def bare_encoder(h: hasher.Hasher) -> Callable[[np.ndarray], None]:
+    """The float32 matrix products of an encoder, over vectors `[n, d]` block by block."""
     projection = np.asarray(h.params["standardiser"]["projection"])
     net = h.params["gen"]["hash"]
     hidden, out, linear = (np.asarray(net[name]["kernel"]) for name in ("hidden0", "out", "linear"))
-    h.encode(xb[: h.block_rows])  # compiles
 
-    def products() -> None:
+    def products(xb: np.ndarray) -> None:
         for start in range(0, len(xb), h.block_rows):
             z = xb[start : start + h.block_rows] @ projection
             (z @ hidden) @ out
             z @ linear
 
-    return {"numpy float32 matrix products": products, "encode": lambda: h.encode(xb)}
+    return products
+
+
+def encode(args) -> Sides:
+    """Encoding against the bare matrix products of the encoder."""
+    xb, h = manifold(args)[1], untrained(args, args.dims)
+    products = bare_encoder(h)
+    h.encode(xb[: h.block_rows])  # compiles
+    return {
+        "numpy float32 matrix products": lambda: products(xb),
+        "encode": lambda: h.encode(xb),
+    }
+
+
+def encode_from_file(args) -> Sides:
+    """The command's work, file to file, against reading the file for the bare products."""
+    directory = Path(tempfile.mkdtemp(prefix="sigah_jax-speed-"))
+    atexit.register(shutil.rmtree, directory)
+    vectors, codes, h = directory / "x.npy", directory / "codes.npy", untrained(args, args.dims)
+    np.save(vectors, manifold(args)[1])
+    products = bare_encoder(h)
+    h.encode(np.load(vectors, mmap_mode="r")[: h.block_rows])  # compiles
+    return {
+        "read and matrix products": lambda: products(np.load(vectors, mmap_mode="r")),
+        "encode a file": lambda: encode_file(
+            h, str(vectors), codes, overwrite=True, skip_bad=False
+        ),
+    }
 
 
 def by_originals(args) -> Sides:
@@ -256,6 +286,7 @@ PARTS = {
     "histograms": distance_histograms,
     "search": search,
     "encode": encode,
+    "encode_file": encode_from_file,
     "rerank": by_originals,
     "synthetic": by_synthetic,
     "pipeline": pipeline,

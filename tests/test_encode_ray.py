@@ -359,7 +359,7 @@ GOOD = np.ones((3, D), np.float32)
         (lambda: write_parquet("x.parquet", GOOD[:0]), "x.parquet", "all files are empty"),
         (lambda: write_parquet("x.parquet", GOOD, code=[1, 2, 3]), "x.parquet", "column 'code'"),
         (lambda: pq.write_table(pa.table({"w": [1]}), "x.parquet"), "x.parquet", "it has 'w'"),
-        (lambda: pq.write_table(pa.table({"v": [1]}), "x.parquet"), "x.parquet", "no matrix"),
+        (lambda: pq.write_table(pa.table({"v": [1]}), "x.parquet"), "x.parquet", "none of lists"),
         (lambda: Path("x.parquet").write_bytes(b"PAR1"), "x.parquet", "cannot be read as parquet"),
         (lambda: write_lance("x.lance", GOOD), "x.lance", "expected lists of fixed size"),
         (lambda: Path("x.lance").mkdir(), "x.lance", "x.lance: cannot be read as Lance"),
