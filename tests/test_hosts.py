@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -165,8 +166,9 @@ def test_resumed_on_other_numbers_of_processes_it_ends_as_one_process_does(trave
 def test_only_the_first_process_writes(travelled):
     workdir, *_, ended = travelled
     assert "SiGAH" in ended[0][1] and "4 x cpu" in ended[0][1]
-    lines = [line for line in ended[1][1].splitlines() if line and "[Gloo]" not in line]
-    assert lines == []
+    # gloo's own lines, which its threads may write into one another
+    gloo = re.compile(r"\[Gloo\]|peer ranks|^$")
+    assert [line for line in ended[1][1].splitlines() if not gloo.search(line)] == []
     assert (workdir / "log.txt").read_text().count("data: ") == 3
     made = [path.name.split("-")[0] for path in (workdir / "data").iterdir()]
     assert sorted(made) == ["graph", "ground_truth", "ground_truth"]
