@@ -62,7 +62,7 @@ def make_config(data: str, method: str, bits: int, seed: int):
     except ModuleNotFoundError:
         experiment = None
     if not hasattr(experiment, "get_config"):  # of this directory, but no data set
-        raise BadInput(f"--data={data}: no data set of experiments/; a file is NAME=PATH")
+        raise BadInput(f"{data}: no data set of experiments/; give one of them, or NAME=PATH")
     config = _variant(experiment.get_config, method, bits)
     if path:
         config.data.base = path

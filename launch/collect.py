@@ -27,8 +27,8 @@ from sigah_jax.report.collect import Cell
 from sigah_jax.report.tables import display_name
 from sigah_jax.rundir import NOT_IDENTITY
 
-# what says who, where and how, beside the groups of NOT_IDENTITY
-NOT_COMPARED = ("seed", "preset", "model.bits", "data.name", "data.dir", "engine", "eval.baselines")
+# what says who and what is asked for, and where and how it ran
+NOT_COMPARED = ("seed", "preset", "model.bits", "data.name", "eval.baselines", *NOT_IDENTITY)
 
 
 class Run(NamedTuple):
@@ -67,7 +67,7 @@ def read_run(path: Path) -> Run:
         fields = {
             name: value
             for name, value in flatten_dict(results["config"], sep=".").items()
-            if name not in NOT_COMPARED and name.partition(".")[0] not in NOT_IDENTITY
+            if name not in NOT_COMPARED
         }
         run = Run(path.parent, results, fields)
         if not all((run.dataset, results["metrics"], results["pr_curves"], results["data"])):

@@ -58,7 +58,7 @@ def claim(output: Path, of: dict) -> None:
     manifest = output / MANIFEST
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if all(p.name.startswith(f"{MANIFEST}.partial") for p in output.iterdir()):
+        if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
             logs.write_json(manifest, of)
         theirs = json.loads(manifest.read_text())
     except FileNotFoundError as e:
@@ -208,7 +208,9 @@ def main(argv: list[str] | None = None) -> None:
     add("--concurrency", type=_at_least(1), help="actors; without it as many as there is room for")
     add("--num_cpus", type=_at_least(1), default=1, help="cores of an actor")
     add("--num_gpus", type=_at_least(0), default=0, help="GPUs of an actor")
-    options = Options(**vars(parser.parse_args(argv)))
+    args = parser.parse_args(argv)
+    args.workdir, args.output = (Path(os.path.expanduser(p)) for p in (args.workdir, args.output))
+    options = Options(**vars(args))
     try:
         importlib.import_module("ray.data")
     except ImportError as e:

@@ -39,7 +39,7 @@ class Source(NamedTuple):
 def list_inputs(names: Iterable[str]) -> list[Path]:
     """Absolute paths; a directory becomes the files and Lance data sets in it, by name."""
     paths = []
-    for path in (Path(os.path.abspath(name)) for name in names):
+    for path in (Path(os.path.abspath(os.path.expanduser(name))) for name in names):
         if path.suffix == ".lance" or not path.is_dir():
             found = [path] if path.exists() else []
         else:

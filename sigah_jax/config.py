@@ -65,6 +65,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.temperature_bits = 0.7 * math.sqrt(bits / 64)  # ours: τ of the ordinal loss, in bits
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
     c.loss.batch_positives = 15  # ours: positives an anchor from the batch, beside the graph's one
+    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 4)  # ours: the graph's; others 1
     c.loss.batch_positives_synthetic = 2  # ours: the same for synthetic features
     c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
 
@@ -182,6 +183,7 @@ _RANGES = {
     "loss.temperature_bits": (1e-6, math.inf),
     "loss.temperature_synthetic": (1e-6, math.inf),
     "loss.batch_positives": (1, math.inf),
+    "loss.neighbour_weight": (1e-6, math.inf),
     "loss.batch_positives_synthetic": (1, math.inf),
     "loss.reach_share": (0, 1),
     "began.gamma": (0, math.inf),

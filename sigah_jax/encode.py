@@ -77,6 +77,10 @@ def encode_file(
         except KeyboardInterrupt:
             resumable.save(out)
             raise
+        except BadInput:
+            if not out.state["rows"]:
+                resumable.discard(out)
+            raise
         resumable.save(out)
         resumable.finish(out)
         return n, len(out.state["bad"])

@@ -4,6 +4,7 @@ A command prints either as one line and exits with its code; any other exception
 a bug of ours and keeps its traceback.
 """
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -35,6 +36,13 @@ class NonFinite(ArithmeticError):
     exit_code = 3
 
 
+def of_path(e: OSError) -> BadInput | None:
+    """What to say of a path that may not be entered or is too long; None for any other error."""
+    if e.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG) or not e.filename:
+        return None
+    return BadInput(f"{e.filename:.200}: {e.strerror}; check the path and its permissions")
+
+
 def command(interrupted: str) -> Callable:
     """Makes a `main` whose failures by its user's doing end in a line on stderr and an exit code.
 
@@ -53,6 +61,11 @@ def command(interrupted: str) -> Callable:
             except (BadInput, NonFinite) as e:
                 print(f"error: {e}", file=sys.stderr)
                 return e.exit_code
+            except OSError as e:
+                if (bad := of_path(e)) is None:
+                    raise
+                print(f"error: {bad}", file=sys.stderr)
+                return bad.exit_code
             except KeyboardInterrupt:
                 print(f"interrupted; {interrupted}", file=sys.stderr)
                 return INTERRUPTED

@@ -73,10 +73,12 @@ def config_of(x: np.ndarray, bits: int, changes: dict):
     config = vectors_config(f"preset=best,bits={bits}")
     config.eval.baselines = ()
     for name, value in changes.items():
+        if name in ("preset", "model.bits"):
+            raise BadInput(f"config.{name}: `fit` takes `bits`, and is `preset=best`")
         if name not in DATA_FIELDS and name.startswith(("data.", "eval.baselines")):
             raise BadInput(f"config.{name}: `fit` takes its rows from x, and fits no baselines")
         change(config, name, value)
-    if x.ndim != 2 or x.dtype.kind not in "iuf":
+    if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "iuf":
         raise BadInput(f"x is {x.dtype} {list(x.shape)}: expected integers or floats, [n, d]")
     queries, wanted = config.data.val_queries, prepare.pool_rows(config)
     if len(x) < wanted:

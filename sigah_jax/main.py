@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from sigah_jax import hosts, parallel, rundir, train
 from sigah_jax.config import check_field
-from sigah_jax.errors import INTERRUPTED, BadInput, NonFinite
+from sigah_jax.errors import INTERRUPTED, BadInput, NonFinite, of_path
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default runs/<config>/…/seed<k>")
@@ -65,7 +65,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             _CONFIG.value.lock()  # a file that failed to load raises at its first use
         return rest
     except (AttributeError, KeyError) as e:
-        name = str(e).strip("\"'")
+        name = " ".join(str(e.args[0] if e.args else e).split())
         raise BadInput(
             f"--config: no such field: {name}; the fields are in sigah_jax/config.py"
         ) from e
@@ -92,6 +92,9 @@ def run(argv: list[str] | None = None) -> int:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return hosts.quit_with(INTERRUPTED)
     except Exception as e:
+        if isinstance(e, OSError) and (bad := of_path(e)):
+            print(f"error: {bad}", file=sys.stderr)
+            return hosts.quit_with(bad.exit_code)
         line = hosts.lost(e)
         print(f"error: {line}" if line else traceback.format_exc(), file=sys.stderr)
         return hosts.quit_with(hosts.LOST if line else 1)

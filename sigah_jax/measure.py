@@ -108,7 +108,11 @@ def make_config(args, bits: int):
     config.eval.baselines = ()
     if args.steps is not None:
         config.train.steps = args.steps
-    validate(config, len(parallel.local_devices()))
+    try:
+        validate(config, len(parallel.local_devices()))
+    except BadInput as e:
+        steps = f" --steps={args.steps}" if args.steps is not None else ""
+        raise BadInput(f"--bits={bits}{steps}: {e}") from e
     return config
 
 

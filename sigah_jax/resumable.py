@@ -91,9 +91,9 @@ def finish(out: Output) -> None:
 
 
 def discard(out: Output) -> None:
-    """Removes what has been written."""
-    beside(out.path, ".partial").unlink()
-    beside(out.path, ".partial.json").unlink()
+    """Removes what has been written, if it is there."""
+    beside(out.path, ".partial").unlink(missing_ok=True)
+    beside(out.path, ".partial.json").unlink(missing_ok=True)
 
 
 def beside(path: Path, end: str) -> Path:
@@ -137,6 +137,8 @@ def _read_state(
             f"{path}.partial: no {state_path.name} says of what it is; remove it, or use "
             "--overwrite"
         ) from e
+    if not rows:
+        return begin  # nothing is lost
     differ = [field for field in of if theirs.get(field) != of[field]]
     if differ and not overwrite:
         field = differ[0]

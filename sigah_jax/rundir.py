@@ -110,7 +110,7 @@ def _join(workdir: Path, config) -> IO:
 
 
 def claim_data(workdir: Path, parts: Sequence[np.ndarray]) -> None:
-    """Writes or compares `data.json`, the hash of the rows that a run trains and validates on.
+    """Writes or compares `data.json`, the hash of the rows that a run depends on.
 
     The config names files, and their rows may change while the name stays. Until the run has
     `begun` the first process writes, and the others compare.

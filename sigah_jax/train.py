@@ -213,7 +213,7 @@ def begin(config, workdir: Path) -> IO:
 def load(config, workdir: Path) -> Dataset:
     """The data set, on all processes; BadInput if the run there has other rows."""
     data = hosts.in_turn(lambda: load_dataset(config))
-    rundir.claim_data(workdir, [data.xt, data.xv])
+    rundir.claim_data(workdir, [data.xt, data.xv, data.xb, data.xq])
     return data
 
 

@@ -97,7 +97,7 @@ def test_other_rows_of_a_set_are_another_set(tmp_path, capsys):
 
 def test_how_a_run_was_started_and_watched_makes_no_other_row(tmp_path, capsys):
     finished(tmp_path, 0.5, seed=0, distributed="off")
-    finished(tmp_path, 0.7, seed=1, data__dir="/elsewhere", engine="cpu")
+    finished(tmp_path, 0.7, seed=1, data__dir="/elsewhere", engine="cpu", profile__steps="0:20")
     assert "| SiGAH | **0.600 ± 0.141** |" in printed(capsys, tmp_path)
 
 

@@ -69,6 +69,10 @@ def test_batch_positives_are_the_columns_at_their_ranks():
     columns, ranks = losses.batch_positives(distance, own, draws, 0.75)
     np.testing.assert_array_equal(ranks, [[1, 2, 3]] * 2)
     np.testing.assert_array_equal(columns, [[2, 3, 1], [3, 0, 2]])
+    # all columns are near enough, and yet none is its own positive
+    columns, ranks = losses.batch_positives(distance, own, jnp.full((2, 1), 0.999), 1.0)
+    np.testing.assert_array_equal(ranks, [[3]] * 2)
+    np.testing.assert_array_equal(columns, [[1], [2]])
 
 
 def test_ordinal_against_the_definition():
@@ -76,20 +80,21 @@ def test_ordinal_against_the_definition():
     d, h = rng.random((3, 9)), rng.integers(0, 8, (3, 9)).astype(float)
     positives = np.array([[0, 1], [2, 5], [8, 4]])
     ranks = np.array([[1.0, 4.0], [2.0, 9.0], [3.0, 3.0]])
+    weights = np.array([3.0, 0.5])
     expected = np.zeros(3)
     for i in range(3):
-        for j, rho in zip(positives[i], ranks[i], strict=True):
+        for j, rho, w in zip(positives[i], ranks[i], weights, strict=True):
             f = sum(
                 1 / (1 + np.exp(-(h[i, j] - h[i, k]) / 0.7)) for k in range(9) if d[i, k] > d[i, j]
             )
-            expected[i] += np.log(1 + 90 / 9 * f / rho) / 2
-    got = losses.ordinal(d, h, positives, ranks, 90, 0.7)
+            expected[i] += w * np.log(1 + 90 / 9 * f / rho) / 3.5
+    got = losses.ordinal(d, h, positives, ranks, 90, 0.7, weights)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_ordinal_prefers_the_true_order():
     d = jnp.arange(6.0)[None]
     positives, ranks = jnp.array([[1, 3]]), jnp.array([[1.0, 3.0]])
-    right = losses.ordinal(d, 4 * d, positives, ranks, 6, 0.7)
-    wrong = losses.ordinal(d, -4 * d, positives, ranks, 6, 0.7)
+    right = losses.ordinal(d, 4 * d, positives, ranks, 6, 0.7, jnp.ones(2))
+    wrong = losses.ordinal(d, -4 * d, positives, ranks, 6, 0.7, jnp.ones(2))
     assert right[0] < 0.02 < 1 < wrong[0]

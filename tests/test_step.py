@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sigah_jax import config as base
@@ -21,25 +22,31 @@ def small(preset="best"):
 
 
 def setup(c):
-    z = np.random.default_rng(0).standard_normal((ROWS, FEATURES)).astype(np.float32)
-    z /= np.sqrt(FEATURES)
+    variances = jnp.arange(1, FEATURES + 1.0)[::-1] ** 3
+    variances = variances / variances.sum()
+    z = np.random.default_rng(0).standard_normal((ROWS, FEATURES)) * np.sqrt(variances)
+    z = z.astype(np.float32)
     standardiser = {"mean": jnp.zeros(FEATURES), "projection": jnp.eye(FEATURES)}
     nets, tx = networks.make_networks(c, FEATURES), step.make_optimisers(c)
-    variances = jnp.full(FEATURES, 1 / FEATURES)
     state = step.init_state(jax.random.key(0), nets, tx, standardiser, variances)
     graph = np.argsort(((z[:, None] - z[None]) ** 2).sum(-1), 1)[:, 1:9].astype(np.int32)
     return z, nets, tx, state, graph if c.train.graph_neighbours else None
 
 
 def call(c, graph, first, steps):
+    draws = c.loss.batch_positives + c.loss.batch_positives_synthetic
     rows = batches.batches(
-        3, first, steps, n=ROWS, anchors=c.train.anchors, others=2, draws=9, graph=graph
+        3, first, steps, n=ROWS, anchors=c.train.anchors, others=2, draws=draws, graph=graph
     )
     return step.Batch(*rows)
 
 
-def run(c, devices, calls=3, steps=4):
+def run(c, devices, calls=3, steps=4, descent=None):
+    """`descent`: the rate of plain gradient descent in place of Adam, blind to a loss's scale."""
     z, nets, tx, state, graph = setup(c)
+    if descent:
+        tx = step.Optimisers(optax.sgd(descent), optax.sgd(descent))
+        state = state.replace(gen_opt=tx.gen.init(state.gen), dis_opt=tx.dis.init(state.dis))
     traces = []
     fn = step.make_train_steps(c, nets, tx, ROWS, parallel.AXIS)
 
@@ -61,15 +68,18 @@ def run(c, devices, calls=3, steps=4):
 @pytest.mark.parametrize("preset", base.PRESETS)
 def test_number_of_devices_does_not_change_the_run(preset):
     c = small(preset)
-    one, infos, traces = run(c, jax.devices()[:1])
+    one, infos, traces = run(c, jax.devices()[:1], descent=0.01)
     assert int(one.step) == 12 and traces == 1
     for n in (2, 4, 8):
-        many, infos_many, traces = run(c, jax.devices()[:n])
+        many, infos_many, traces = run(c, jax.devices()[:n], descent=0.01)
         assert traces == 1
-        for name, values in infos[0].items():
-            np.testing.assert_allclose(infos_many[0][name], values, rtol=2e-3, atol=1e-4)
-        for a, b in zip(jax.tree.leaves(one.gen), jax.tree.leaves(many.gen), strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-3)
+        for first, others in zip(infos, infos_many, strict=True):
+            for name, values in first.items():
+                assert np.isfinite(values).all()
+                np.testing.assert_allclose(others[name], values, rtol=2e-3, atol=1e-4)
+        before, after = ((s.gen, s.dis, s.kappa) for s in (one, many))
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-4)
 
 
 def test_each_update_leaves_the_other_net_bit_identical():
@@ -100,7 +110,8 @@ def test_each_update_leaves_the_other_net_bit_identical():
 
 def test_training_lowers_the_ordinal_loss():
     _, infos, _ = run(small(), jax.devices()[:1], calls=10, steps=10)
-    assert infos[-1]["train/loss_ordinal"].mean() < 0.97 * infos[0]["train/loss_ordinal"].mean()
+    loss = np.concatenate([info["train/loss_ordinal"] for info in infos])
+    assert loss[-20:].mean() < 0.93 * loss[:20].mean()
 
 
 def test_batches_cover_every_row_once_an_epoch_and_depend_on_nothing_else():

@@ -104,8 +104,9 @@ def open_parquet(path: Path, dataset: str) -> Opened:
         dtype = np.dtype(columns[name].value_type.to_pandas_dtype())
         meta = f.metadata
         rows = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
-        first = next((b for b in f.iter_batches(1, columns=[name]) if len(b)), None)
-        d = 0 if first is None else len(first.column(0)[0].as_py() or ())
+        d = _first_length(f, name)
+        if meta.num_rows and not d:
+            raise BadInput(f"{path}: the first list of {name!r} is empty; repair or remove it")
     ends = np.cumsum(rows, dtype=np.int64)
 
     # blocks are smaller than row groups: decode each group once when they are read in order
@@ -164,6 +165,15 @@ def _hdf5_matrix(path: Path, name: str, transposed: bool) -> Opened:
     return Opened(shape[::-1] if transposed else shape, dtype, read, None)
 
 
+def _first_length(f, name: str) -> int:
+    """How many numbers the first list of a column holds that is not null; 0 if there is none."""
+    for batch in f.iter_batches(columns=[name]):
+        lengths = batch.column(0).value_lengths().drop_null()
+        if len(lengths):
+            return lengths[0].as_py()
+    return 0
+
+
 def _is_matrix(h5py, item) -> bool:
     return isinstance(item, h5py.Dataset) and item.ndim == 2 and item.dtype.kind in "iuf"
 
@@ -179,20 +189,29 @@ def _is_number(types, kind) -> bool:
 
 
 def _list_rows(path: Path, lists, d: int, first: int) -> np.ndarray:
-    """`[len(lists), d]` of an arrow array of lists, whose first is row `first` of the file."""
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    wrong = (lengths != d) | ~lists.is_valid().to_numpy(zero_copy_only=False)
+    """`[len(lists), d]` of an arrow array of lists, whose first is row `first` of the file.
+
+    Floats that are null, and lists of them, are NaN; integers have none, and are refused.
+    """
+    there = lists.is_valid().to_numpy(zero_copy_only=False)
+    wrong = there & (lists.value_lengths().to_numpy(zero_copy_only=False) != d)
     if wrong.any():
         row = int(wrong.argmax())
         raise BadInput(
             f"{path}: row {first + row} holds {lists[row].as_py()!r:.60}, expected a list of {d} "
-            "numbers as in row 0; repair or remove it"
+            "numbers as in the rows before; repair or remove it"
         )
-    values = lists.flatten()
-    if values.null_count:
-        row = int(values.is_null().to_numpy(zero_copy_only=False).argmax()) // d
-        raise BadInput(f"{path}: row {first + row} holds null; repair or remove it")
-    return values.to_numpy(zero_copy_only=False).reshape(-1, d)
+    values = lists.flatten()  # without the lists that are null
+    holes = ~there
+    holes[there] = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, d).any(1)
+    x = values.to_numpy(zero_copy_only=False).reshape(-1, d)
+    if not holes.any():
+        return x
+    if np.dtype(values.type.to_pandas_dtype()).kind != "f":
+        raise BadInput(f"{path}: row {first + holes.argmax()} holds null; repair or remove it")
+    out = np.full((len(lists), d), np.nan, x.dtype)
+    out[there] = x
+    return out
 
 
 def _choose(path: Path, found: dict[str, str], dataset: str, default: str = "") -> str:

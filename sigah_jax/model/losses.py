@@ -64,8 +64,8 @@ def batch_positives(
 ) -> tuple[jax.Array, jax.Array]:
     """Picks positives of each anchor at log-uniform ranks among the columns of the batch.
 
-    The in-batch rank is r = ⌊exp(draw · ln(R + 1))⌋ in 1..R with R = max(1, ⌊share · C⌋), so
-    every scale of neighbourhood is drawn alike.
+    The in-batch rank is r = ⌊exp(draw · ln(R + 1))⌋ in 1..R with R = ⌊share · C⌋, at least 1
+    and at most C - 1, so every scale of neighbourhood is drawn alike.
 
     Args:
         distance: `[A, C]` from anchors to columns.
@@ -77,7 +77,7 @@ def batch_positives(
         (columns `[A, J] int32`, in-batch ranks `[A, J] int32`, 1 = nearest).
     """
     anchors, columns = distance.shape
-    reach = max(1, int(share * columns))
+    reach = max(1, min(int(share * columns), columns - 1))
     distance = distance.at[jnp.arange(anchors), self_column].set(jnp.inf)
     nearest = jax.lax.top_k(-distance, reach)[1]  # ties: the lower column first
     ranks = jnp.floor(jnp.exp(draws * jnp.log(reach + 1.0))).astype(jnp.int32)
@@ -92,11 +92,12 @@ def ordinal(
     ranks: jax.Array,
     population: float,
     temperature: float,
+    weights: jax.Array,
 ) -> jax.Array:
     """Minus the log precision, at each positive, of the ranking by `code_distance`.
 
         f_ij = population/C · Σ_k [D_ik > D_ij] σ((h_ij - h_ik)/τ)
-        loss_i = mean_j ln(1 + f_ij / ρ_ij)
+        loss_i = Σ_j w_j ln(1 + f_ij / ρ_ij) / Σ_j w_j
 
     f is the soft count of points that are truly farther than j and yet rank before it; ρ/(ρ + f)
     is the soft precision at j. With log-uniform ρ every scale from the nearest neighbour to the
@@ -110,20 +111,21 @@ def ordinal(
         ranks: `[A, J] f32` ρ, the rank of each positive in the whole population, > 0.
         population: size of the set that the columns are drawn from.
         temperature: τ in units of `code_distance`.
+        weights: `[J]` w, how much each positive counts, > 0.
 
     Returns:
         `[A]`.
     """
     _same_shape(distance, code_distance)
     _same_shape(positives, ranks)
-    share = population / distance.shape[1]
+    share, weights = population / distance.shape[1], weights / jnp.mean(weights)
 
     @jax.checkpoint  # [J, C] an anchor is computed again backward, faster than it is read
     def of_anchor(arguments: tuple) -> jax.Array:
         d, h, j, rho = arguments
         before = jax.nn.sigmoid((h[j][:, None] - h[None]) / temperature)
         wrong = jnp.sum(jnp.where(d[None] > d[j][:, None], before, 0.0), -1)
-        return jnp.mean(jnp.log1p(share * wrong / rho))
+        return jnp.mean(weights * jnp.log1p(share * wrong / rho))
 
     arguments = distance, code_distance, positives, ranks
     return jax.lax.map(of_anchor, arguments, batch_size=ANCHORS_AT_ONCE)

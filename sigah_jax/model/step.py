@@ -133,6 +133,7 @@ def ordinal_terms(config, population: int, z, b, x_hat, batch: Batch, axis: str)
         code_ranks,
         population,
         c.temperature_bits,
+        jnp.ones(c.batch_positives + 1).at[0].set(c.neighbour_weight),
     )
     on_synthetic = losses.ordinal(
         distance,
@@ -141,6 +142,7 @@ def ordinal_terms(config, population: int, z, b, x_hat, batch: Batch, axis: str)
         ranks[:, c.batch_positives :],
         population,
         c.temperature_synthetic,
+        jnp.ones(c.batch_positives_synthetic),
     )
     return on_codes, on_synthetic
 

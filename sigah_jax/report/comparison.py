@@ -107,7 +107,7 @@ def escape(text: str) -> str:
     """Text for LaTeX."""
     for character in "&%#_":
         text = text.replace(character, "\\" + character)
-    return text.replace("±", r"$\pm$")
+    return text.replace("±", r"$\pm$").replace("x̂", r"$\hat{x}$")
 
 
 def over_bits(
