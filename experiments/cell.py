@@ -91,6 +91,14 @@ def of_other_settings(path: Path, method: str, bits: int) -> bool:
     return any(held[group] != now[group] for group in ("model", "loss", "began", "optim", "train"))
 
 
+def of_other_file(path: Path, data: str) -> bool:
+    """Whether the cell at `path` is of a file with another name than `data` gives, or of none."""
+    if not path.exists():
+        return False
+    held = json.loads(path.read_text()).get("config", {"data": {"base": data}})["data"]["base"]
+    return Path(held).name != Path(data.partition("=")[2]).name
+
+
 def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Path) -> None:
     """Runs a cell and writes it."""
     config = make_config(data, method, bits, seed)

@@ -14,10 +14,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.cell import VARIANTS, cell_path, data_name, make_config, of_other_settings
+from experiments.cell import (
+    VARIANTS,
+    cell_path,
+    data_name,
+    make_config,
+    of_other_file,
+    of_other_settings,
+)
 from launch import local
 from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.report import comparison, comparison_plots, readme
 from sigah_jax.report.collect import Cell, read_cells
@@ -41,10 +49,12 @@ def declare(args) -> list[tuple[str, str, int, int]]:
 
 
 def refuse(cells: list[tuple[str, str, int, int]], root: Path) -> None:
-    """BadInput for a cell that cannot be run, or is there but was trained with other settings."""
+    """BadInput for a cell that cannot be run, or is there but of another file or other settings."""
     for data, method, bits, seed in cells:
         make_config(data, method, bits, seed)
         path = cell_path(root, data, method, bits, seed)
+        if of_other_file(path, data):
+            raise BadInput(f"--datasets={data}: {path} is of another file; use another name")
         if of_other_settings(path, method, bits):
             raise BadInput(
                 f"{path}: trained with other settings than now; remove it and its run, then it "
@@ -170,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     cells = declare(args)
     refuse(cells, args.results)
     missing = [c for c in cells if not cell_path(args.results, *c).exists()]
+    for file in {data.partition("=")[2] for data, *_ in missing} - {""}:
+        open_file(file)  # BadInput before the first of many cells
     print(f"{len(missing)} of {len(cells)} cells to run", flush=True)
     if args.dry_run:
         for cell in missing:

@@ -158,9 +158,25 @@ def check_rows(args, config) -> None:
         )
 
 
+def check_workdir(args) -> None:
+    """Raises BadInput if lengths of other vectors were measured in the directory."""
+    for path in sorted(args.workdir.glob("bits*/config.json")):
+        held = rundir.read_config(path.parent)[0].data
+        for flag, theirs, ours in (
+            ("input", held.base, args.input),
+            ("queries", held.queries, args.queries),
+        ):
+            if theirs != ours:
+                raise BadInput(
+                    f"--workdir={args.workdir}: {path.parent.name} there is of "
+                    f"--{flag}={theirs}, now {ours}; use another --workdir"
+                )
+
+
 def rows(args, print_line: Callable[[str], None]) -> tuple[list[measured.Row], int]:
     """All rows of the table, the vectors themselves first, and how many rows are re-ranked."""
     configs = [make_config(args, bits) for bits in args.bits]
+    check_workdir(args)
     check_rows(args, configs[0])
     data = load_dataset(configs[0])
     n, d = data.xb.shape

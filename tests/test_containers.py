@@ -206,8 +206,8 @@ BAD = {
         "n=0",
     ),
     "parquet with an empty first list": (
-        lambda d: put_parquet(d / "x.parquet", 9, a=pa.array([[], [1.0]])),
-        "d=0",
+        lambda d: put_parquet(d / "x.parquet", 9, a=pa.array([None, [], [1.0]])),
+        "x.parquet: the first list of 'a' is empty",
     ),
 }
 
@@ -259,21 +259,35 @@ def test_a_damaged_block_is_named_when_it_is_read(tmp_path, name):
     "rows, words",
     [
         ([[1.0, 2.0], [3.0, 4.0], [5.0]], r"row 2 holds \[5.0\], expected a list of 2"),
-        ([[1.0, 2.0], [3.0, 4.0], None], "row 2 holds None, expected a list of 2"),
-        ([[1.0, 2.0], [3.0, 4.0], [None, 5.0]], "row 2 holds null"),
+        ([[1, 2], [3, 4], None], "row 2 holds null"),
+        ([[1, 2], [3, 4], [None, 5]], "row 2 holds null"),
+        ([[1, 2], [0, 0], [3, 4, 5]], r"row 2 holds \[3, 4, 5\], expected a list of 2"),
     ],
 )
 @pytest.mark.parametrize("fixed", [False, True])
 def test_a_list_that_is_no_row_of_d_numbers_is_named(tmp_path, fixed, rows, words):
-    if fixed and rows[2] == [5.0]:
+    if fixed and rows[2] and len(rows[2]) != 2:
         pytest.skip("lists of fixed size have one length")
-    kind = pa.list_(pa.float32(), 2) if fixed else pa.list_(pa.float32())
-    path = put_parquet(tmp_path / "x.parquet", 2, x=pa.array(rows, kind))
+    number = pa.float32() if isinstance(rows[0][0], float) else pa.int16()
+    kind = pa.list_(number, 2) if fixed else pa.list_(number)
+    path = put_parquet(tmp_path / "x.parquet", 1, x=pa.array(rows, kind))
     v = open_vectors(path)
-    assert v.read(0, 2).tolist() == rows[:2]
-    for use in (lambda: v.read(1, 3), lambda: load(v)):
+    assert v.read(0, 1).tolist() == rows[:1]
+    for use in (lambda: v.read(0, 3), lambda: load(v)):
         with pytest.raises(BadInput, match=r"x\.parquet: " + words):
             use()
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("number", [pa.float16(), pa.float32(), pa.float64()])
+def test_floats_that_are_null_are_nan(tmp_path, fixed, number):
+    kind = pa.list_(number, 2) if fixed else pa.list_(number)
+    rows = [None, [1.0, 2.0], [None, 5.0], [3.0, 4.0]]
+    path = put_parquet(tmp_path / "x.parquet", 3, x=pa.array(rows, kind))
+    x = open_vectors(path).read(0, 4)
+    assert x.dtype == number.to_pandas_dtype() and np.isnan(x[0]).all()
+    np.testing.assert_array_equal(x[[1, 3]], [[1, 2], [3, 4]])
+    assert np.isnan(x[2, 0]) and x[2, 1] == 5
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,31 @@ def test_a_bad_row_is_named_and_nothing_is_left(workdir, here, value, capsys):
     assert names(here) == ["x.npy"]
 
 
+def test_a_null_row_of_parquet_is_named_or_skipped(workdir, h, here, capsys):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    x = hashers.vectors(300, D)
+    rows = x.tolist()
+    rows[7] = None
+    pq.write_table(pa.table({"v": pa.array(rows, pa.list_(pa.float32()))}), "x.parquet")
+    argv = [f"--workdir={workdir}", "--input=x.parquet", "--output=codes.npy"]
+    assert encode.main(argv) == 2
+    assert "x.parquet: row 7 holds NaN or infinity" in capsys.readouterr().err
+    assert names(here) == ["x.parquet"]
+    assert encode.main([*argv, "--skip_bad"]) == 0
+    wanted = h.encode(x)
+    wanted[7] = 0
+    np.testing.assert_array_equal(np.load("codes.npy"), wanted)
+
+
+def test_a_row_that_cannot_be_read_leaves_nothing_where_nothing_was_encoded(workdir, here):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = hashers.vectors(300, D).tolist()
+    rows[7] = rows[7][:-1]
+    pq.write_table(pa.table({"v": pa.array(rows, pa.list_(pa.float32()))}), "x.parquet")
+    assert encode.main([f"--workdir={workdir}", "--input=x.parquet", "--output=codes.npy"]) == 2
+    assert names(here) == ["x.parquet"]
+
+
 def test_bad_rows_can_be_skipped_and_are_listed(workdir, h, here, capsys):
     x = hashers.vectors(300, D)
     wanted = h.encode(x)
@@ -188,12 +213,15 @@ def test_a_process_that_is_stopped_loses_no_codes(workdir, h, here, sign):
 def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
     workdir, h, here, monkeypatch, capsys, tmp_path_factory
 ):
-    def stop(*_):
+    blocks = hasher.Hasher.encode_blocks
+
+    def one(*arguments):
+        yield next(blocks(*arguments))
         raise KeyboardInterrupt
 
     np.save("x.npy", hashers.vectors(300, D))
     with monkeypatch.context() as patch:
-        patch.setattr(hasher.Hasher, "encode_blocks", stop)
+        patch.setattr(hasher.Hasher, "encode_blocks", one)
         assert run(workdir) == 130
     np.save("x.npy", hashers.vectors(301, D))
     other = hashers.run_directory(tmp_path_factory.mktemp("runs") / "other", BITS, D, seed=1)

@@ -151,7 +151,9 @@ def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept
         (np.zeros((2000, 5)), 8, {"data.queries": "q.npy"}, "data.queries: `fit` takes its rows"),
         (np.zeros((2000, 5)), 8, {"eval.baselines": ()}, "fits no baselines"),
         (np.zeros((2000, 5)), 8, {"train": {"steps": 5}}, "a group of fields"),
-        (np.zeros((2000, 5)), 8, {"preset": "paper"}, "config.preset is no field"),
+        (np.zeros((2000, 5)), 8, {"preset": "paper"}, "config.preset: `fit` takes `bits`"),
+        (np.zeros((2000, 5)), 8, {"model.bits": 4}, "config.model.bits: `fit` takes `bits`"),
+        (np.zeros((2000, 0)), 8, {}, r"float64 \[2000, 0\]: expected"),
     ],
 )
 def test_bad_input_is_refused(tmp_path, x, bits, changes, words):

@@ -64,6 +64,20 @@ def test_the_same_command_does_not_train_again(vectors, workdir, tmp_path, capsy
     assert rows[1]["fit_secs"] is None  # nothing was trained
 
 
+def test_other_vectors_do_not_mix_with_those_of_the_directory(vectors, workdir, tmp_path, capsys):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    before = (copy / "measure.md").read_text()
+    np.save(tmp_path / "other.npy", np.load(vectors))
+    for input_, queries in ((tmp_path / "other.npy", ""), (vectors, str(vectors))):
+        argv = [f"--input={input_}", f"--queries={queries}", "--bits=16", f"--workdir={copy}"]
+        assert measure.main(argv) == 2
+        assert f"--workdir={copy}: bits8 there is of --" in capsys.readouterr().err
+    assert (copy / "measure.md").read_text() == before
+    assert sorted(p.name for p in copy.glob("bits*")) == sorted(
+        p.name for p in workdir.glob("bits*")
+    )
+
+
 def test_itq_has_no_more_bits_than_columns():
     assert measure.baselines(12, 12) == ("itq", "lsh")
     assert measure.baselines(13, 12) == ("lsh",)
@@ -141,7 +155,8 @@ def test_outputs_that_cannot_be_written_are_named(vectors, tmp_path, capsys, mon
         (["--k=9999"], "--k=9999"),
         (["--oversample=0"], "--oversample=0"),
         (["--target=2"], "--target=2"),
-        (["--steps=7"], "train.steps=7"),
+        (["--steps=7"], "--bits=64 --steps=7: config.train.steps=7"),
+        (["--bits=9999"], "--bits=9999: config.model.bits=9999"),
         (["--steps=0"], "train.steps=0"),
         (["--input=none.npy"], "none.npy"),
     ],

@@ -130,10 +130,27 @@ def test_wrong_flags_are_named(tmp_path, vectors, flag, words, capsys):
 
 
 def test_a_cell_that_fails_is_reported(tmp_path, capsys):
-    argv = flags(tmp_path, tmp_path / "missing.npy", "--methods=lsh", "--bits=16", "--seeds=1")
+    np.save(tmp_path / "few.npy", np.eye(9, dtype=np.float32))
+    argv = flags(tmp_path, tmp_path / "few.npy", "--methods=lsh", "--bits=16", "--seeds=1")
     assert paper_tables.main(argv) == 1
     out = capsys.readouterr()
-    assert "missing.npy" in out.out and "failed: small lsh" in out.err
+    assert "config.data.test_queries" in out.out and "failed: small lsh" in out.err
+
+
+def test_a_missing_file_starts_nothing(tmp_path, capsys):
+    argv = flags(tmp_path, tmp_path / "missing.npy", "--methods=lsh", "--seeds=1")
+    assert paper_tables.main(argv) == 2
+    out = capsys.readouterr()
+    assert "missing.npy: cannot be read" in out.err and not out.out
+
+
+def test_cells_of_another_file_are_not_taken_for_those_of_this_one(tmp_path, vectors, capsys):
+    argv = flags(tmp_path, vectors, "--methods=lsh", "--bits=16", "--seeds=1")
+    assert paper_tables.main(argv) == 0
+    np.save(tmp_path / "other.npy", np.load(vectors))
+    argv = flags(tmp_path, tmp_path / "other.npy", "--methods=lsh", "--bits=16", "--seeds=1")
+    assert paper_tables.main(argv) == 2
+    assert "seed0.json is of another file" in capsys.readouterr().err
 
 
 def test_a_cell_of_other_settings_is_named_and_not_taken_for_todays(tmp_path, vectors, capsys):
@@ -157,4 +174,4 @@ def test_an_unknown_data_set_starts_nothing(tmp_path, vectors, capsys):
     for name in ("mnst", "speed"):
         argv = flags(tmp_path, vectors, f"--datasets={name}", "--methods=lsh")
         assert paper_tables.main(argv) == 2
-        assert f"--data={name}: no data set of experiments/" in capsys.readouterr().err
+        assert f"{name}: no data set of experiments/" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def _hdf5_matrix(path: Path, name: str, transposed: bool) -> Opened:
 
 def _first_length(f, name: str) -> int:
     """How many numbers the first list of a column holds that is not null; 0 if there is none."""
-    for batch in f.iter_batches(columns=[name]):
+    for batch in f.iter_batches(1, columns=[name]):
         lengths = batch.column(0).value_lengths().drop_null()
         if len(lengths):
             return lengths[0].as_py()
