@@ -98,8 +98,8 @@ def documents(cells: list[Cell]) -> dict[str, str]:
 
 GENERATED = """Written by `python -m experiments.paper_tables`, not edited by hand. Mean ± standard
 deviation over seeds; best mean of a column in bold, second underlined. `map`, `area_rp`: relevant
-are the true top 2 %; `map@1000`, `precision@100`: the top 1,000; `recall@R`: the 10 nearest;
-`1-recall@R`: the nearest."""
+are the true top 2 %; `map@1000`, `precision@100`: the top 1,000, the ranking never cut;
+`recall@R`: the 10 nearest; `1-recall@R`: the nearest."""
 
 
 def against_best(cells: list[Cell]) -> tuple[list[str], list[list[tuple[str, int]]]]:

@@ -70,6 +70,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
 
     c.began = config_dict.ConfigDict()
+    # κ reaches its greatest value within 100 steps and stays: e(x̂) keeps below the wanted ratio
     c.began.gamma = 1.0  # wanted ratio E e(x̂) / E e(x); above it e(x̂) is raised no further
     c.began.rate = 0.01  # step of κ
     c.began.kappa_max = 0.3  # ours: above it the auto-encoder was seen to fall apart

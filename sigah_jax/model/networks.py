@@ -147,9 +147,10 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
     """Parameters of the generator: `{"hash", "decoder"}`.
 
     ours: the linear path starts as a random rotation W of the first K principal directions (for
-    K > P as P orthonormal rows), scaled so that |u| is about 1 on average; the dictionary starts
-    so that x̂ ≈ c W b, c the mean of |Wᵀz|: the best linear reconstruction at that W. A linear
-    decoder starts there too, a ReLU network at random.
+    K > P as P orthonormal rows), scaled so that |u| is about 1 on average. A linear decoder
+    starts as x̂ = c W b, c the mean of |Wᵀz|, the best linear reconstruction at that W. The
+    dictionary would give the same for sparse codes Aᵀb; ISTA's are smaller, and x̂ starts at .02
+    (16 bits) to .1 (128 bits) of c W b. A ReLU network starts at random.
 
     Args:
         variances: `[P]` variance of each input feature, in the order of `standardise`.
