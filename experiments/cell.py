@@ -93,10 +93,10 @@ def of_other_settings(path: Path, method: str, bits: int) -> bool:
 
 def of_other_file(path: Path, data: str) -> bool:
     """Whether the cell at `path` is of a file with another name than `data` gives, or of none."""
-    if not path.exists():
+    held = json.loads(path.read_text()) if path.exists() else {}
+    if "config" not in held:  # a length that the method cannot have
         return False
-    held = json.loads(path.read_text()).get("config", {"data": {"base": data}})["data"]["base"]
-    return Path(held).name != Path(data.partition("=")[2]).name
+    return Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name
 
 
 def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +143,12 @@ def test_a_missing_file_starts_nothing(tmp_path, capsys):
     assert paper_tables.main(argv) == 2
     out = capsys.readouterr()
     assert "missing.npy: cannot be read" in out.err and not out.out
+
+
+def test_the_cells_of_the_readme_are_all_there(capsys, monkeypatch):
+    monkeypatch.chdir(Path(paper_tables.__file__).parents[1])
+    assert paper_tables.main(["--datasets=mnist", "--bits=64", "--seeds=1", "--dry_run"]) == 0
+    assert capsys.readouterr().out.startswith("0 of ")
 
 
 def test_cells_of_another_file_are_not_taken_for_those_of_this_one(tmp_path, vectors, capsys):
