@@ -65,7 +65,8 @@ def parse_flags(argv: list[str]) -> list[str]:
             _CONFIG.value.lock()  # a file that failed to load raises at its first use
         return rest
     except (AttributeError, KeyError) as e:
-        name = " ".join(str(e.args[0] if e.args else e).split())
+        # the message was quoted once or twice on its way
+        name = str(e).replace("\\n", ". ").replace("\\", "").replace("'", "").strip('"')
         raise BadInput(
             f"--config: no such field: {name}; the fields are in sigah_jax/config.py"
         ) from e

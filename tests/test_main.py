@@ -178,6 +178,7 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
     "more, words",
     [
         (["--config.optim.lrr=1"], "lrr"),
+        (["--config.train.stepz=20"], 'such field: stepz. Did you mean "steps"'),
         (["--config.optim.gen_lr=fast"], "gen_lr"),
         (["--config.loss.reach_share=7"], "reach_share"),
         (["--config.train.steps=7"], "steps_per_call"),
@@ -220,9 +221,12 @@ def test_vectors_of_ones_own_hold_out_queries_or_take_them(tmp_path):
         {"base": 2900, "training": 2000, "queries": 100},
         {"base": 3000, "training": 2950, "queries": 200},
     ]
-    np.save(tmp_path / "base.npy", x[:3000] + 1)
     queries = f"--config.data.queries={tmp_path}/queries.npy"
-    for more in ([], ["--mode=eval"]):
+    for name, rows, more in (
+        ("queries.npy", x[:200], []),
+        ("base.npy", x[:3000] + 1, ["--mode=eval"]),
+    ):
+        np.save(tmp_path / name, rows)
         done = run(tmp_path / "given", *files, queries, *more)
         assert done.returncode == 2 and "other rows than the data now" in done.stderr
 
