@@ -333,7 +333,7 @@ def test_an_output_goes_on_only_with_its_encoder_and_inputs(
         (workdir, [], ["x.npy"], f"{nowhere}: no cluster to join"),
     ):
         if workdir_ is other and sources == ["x.npy"]:
-            shutil.copy("x.npy", "out/00000-000000000000.parquet")  # stands for codes
+            shutil.copy("x.npy", "out/00009-000000000000.parquet")  # stands for codes
         assert run(workdir_, nowhere, *more, source=sources) == 2
         err = capsys.readouterr().err
         assert words in err and err.count("\n") == 1
