@@ -102,3 +102,8 @@ def test_a_group_is_no_field_and_one_value_is_a_tuple_of_one():
     assert c.model.hash_widths == (512,) and c.sinks == ("wandb",)
     config.change(c, "eval.baselines", ("itq", "lsh"))
     assert c.eval.baselines == ("itq", "lsh")
+
+
+def test_the_neighbours_weight_follows_the_length():
+    weights = [config.get_config(f"bits={k}").loss.neighbour_weight for k in (8, 16, 32, 64)]
+    assert weights == [16, 16, 1, 1]
