@@ -122,7 +122,7 @@ def _header(shape: tuple[int, int]) -> bytes:
 def _read_state(
     path: Path, f: BinaryIO, of: dict, header_bytes: int, width: int, overwrite: bool
 ) -> dict:
-    """How far the partial file `f` is; rows 0 if it has to be begun."""
+    """How far the partial file `f` is; rows 0 if it has to be begun, or holds none yet."""
     size, begin = os.fstat(f.fileno()).st_size, {"of": of, "rows": 0}
     if size == 0:
         return begin
