@@ -207,7 +207,7 @@ def by_synthetic(args) -> Sides:
     """Re-ranking by synthetic features against the bare matrix products of its decoder."""
     xq, xb = manifold(args)
     h = untrained(args, args.dims)
-    cb, cq = h.encode(xb), h.encode(xq)
+    cb, cq = h.encode(xb), h.encode_queries(xq)
     _, ids = hamming.search(cq, cb, CANDIDATES, parallel.engine("auto"))
     packed, _ = asymmetric.distinct(cb[np.unique(ids)])
     decoder = h.params["gen"]["decoder"]
@@ -246,7 +246,7 @@ def pipeline(args) -> Sides:
     truth = euclidean.knn(xq[:half], xb, 10, engine)[1]
 
     def found(x: np.ndarray, count: int) -> np.ndarray:
-        candidates = hamming.search(h.encode(x), cb, count, engine)[1]
+        candidates = hamming.search(h.encode_queries(x), cb, count, engine)[1]
         return rerank.rerank(x, xb, candidates, 10)[1]
 
     count = 10

@@ -49,6 +49,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.input_dims = 256  # ours: principal directions kept, at most d
     c.model.hash_widths = (1024,)  # ours: hidden layers of the hash network
     c.model.linear_path = True  # ours: add a linear projection to the ReLU network
+    c.model.query_head = True  # ours: queries have a hash function of their own; codes differ
     c.model.straight_through_width = 3.0  # ours: w of w tanh(u/w), whose gradient sign(u) takes
     c.model.decoder = "ista"  # ista; for the ablation linear, or mlp with a hidden layer of `atoms`
     c.model.atoms = max(256, 2 * bits)  # M, atoms of the sparse code; ours
@@ -65,7 +66,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.temperature_bits = 0.7 * math.sqrt(bits / 64)  # ours: τ of the ordinal loss, in bits
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
     c.loss.batch_positives = 15  # ours: positives an anchor from the batch, beside the graph's one
-    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 4)  # ours: the graph's; others 1
+    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)  # ours: the graph's; others 1
     c.loss.batch_positives_synthetic = 2  # ours: the same for synthetic features
     c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
 
@@ -98,6 +99,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     if preset == "paper":  # what the abstract says, and no more
         c.model.input_dims = 4096
         c.model.linear_path = False
+        c.model.query_head = False
         c.model.straight_through_width = 1.0
         c.loss.ordinal = 0.0
         c.loss.ordinal_synthetic = 0.0

@@ -1,10 +1,13 @@
 """Encodes a file of vectors:
 
     python -m sigah_jax.encode --workdir=runs/… --input=vectors.npy --output=codes.npy
+    python -m sigah_jax.encode --workdir=runs/… --input=queries.npy --output=codes_q.npy --queries
 
+`--queries` makes codes of queries, to be compared with those of the base: see `hasher`.
 The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `numpy.packbits`,
 and faiss's binary indexes take them as they are. `codes.npy.json` beside it says of what they are:
-the input, the hash of the encoder, the bits, the rows, and which of them are bad and have no code;
+the input, the hash of the encoder, the bits, whether rows are of the base, queries or may be both,
+how many there are, and which of them are bad and have no code;
 `sigah_jax.search` reads it, so keep them together. After an interruption or a kill the same
 command goes on where it stopped.
 
@@ -33,7 +36,7 @@ _SAVE_EVERY_SECS = 2
 
 
 def encode_file(
-    h: hasher.Hasher, name: str, path: Path, overwrite: bool, skip_bad: bool
+    h: hasher.Hasher, name: str, path: Path, overwrite: bool, skip_bad: bool, queries: bool = False
 ) -> tuple[int, int]:
     """Writes the codes of all rows of a file to `path`, which appears whole or not at all.
 
@@ -45,6 +48,7 @@ def encode_file(
         overwrite: replaces an output, and a partial one of other vectors or another encoder.
         skip_bad: rows with NaN or infinity get codes of zeros, so that code i stays that of row
             i, and `<path>.json` lists their numbers.
+        queries: the rows are queries, not of the base.
 
     Returns:
         (number of rows, number of bad rows).
@@ -66,6 +70,7 @@ def encode_file(
         "modified_ns": file.st_mtime_ns,
         "encoder": h.describe()["encoder"],
         "bits": h.bits,
+        "rows_are": ("queries" if queries else "base") if h.query_head else "both",
         "skip_bad": skip_bad,
     }
     shape = (n, codes.packed_bytes(h.bits))
@@ -90,7 +95,8 @@ def _append_codes(h: hasher.Hasher, v: Vectors, out: resumable.Output) -> None:
     """Writes the codes that are not there yet; saves now and then."""
     first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
     with progress.showing(out.path.name, first, n, "row") as show:
-        for start, packed, good in h.encode_blocks(v.read, first, n):
+        queries = out.state["of"]["rows_are"] == "queries"
+        for start, packed, good in h.encode_blocks(v.read, first, n, queries):
             bad = (start + np.flatnonzero(~good)).tolist()
             if bad and not out.state["of"]["skip_bad"]:
                 resumable.discard(out)
@@ -112,7 +118,8 @@ def read_facts(name: str, shape: tuple[int, int]) -> dict | None:
         shape: (n, W) of the codes in it.
 
     Returns:
-        {"encoder": hash, "bits": K, "bad": `[b] i64` rising numbers of the rows without a code}.
+        {"encoder": hash, "bits": K, "rows_are": "base", "queries" or "both", "bad": `[b] i64`
+        rising numbers of the rows without a code}.
 
     Raises:
         BadInput: `<name>.json` is damaged or of other codes.
@@ -120,7 +127,7 @@ def read_facts(name: str, shape: tuple[int, int]) -> dict | None:
     path = resumable.beside(Path(os.path.expanduser(name)), ".json")
     try:
         state = json.loads(path.read_text())
-        facts = {field: state["of"][field] for field in ("encoder", "bits")}
+        facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
         facts["bad"] = np.array(state["bad"], np.int64)
         of = (state["rows"], codes.packed_bytes(facts["bits"]))
     except FileNotFoundError:
@@ -145,6 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--input", required=True, help="vectors; FILE.hdf5:NAME for one array")
     parser.add_argument("--output", required=True, type=Path, help="a .npy file of codes")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument("--queries", action="store_true", help="the vectors are queries")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     parser.add_argument(
         "--skip_bad", action="store_true", help="rows with NaN or infinity get zeros and are listed"
@@ -154,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.output.suffix != ".npy":
         raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
     h = hasher.load(args.workdir, args.checkpoint)
-    n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad)
+    n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad, args.queries)
     skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.json" if bad else ""
     print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")
 

@@ -62,7 +62,7 @@ def measure(
 def validation(hasher: Hasher, params: dict, data: Dataset, truth: np.ndarray, engine: str) -> dict:
     """Metrics of the validation queries against the training set, as `eval/…` rows."""
     h = hasher._replace(params=params)
-    values, _ = measure(h.encode(data.xv), h.encode(data.xt), truth, hasher.bits, engine)
+    values, _ = measure(h.encode_queries(data.xv), h.encode(data.xt), truth, hasher.bits, engine)
     return {f"eval/{name}": value for name, value in values.items()}
 
 
@@ -93,7 +93,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
         values[method], curves[method] = measure(cq, cb, truth, bits, engine, own)
 
     start = time.monotonic()
-    add("sigah", hasher.encode(data.xq), hasher.encode(data.xb), start)
+    add("sigah", hasher.encode_queries(data.xq), hasher.encode(data.xb), start)
     for method in config.eval.baselines:
         start = time.monotonic()
         try:

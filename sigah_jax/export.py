@@ -2,8 +2,10 @@
 
     python -m sigah_jax.export --workdir=runs/… --output=encoder.onnx
 
-- `.onnx`: float32 `vectors [n, d]` in, `projections [n, K]` float32 and `codes [n, W]` uint8 out.
-- `.stablehlo`: the same two outputs of `jax.export.deserialize(data).call(vectors)`, on cpu, cuda
+- `.onnx`: float32 `vectors [n, d]` in; `codes [n, W]` uint8 of base rows, `query_codes [n, W]` of
+  queries and `projections [n, K]` float32 of queries out. Ask for the outputs you need, the others
+  are not computed.
+- `.stablehlo`: the same three outputs of `jax.export.deserialize(data).call(vectors)`, on cpu, cuda
   and tpu.
 - `.npz`: plain arrays for `numpy_encoder.py`, which needs numpy alone.
 
@@ -16,6 +18,7 @@ Not responsible for rows with NaN: an exported encoder gives them some code.
 """
 
 import argparse
+import functools
 import importlib
 import io
 import json
@@ -38,7 +41,9 @@ MARGIN = 1e-5
 SAMPLE_ROWS = 4096
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-Outputs = tuple[np.ndarray, np.ndarray]  # u [n, K] f32, codes [n, W] u1
+# codes [n, W] u1 of base rows, of queries, and projections u [n, K] f32 of queries
+Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
+OUTPUTS = ("codes", "query_codes", "projections")
 
 
 class Agreement(NamedTuple):
@@ -58,31 +63,42 @@ def to_npz(h: hasher.Hasher) -> bytes:
 
 
 def plain_arrays(h: hasher.Hasher) -> dict[str, np.ndarray]:
-    """The arrays of u = h_L + z `linear`, all f32.
+    """The arrays of u = h_L `out` + `out_bias` + z `linear`, and of queries' u, all f32.
 
-    z = (x - `mean`) `projection`, h_0 = z, h_i+1 = h_i `kernel<i>` + `bias<i>`, with ReLU but for
-    the last. Without a linear path `linear` holds zeros.
+    z = (x - `mean`) `projection`, h_0 = z √P, h_i+1 = ReLU(h_i `kernel<i>` + `bias<i>`); the √P is
+    in the first matrix that h_0 meets. Queries have `query_out`, `query_out_bias` and
+    `query_linear`, equal to the others without a query head. Without a linear path `linear` holds
+    zeros.
     """
     standardiser, net = jax.tree.map(
         np.asarray, (h.params["standardiser"], h.params["gen"]["hash"])
     )
+    features, layers = standardiser["projection"].shape[1], len(h.nets.hash.widths)
+    scale = np.float32(math.sqrt(features))  # of `HashNetwork`
     arrays = dict(standardiser)
-    layers = [net[f"hidden{i}"] for i in range(len(h.nets.hash.widths))] + [net["out"]]
-    for i, layer in enumerate(layers):
-        arrays |= {f"kernel{i}": layer["kernel"], f"bias{i}": layer["bias"]}
-    features = standardiser["projection"].shape[1]
-    arrays["kernel0"] = arrays["kernel0"] * np.float32(math.sqrt(features))  # of `HashNetwork`
-    zeros = np.zeros((features, h.bits), np.float32)
-    return arrays | {"linear": net["linear"]["kernel"] if h.nets.hash.linear_path else zeros}
+    for i in range(layers):
+        layer = net[f"hidden{i}"]
+        kernel = layer["kernel"] if i else layer["kernel"] * scale
+        arrays |= {f"kernel{i}": kernel, f"bias{i}": layer["bias"]}
+    zeros = {"kernel": np.zeros((features, h.bits), np.float32)}
+    for prefix in ("", "query_"):
+        head = prefix if h.query_head else ""
+        out, linear = net[f"{head}out"], net.get(f"{head}linear", zeros)
+        arrays |= {
+            f"{prefix}out": out["kernel"] if layers else out["kernel"] * scale,
+            f"{prefix}out_bias": out["bias"],
+            f"{prefix}linear": linear["kernel"],
+        }
+    return arrays
 
 
 def to_stablehlo(h: hasher.Hasher) -> bytes:
-    """A serialised `jax.export.Exported` of `[n, d] f32 -> (u [n, K] f32, codes [n, W] u1)`."""
+    """A serialised `jax.export.Exported` of `[n, d] f32 -> Outputs`."""
     params = jax.tree.map(np.asarray, h.params)
 
-    def encode(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
-        u, _ = hash_functions.projections(h.nets, params, vectors)
-        return u, codes.pack(u > 0)
+    def encode(vectors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        base, query, _ = hash_functions.projections(h.nets, params, vectors)
+        return codes.pack(base > 0), codes.pack(query > 0), query
 
     n, d = jax_export.symbolic_shape(f"n, {h.d}")
     vectors = jax.ShapeDtypeStruct((n, d), np.float32)
@@ -90,11 +106,10 @@ def to_stablehlo(h: hasher.Hasher) -> bytes:
 
 
 def to_onnx(h: hasher.Hasher) -> bytes:
-    """A checked ONNX model of `vectors` to `projections` and `codes`."""
+    """A checked ONNX model of `vectors` to `OUTPUTS`."""
     onnx = _library("onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
     arrays = plain_arrays(h)
-    layers = len(h.nets.hash.widths) + 1
     # a matrix that adds up the bits of each byte: bit 0 is 128
     arrays["places"] = np.zeros((h.bits, codes.packed_bytes(h.bits)), np.float32)
     for bit in range(h.bits):
@@ -108,23 +123,26 @@ def to_onnx(h: hasher.Hasher) -> bytes:
 
     centred = add("Sub", ["vectors", "mean"], "centred")
     z = top = add("MatMul", [centred, "projection"], "z")
-    for i in range(layers):
+    for i in range(len(h.nets.hash.widths)):
         product = add("MatMul", [top, f"kernel{i}"], f"product{i}")
-        top = add("Add", [product, f"bias{i}"], f"layer{i}")
-        if i < layers - 1:
-            top = add("Relu", [top], f"relu{i}")
-    add("Add", [top, add("MatMul", [z, "linear"], "linear_path")], "projections")
-    bits = add("Greater", ["projections", "zero"], "bits")
-    ones = add("Cast", [bits], "ones", to=kinds.FLOAT)
-    add("Cast", [add("MatMul", [ones, "places"], "bytes")], "codes", to=kinds.UINT8)
+        top = add("Relu", [add("Add", [product, f"bias{i}"], f"layer{i}")], f"relu{i}")
+    for prefix, u in (("", "base_projections"), ("query_", "projections")):
+        product = add("MatMul", [top, f"{prefix}out"], f"{prefix}product")
+        network = add("Add", [product, f"{prefix}out_bias"], f"{prefix}network")
+        linear = add("MatMul", [z, f"{prefix}linear"], f"{prefix}linear_path")
+        bits = add("Greater", [add("Add", [network, linear], u), "zero"], f"{prefix}bits")
+        ones = add("Cast", [bits], f"{prefix}ones", to=kinds.FLOAT)
+        packed = add("MatMul", [ones, "places"], f"{prefix}bytes")
+        add("Cast", [packed], f"{prefix}codes", to=kinds.UINT8)
     width = codes.packed_bytes(h.bits)
     graph = helper.make_graph(
         nodes,
         "sigah_encoder",
         [helper.make_tensor_value_info("vectors", kinds.FLOAT, ["n", h.d])],
         [
-            helper.make_tensor_value_info("projections", kinds.FLOAT, ["n", h.bits]),
             helper.make_tensor_value_info("codes", kinds.UINT8, ["n", width]),
+            helper.make_tensor_value_info("query_codes", kinds.UINT8, ["n", width]),
+            helper.make_tensor_value_info("projections", kinds.FLOAT, ["n", h.bits]),
         ],
         [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
     )
@@ -139,7 +157,8 @@ def to_onnx(h: hasher.Hasher) -> bytes:
 def run_npz(data: bytes) -> Callable[[np.ndarray], Outputs]:
     """The encoder in bytes of `to_npz`."""
     arrays = dict(np.load(io.BytesIO(data)))
-    return lambda x: (numpy_encoder.project(arrays, x), numpy_encoder.encode(arrays, x))
+    functions = numpy_encoder.encode, numpy_encoder.encode_queries, numpy_encoder.project
+    return lambda x: tuple(function(arrays, x) for function in functions)
 
 
 def run_stablehlo(data: bytes) -> Callable[[np.ndarray], Outputs]:
@@ -151,7 +170,7 @@ def run_stablehlo(data: bytes) -> Callable[[np.ndarray], Outputs]:
 def run_onnx(data: bytes) -> Callable[[np.ndarray], Outputs]:
     """The encoder in bytes of `to_onnx`, on the CPU."""
     session = _library("onnxruntime").InferenceSession(data, providers=["CPUExecutionProvider"])
-    return lambda x: tuple(session.run(["projections", "codes"], {"vectors": x}))
+    return lambda x: tuple(session.run(OUTPUTS, {"vectors": x}))
 
 
 FORMATS = {
@@ -193,11 +212,17 @@ def compare(h: hasher.Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement
     generator = np.random.default_rng(0)
     width = codes.packed_bytes(h.bits)
     x = h.synthesise(generator.integers(0, 256, (SAMPLE_ROWS, width), np.uint8))
-    u = h.project(x)
-    other, packed = run(x)
-    differ = np.unpackbits(packed ^ h.encode(x), axis=1, count=h.bits).astype(bool)
-    largest, drift = np.abs(u[differ]).max(initial=0), np.abs(other - u).max()
-    return Agreement(differ.size, int(differ.sum()), float(largest), float(drift))
+    project = jax.jit(functools.partial(hash_functions.projections, h.nets))
+    us = [np.asarray(u) for u in project(h.params, x)[:2]]
+    *packed, other = run(x)
+    ours = h.encode(x), h.encode_queries(x)
+    differ = [
+        np.unpackbits(a ^ b, axis=1, count=h.bits).astype(bool)
+        for a, b in zip(packed, ours, strict=True)
+    ]
+    largest = max(np.abs(u[d]).max(initial=0) for u, d in zip(us, differ, strict=True))
+    differing, drift = sum(int(d.sum()) for d in differ), np.abs(other - us[1]).max()
+    return Agreement(2 * x.shape[0] * h.bits, differing, float(largest), float(drift))
 
 
 def _library(name: str):

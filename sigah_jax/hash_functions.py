@@ -16,26 +16,43 @@ from sigah_jax.model import networks, standardise
 from sigah_jax.retrieval import codes
 
 
-def projections(nets: networks.Networks, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Real projections and which rows are good: `[n, d] -> u [n, K] f32, [n] bool`."""
+def projections(
+    nets: networks.Networks, params: dict, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Real projections and which rows are good.
+
+    `[n, d] -> u as base rows [n, K] f32, u as queries [n, K] f32, [n] bool`.
+    """
     with jax.default_matmul_precision("highest"):
         z = standardise.standardise(params["standardiser"], x)
-        u = networks.encode(nets, params["gen"], z)
+        base, query = networks.encode(nets, params["gen"], z)
     # a row that is not finite may pass the ReLU layers, but not the projection before them
-    return u, jnp.isfinite(z).all(-1) & jnp.isfinite(u).all(-1)
+    return base, query, jnp.isfinite(z).all(-1)
 
 
-def encode(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
-    """Packed codes, and in a last column 1 for a good row: `[n, d] -> [n, W + 1] u1`."""
-    u, good = projections(nets, params, x)
+def _pack(u: jax.Array, good: jax.Array) -> jax.Array:
+    good &= jnp.isfinite(u).all(-1)
     packed = jnp.where(good[:, None], codes.pack(u > 0), 0)
     return jnp.concatenate([packed, good[:, None].astype(jnp.uint8)], 1)
 
 
+def encode(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
+    """Packed codes of base rows, and in a last column 1 for a good row: `[n, d] -> [n, W + 1] u1`."""
+    base, _, good = projections(nets, params, x)
+    return _pack(base, good)
+
+
+def encode_queries(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
+    """The same of queries: `[n, d] -> [n, W + 1] u1`."""
+    _, query, good = projections(nets, params, x)
+    return _pack(query, good)
+
+
 def project(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
-    """Real projections, NaN in a bad row: `[n, d] -> [n, K] f32`."""
-    u, good = projections(nets, params, x)
-    return jnp.where(good[:, None], u, jnp.nan)
+    """Real projections of queries, NaN in a bad row: `[n, d] -> [n, K] f32`."""
+    _, query, good = projections(nets, params, x)
+    good &= jnp.isfinite(query).all(-1)
+    return jnp.where(good[:, None], query, jnp.nan)
 
 
 def features(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:

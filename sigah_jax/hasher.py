@@ -1,4 +1,8 @@
-"""The trained product: an encoder of vectors to packed codes and a decoder back.
+"""The trained product: encoders of vectors to packed codes and a decoder back.
+
+What is stored and searched in goes through `encode`, what is searched for through
+`encode_queries`: with `config.model.query_head` they are two hash functions, and the code of a
+vector as a query is not its code as a base row. Without it both are the same.
 
 Codes are bytes in the bit order of `numpy.packbits`: bit 0 is the most significant bit of byte 0.
 faiss's binary indexes take them as they are; what faiss packs itself is the other way round.
@@ -33,6 +37,7 @@ class Hasher(NamedTuple):
     block_rows: int  # rows in one call, over all devices
     # the functions of `hash_functions`, by blocks: see `parallel.map_blocks`
     encode_with: Callable
+    encode_queries_with: Callable
     project_with: Callable
     features_with: Callable
     synthesise_with: Callable
@@ -63,12 +68,17 @@ class Hasher(NamedTuple):
         return self.nets.hash.bits
 
     @property
+    def query_head(self) -> bool:
+        """Whether queries have a hash function of their own."""
+        return self.nets.hash.query_head
+
+    @property
     def d(self) -> int:
         """Columns of the vectors that it was trained on."""
         return self.params["standardiser"]["mean"].shape[0]
 
     def encode(self, x: np.ndarray | jax.Array, out: np.ndarray | None = None) -> np.ndarray:
-        """Packed codes of vectors, on all devices: `[n, d] -> [n, W] u1`.
+        """Packed codes of base rows, on all devices: `[n, d] -> [n, W] u1`.
 
         Memory beside x and the codes is that of one block of rows, so x may be a memory map.
 
@@ -80,6 +90,17 @@ class Hasher(NamedTuple):
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, which is
                 named (the blocks before it are in `out` then), or an `out` that does not fit.
         """
+        return self._codes(x, out, queries=False)
+
+    def encode_queries(
+        self, x: np.ndarray | jax.Array, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Packed codes of queries, to be compared with those of `encode`; else as `encode`."""
+        return self._codes(x, out, queries=True)
+
+    def _codes(
+        self, x: np.ndarray | jax.Array, out: np.ndarray | None, queries: bool
+    ) -> np.ndarray:
         x = self.check(x)
         shape = (len(x), codes.packed_bytes(self.bits))
         if out is None:
@@ -91,7 +112,7 @@ class Hasher(NamedTuple):
                 f"out is {out.dtype} {list(out.shape)}: {shape[0]} codes of {self.bits} bits are "
                 f"uint8 {list(shape)}"
             )
-        for start, packed, good in self.encode_blocks(lambda i, j: x[i:j], 0, len(x)):
+        for start, packed, good in self.encode_blocks(lambda i, j: x[i:j], 0, len(x), queries):
             if not good.all():
                 row = start + int(good.argmin())
                 raise BadInput(f"vectors: {why_bad(x[row], row)}")
@@ -99,7 +120,11 @@ class Hasher(NamedTuple):
         return out
 
     def encode_blocks(
-        self, read: Callable[[int, int], np.ndarray], first: int, rows: int
+        self,
+        read: Callable[[int, int], np.ndarray],
+        first: int,
+        rows: int,
+        queries: bool = False,
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Codes block by block, bad rows told apart instead of refused.
 
@@ -107,20 +132,20 @@ class Hasher(NamedTuple):
             read: `(start, stop) -> [stop - start, d]`.
             first: the first row; a multiple of `block_rows` gives the blocks of `first=0`.
             rows: all rows, those before `first` too.
+            queries: as `encode_queries`, else as `encode`.
 
         Yields:
             (start, codes `[b, W] u1`, good `[b] bool`) in order. A row is bad if it holds NaN or
             infinity, or values so large that float32 overflows; its code is all zeros.
         """
-        for start, y in self.encode_with(
-            self.params, lambda i, j: on_host(read(i, j)), first, rows
-        ):
+        encode = self.encode_queries_with if queries else self.encode_with
+        for start, y in encode(self.params, lambda i, j: on_host(read(i, j)), first, rows):
             yield start, y[:, :-1], y[:, -1] == 1
 
     def project(self, x: np.ndarray | jax.Array) -> np.ndarray:
-        """Real projections, for asymmetric search: `[n, d] -> u [n, K] f32`.
+        """Real projections of queries, for asymmetric search: `[n, d] -> u [n, K] f32`.
 
-        Code bit k of `encode` is u_k > 0; |u_k| says how sure it is.
+        Code bit k of `encode_queries` is u_k > 0; |u_k| says how sure it is.
 
         Raises:
             BadInput: as `encode`.
@@ -157,7 +182,8 @@ class Hasher(NamedTuple):
     def describe(self) -> dict:
         """What it is, for people and JSON.
 
-        `encoder` is a hash of the parameters: codes can be compared if it is equal. A hasher of
+        `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
+        is equal. `query_head` tells whether queries have a hash function of their own. A hasher of
         `load` also tells `workdir`, `data` (name or file), `preset`, `config_hash`, `step` and
         `validation`, the metrics of its checkpoint on the validation queries, {} without any.
         """
@@ -167,6 +193,7 @@ class Hasher(NamedTuple):
             "code_bytes": codes.packed_bytes(self.bits),
             "d": self.d,
             "encoder": content_hash(arrays),
+            "query_head": self.query_head,
         } | self.facts
 
     def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
@@ -233,6 +260,7 @@ def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hashe
         nets,
         block_rows * len(parallel.local_devices()),
         rows(hash_functions.encode),
+        rows(hash_functions.encode_queries),
         rows(hash_functions.project),
         rows(hash_functions.features),
         rows(hash_functions.synthesise),

@@ -14,6 +14,7 @@ Not responsible for how a table or plot looks: `report.measured`.
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -39,8 +40,9 @@ class Encoder(NamedTuple):
     method: str
     bits: int
     fit_secs: float | None  # None: a part of it was done before
-    encode: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1
-    project: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, K] f32
+    encode: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1, of the base
+    encode_queries: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1
+    project: Callable[[np.ndarray], np.ndarray]  # queries, [n, d] -> [n, K] f32
     hasher: hasher.Hasher | None  # of SiGAH, which has a decoder
 
 
@@ -66,7 +68,7 @@ def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
     start = time.monotonic()
     cb = encoder.encode(data.xb)
     encode_secs = time.monotonic() - start
-    cq, u = encoder.encode(data.xq), encoder.project(data.xq)
+    cq, u = encoder.encode_queries(data.xq), encoder.project(data.xq)
     k, engine = search.k, search.engine
 
     def candidates() -> np.ndarray:
@@ -124,7 +126,7 @@ def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
         train.train_on(config, workdir, cache, logs.Log(workdir / "log.txt"), data)
     h = hasher.load(workdir)
     seconds = time.monotonic() - start if fresh else None
-    return Encoder("sigah", h.bits, seconds, h.encode, h.project, h)
+    return Encoder("sigah", h.bits, seconds, h.encode, h.encode_queries, h.project, h)
 
 
 def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
@@ -132,10 +134,11 @@ def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
     start = time.monotonic()
     params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
     seconds, project = time.monotonic() - start, METHODS[method].project
-    encode = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), config.eval.block_rows)
+    packed = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), config.eval.block_rows)
     real = parallel.map_rows(project, config.eval.block_rows)
+    encode = functools.partial(packed, params)
     return Encoder(
-        method, bits, seconds, lambda x: encode(params, x), lambda x: real(params, x), None
+        method, bits, seconds, encode, encode, functools.partial(real, params), None
     )
 
 

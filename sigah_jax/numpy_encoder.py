@@ -1,7 +1,8 @@
 """The encoder in numpy alone, for a file of `python -m sigah_jax.export --output=encoder.npz`.
 
     arrays = dict(np.load("encoder.npz"))
-    codes = encode(arrays, x)
+    codes = encode(arrays, x)              # of what is stored
+    query_codes = encode_queries(arrays, q)  # of what is searched for
 
 Imports nothing of this package: copy it to where codes are made. Rows with NaN or infinity are
 not refused.
@@ -10,17 +11,19 @@ not refused.
 import numpy as np
 
 
-def project(arrays: dict, x: np.ndarray) -> np.ndarray:
-    """Real projections: `[n, d] -> u [n, K] f32`."""
-    z = (x.astype(np.float32) - arrays["mean"]) @ arrays["projection"]
-    h, layers = z, sum(name.startswith("kernel") for name in arrays)
-    for i in range(layers):
-        h = h @ arrays[f"kernel{i}"] + arrays[f"bias{i}"]
-        if i < layers - 1:
-            h = np.maximum(h, 0)
-    return h + z @ arrays["linear"]
+def project(arrays: dict, x: np.ndarray, head: str = "query_") -> np.ndarray:
+    """Real projections of queries, with `head=""` of base rows: `[n, d] -> u [n, K] f32`."""
+    z = h = (x.astype(np.float32) - arrays["mean"]) @ arrays["projection"]
+    for i in range(sum(name.startswith("kernel") for name in arrays)):
+        h = np.maximum(h @ arrays[f"kernel{i}"] + arrays[f"bias{i}"], 0)
+    return h @ arrays[f"{head}out"] + arrays[f"{head}out_bias"] + z @ arrays[f"{head}linear"]
 
 
 def encode(arrays: dict, x: np.ndarray) -> np.ndarray:
-    """Packed codes: `[n, d] -> [n, W] u1`."""
+    """Packed codes of base rows: `[n, d] -> [n, W] u1`."""
+    return np.packbits(project(arrays, x, "") > 0, axis=1)
+
+
+def encode_queries(arrays: dict, x: np.ndarray) -> np.ndarray:
+    """Packed codes of queries: `[n, d] -> [n, W] u1`."""
     return np.packbits(project(arrays, x) > 0, axis=1)

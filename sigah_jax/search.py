@@ -4,7 +4,7 @@
     python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy --k=100 \
         --rerank=vectors.npy --oversample=10 --output=near.npz
 
-Queries are packed codes; with --workdir they are vectors, which that run's hasher encodes. They
+Queries are packed codes, of `encode --queries`; with --workdir they are vectors, which that run's hasher encodes. They
 may stay real then: `--by=projection` ranks all codes by Σ |u_k| over the bits that differ, and
 `--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
 
@@ -56,6 +56,10 @@ def search(args) -> str:
     _check_flags(args)
     cb = _read_codes("--codes", args.codes)
     facts = encode.read_facts(args.codes, cb.shape)
+    if facts and facts["rows_are"] == "queries":
+        raise BadInput(
+            f"--codes={args.codes}: are codes of queries; encode the base without --queries"
+        )
     bad = facts["bad"] if facts else np.empty(0, np.int64)
     rows = len(cb) - len(bad)
     if not 1 <= args.k <= rows:
@@ -69,10 +73,15 @@ def search(args) -> str:
         base = read_file(args.rerank) if args.rerank else None
         _check_vectors(args, h, cb, bad, xq, base)
         with _naming("--queries", args.queries):
-            cq = h.encode(xq)
+            cq = h.encode_queries(xq)
     else:
         cq = _read_codes("--queries", args.queries)
         of_queries = encode.read_facts(args.queries, cq.shape)
+        if of_queries and of_queries["rows_are"] == "base":
+            raise BadInput(
+                f"--queries={args.queries}: are codes of a base; encode queries with --queries, or "
+                "give their vectors and --workdir"
+            )
         note = _check_encoder(args, facts, of_queries)
         if of_queries and len(of_queries["bad"]):
             raise BadInput(

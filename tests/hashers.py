@@ -1,11 +1,12 @@
 """Untrained hashers and run directories of them, shared by the tests of their uses."""
 
+import functools
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from sigah_jax import checkpoints, config, hasher, rundir
+from sigah_jax import checkpoints, config, hash_functions, hasher, rundir
 from sigah_jax.baselines import pca
 from sigah_jax.model import networks, standardise, step
 
@@ -57,6 +58,13 @@ def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> P
         shape = list(made.standardiser["projection"].shape)
         checkpoints.save(manager, 20, made, shape, {"eval/map": 0.5, "eval/recall@10": 0.25})
     return workdir
+
+
+def projections(h: hasher.Hasher, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """u of base rows and u of queries, `[n, K]` each."""
+    project = jax.jit(functools.partial(hash_functions.projections, h.nets))
+    base, query, _ = project(h.params, x)
+    return np.asarray(base), np.asarray(query)
 
 
 def vectors(n: int, d: int, seed: int = 0) -> np.ndarray:

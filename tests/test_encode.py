@@ -53,6 +53,7 @@ def test_the_codes_of_a_file_are_those_of_its_array(workdir, h, here, capsys):
     facts = json.loads((here / "codes.npy.json").read_text())
     assert facts["of"]["input"] == str(here / "x.npy") and facts["rows"] == 300
     facts = encode.read_facts("codes.npy", codes.shape)
+    assert facts["rows_are"] == "base"
     assert facts["encoder"] == h.describe()["encoder"] and facts["bits"] == 30
     assert len(facts["bad"]) == 0
     assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
@@ -78,6 +79,14 @@ def write_parquet(path, x):
 
 def write_mat(path, x):
     pytest.importorskip("scipy.io").savemat(path, {"X": x})
+
+
+def test_queries_have_codes_of_their_own(workdir, h, here):
+    np.save("x.npy", x := hashers.vectors(300, D))
+    assert run(workdir, "--queries") == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), h.encode_queries(x))
+    assert encode.read_facts("codes.npy", (300, 4))["rows_are"] == "queries"
+
 
 
 @pytest.mark.parametrize(
@@ -205,7 +214,7 @@ def test_a_process_that_is_stopped_loses_no_codes(workdir, h, here, sign):
     if sign == signal.SIGINT:
         assert state["rows"] > 0 and "the same command goes on" in err and "Traceback" not in err
     assert run(workdir) == 0
-    codes, sure = np.load("codes.npy"), np.abs(h.project(x)).min(1) > 1e-5
+    codes, sure = np.load("codes.npy"), np.abs(hashers.projections(h, x)[0]).min(1) > 1e-5
     np.testing.assert_array_equal(codes[sure], h.encode(x)[sure])
     assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
 
@@ -292,5 +301,5 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(workdir, h, here):
     assert done.stderr.startswith("error: codes.npy: cannot be written (")
     assert done.stderr.count("\n") == 1
     assert run(workdir) == 0
-    sure = np.abs(h.project(x)).min(1) > 1e-5
+    sure = np.abs(hashers.projections(h, x)[0]).min(1) > 1e-5
     np.testing.assert_array_equal(np.load("codes.npy")[sure], h.encode(x)[sure])

@@ -31,18 +31,28 @@ def workdir(tmp_path_factory):
 
 def assert_agrees(h, run, x, sure):
     """u to 1e-5, codes equal but for bits of |u| < 1e-5; a share `sure` of rows has none."""
-    u, (other_u, packed) = h.project(x), run(x.astype(np.float32))
-    np.testing.assert_allclose(other_u, u, atol=1e-5)
-    differ = np.unpackbits(packed ^ h.encode(x), axis=1, count=h.bits).astype(bool)
-    assert packed.dtype == np.uint8 and packed.shape == (len(x), -(-h.bits // 8))
-    assert (np.abs(u[differ]) < 1e-5).all()
-    assert (np.abs(u).min(1) > 1e-5).mean() >= sure
+    of_base, of_queries, u = run(x.astype(np.float32))
+    np.testing.assert_allclose(u, h.project(x), atol=1e-5)
+    us = hashers.projections(h, x)
+    assert (of_base != of_queries).any() == h.query_head
+    for packed, wanted, v in zip(
+        (of_base, of_queries), (h.encode(x), h.encode_queries(x)), us, strict=True
+    ):
+        differ = np.unpackbits(packed ^ wanted, axis=1, count=h.bits).astype(bool)
+        assert packed.dtype == np.uint8 and packed.shape == (len(x), -(-h.bits // 8))
+        assert (np.abs(v[differ]) < 1e-5).all()
+        assert (np.abs(v).min(1) > 1e-5).mean() >= sure
 
 
 @pytest.fixture(
     scope="module",
-    params=[(30, {}), (8, {"linear_path": False}), (65, {"hash_widths": ()})],
-    ids=["30 bits", "no linear path", "no hidden layer"],
+    params=[
+        (30, {}),
+        (8, {"linear_path": False}),
+        (65, {"hash_widths": ()}),
+        (30, {"query_head": False}),
+    ],
+    ids=["30 bits", "no linear path", "no hidden layer", "no query head"],
 )
 def untrained(request):
     bits, model = request.param
@@ -81,7 +91,7 @@ def test_the_command_writes_a_file_and_counts_the_bits_that_differ(
     assert export.main([f"--workdir={workdir}", f"--output={path}"]) == 0
     told = capsys.readouterr().out
     assert "20 columns to codes of 30 bits" in told
-    assert "of 122880 bits compared differ, all where |u| < 1e-05" in told  # 4,096 x 30
+    assert "of 245760 bits compared differ, all where |u| < 1e-05" in told  # 2 x 4,096 x 30
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert_agrees(
         hasher.load(workdir), export.FORMATS[suffix][1](path.read_bytes()), hashers.vectors(9, D), 0
@@ -91,7 +101,7 @@ def test_the_command_writes_a_file_and_counts_the_bits_that_differ(
 def test_stablehlo_is_for_three_platforms_and_any_number_of_rows(workdir):
     exported = jax.export.deserialize(bytearray(export.to_stablehlo(hasher.load(workdir))))
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
-    assert [str(a.dtype) for a in exported.out_avals] == ["float32", "uint8"]
+    assert [str(a.dtype) for a in exported.out_avals] == ["uint8", "uint8", "float32"]
     assert str(exported.in_avals[0].shape) == "(n, 20)"
 
 
@@ -101,7 +111,7 @@ def test_onnx_and_npz_tell_which_encoder_they_are(workdir):
     model = onnx.load_from_string(export.to_onnx(h))
     assert {p.key: json.loads(p.value) for p in model.metadata_props} == {"about": h.describe()}
     assert [i.name for i in model.graph.input] == ["vectors"]
-    assert [o.name for o in model.graph.output] == ["projections", "codes"]
+    assert [o.name for o in model.graph.output] == list(export.OUTPUTS)
 
 
 NUMPY_ALONE = """
@@ -113,7 +123,7 @@ spec = importlib.util.spec_from_file_location("numpy_encoder", sys.argv[1])
 encoder = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(encoder)
 arrays = dict(np.load("encoder.npz"))
-np.save("codes.npy", encoder.encode(arrays, np.load("x.npy")))
+np.save("codes.npy", encoder.encode_queries(arrays, np.load("x.npy")))
 assert not any(name.startswith("sigah_jax") for name in sys.modules)
 """
 
@@ -128,16 +138,16 @@ def test_the_numpy_encoder_needs_neither_jax_nor_this_package(workdir, tmp_path)
     command = [sys.executable, "-I", "-c", NUMPY_ALONE, str(copy)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    differ = np.unpackbits(np.load(tmp_path / "codes.npy") ^ h.encode(x), axis=1, count=BITS)
+    differ = np.unpackbits(np.load(tmp_path / "codes.npy") ^ h.encode_queries(x), axis=1, count=BITS)
     assert (np.abs(h.project(x)[differ.astype(bool)]) < 1e-5).all()
 
 
 def test_an_encoder_that_disagrees_is_not_written(workdir, tmp_path, monkeypatch):
     h = hasher.load(workdir)
     arrays = export.plain_arrays(h)
-    wrong = arrays | {"bias1": arrays["bias1"] + np.float32(1e-3)}
+    wrong = arrays | {"query_out_bias": arrays["query_out_bias"] + np.float32(1e-3)}
     monkeypatch.setattr(export, "plain_arrays", lambda h: wrong)
-    with pytest.raises(BadInput, match=r"not written: \d+ of 122880 bits differ.*\|u\| = "):
+    with pytest.raises(BadInput, match=r"not written: \d+ of 245760 bits differ.*\|u\| = "):
         export.export(h, tmp_path / "e.npz", False)
     assert not list(tmp_path.iterdir())
 

@@ -28,8 +28,8 @@ def workdir(tmp_path_factory):
     return hashers.run_directory(tmp_path_factory.mktemp("runs") / "run", BITS, D)
 
 
-def reference(h, x):
-    """u in float64."""
+def reference(h, x, head=""):
+    """u in float64, of base rows; with `head="query_"` of queries."""
     s, net = jax.tree.map(
         lambda a: np.asarray(a, np.float64), (h.params["standardiser"], h.params["gen"]["hash"])
     )
@@ -37,8 +37,9 @@ def reference(h, x):
     top = z * np.sqrt(z.shape[1])
     for name in ("hidden0", "hidden1"):
         top = np.maximum(top @ net[name]["kernel"] + net[name]["bias"], 0)
-    linear = z @ net["linear"]["kernel"] if "linear" in net else 0
-    return top @ net["out"]["kernel"] + net["out"]["bias"] + linear
+    out = net[f"{head}out"]
+    linear = z @ net[f"{head}linear"]["kernel"] if "linear" in net else 0
+    return top @ out["kernel"] + out["bias"] + linear
 
 
 @pytest.mark.parametrize("linear_path", [True, False])
@@ -46,22 +47,37 @@ def test_projections_and_codes_are_those_of_numpy(linear_path):
     # input_dims 12: directions are dropped; 30 bits: the last 2 of 4 bytes are zeros
     h = hashers.untrained(BITS, D, input_dims=12, linear_path=linear_path)
     x = vectors(500, D, seed=3)
-    u, wanted, packed = h.project(x), reference(h, x), h.encode(x)
-    np.testing.assert_allclose(u, wanted, atol=1e-5)
+    u, packed = h.project(x), h.encode_queries(x)
+    np.testing.assert_allclose(u, reference(h, x, "query_"), atol=1e-5)
     assert u.dtype == np.float32 and packed.dtype == np.uint8 and packed.shape == (500, 4)
     np.testing.assert_array_equal(packed, np.packbits(u > 0, axis=1))
     assert not (packed[:, 3] & 0b11).any() and 0.2 < np.mean(u > 0) < 0.8
+    base, wanted = np.unpackbits(h.encode(x), axis=1, count=BITS), reference(h, x)
+    assert ((base == (wanted > 0)) | (np.abs(wanted) < 1e-5)).all()
+    assert (h.encode(x) != packed).any(1).mean() > 0.9  # two hash functions
+
+
+def test_without_a_query_head_queries_have_the_codes_of_base_rows():
+    h, x = hashers.untrained(BITS, D, query_head=False), vectors(300, D)
+    np.testing.assert_array_equal(h.encode(x), h.encode_queries(x))
+    np.testing.assert_array_equal(h.encode(x), np.packbits(h.project(x) > 0, axis=1))
+    assert not h.describe()["query_head"]
 
 
 @pytest.mark.parametrize("block_rows", [3, 4096])
 def test_codes_do_not_depend_on_the_number_of_rows_or_the_size_of_blocks(h, block_rows):
     # 16 rows a device and 8 devices: blocks of 128
     x = vectors(300, D)
-    whole, sure = h.encode(x), np.abs(h.project(x)).min(1) > 1e-5
-    assert sure.mean() > 0.9
     other = hashers.untrained(BITS, D, block_rows=block_rows)
-    for n in (1, 127, 128, 129, 300):
-        assert (other.encode(x[:n]) == whole[:n])[sure[:n]].all()
+    u_base, u_query = hashers.projections(h, x)
+    for u, whole, encode in (
+        (u_base, h.encode(x), other.encode),
+        (u_query, h.encode_queries(x), other.encode_queries),
+    ):
+        sure = np.abs(u).min(1) > 1e-5
+        assert sure.mean() > 0.9
+        for n in (1, 127, 128, 129, 300):
+            assert (encode(x[:n]) == whole[:n])[sure[:n]].all()
     assert other.encode(x[:0]).shape == (0, 4) and other.project(x[:0]).shape == (0, BITS)
 
 
@@ -104,7 +120,7 @@ def test_the_first_row_that_is_not_finite_is_named(value, linear_path):
     h = hashers.untrained(BITS, D, linear_path=linear_path)
     x = vectors(300, D)
     x[[211, 250], 5] = value
-    for encode in (h.encode, h.project, h.features):
+    for encode in (h.encode, h.encode_queries, h.project, h.features):
         with pytest.raises(BadInput, match="row 211 holds NaN or infinity"):
             encode(x)
 
@@ -144,7 +160,7 @@ def test_blocks_give_bad_rows_codes_of_zeros(h):
     ],
 )
 def test_what_holds_no_vectors_is_refused(h, x, words):
-    for encode in (h.encode, h.project, h.features):
+    for encode in (h.encode, h.encode_queries, h.project, h.features):
         with pytest.raises(BadInput, match=words):
             encode(x)
 

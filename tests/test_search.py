@@ -26,7 +26,7 @@ def made(tmp_path_factory):
     np.save(path / "xb.npy", xb)
     np.save(path / "xq.npy", xq)
     np.save(path / "cb.npy", h.encode(xb))
-    np.save(path / "cq.npy", h.encode(xq))
+    np.save(path / "cq.npy", h.encode_queries(xq))
     run_directory(path / "another", BITS, D, seed=1)
     np.save(path / "other.npy", vectors(500, D, 9))
     np.save(path / "wide.npy", np.zeros((500, 4), np.uint8))
@@ -37,13 +37,17 @@ def made(tmp_path_factory):
         ("another", "xq.npy", "another_q.npy"),
     ):
         command = [f"--workdir={path / run}", f"--input={path / name}", f"--output={path / output}"]
-        assert encode.main(command) == 0
+        assert encode.main(command + ["--queries"] * (name == "xq.npy")) == 0
     xb[7], xq[4] = np.nan, np.nan
     np.save(path / "bad.npy", xb)
     xb[BAD] = np.nan
     np.save(path / "gaps.npy", xb)
     command = [f"--workdir={path / 'run'}", f"--input={path / 'gaps.npy'}", "--skip_bad"]
     assert encode.main([*command, f"--output={path / 'gaps_c.npy'}"]) == 0
+    assert encode.main([*command, f"--output={path / 'gaps_q.npy'}", "--queries"]) == 0
+    symmetric = run_directory(path / "symmetric", BITS, D, query_head=False)
+    command = [f"--workdir={symmetric}", f"--input={path / 'xq.npy'}"]
+    assert encode.main([*command, f"--output={path / 'symmetric.npy'}"]) == 0
     np.save(path / "nan.npy", xq)
     return path
 
@@ -193,6 +197,13 @@ def test_codes_of_the_encoder_of_the_queries_need_no_remark(made, tmp_path, caps
     assert capsys.readouterr().out.count("\n") == 1
 
 
+def test_codes_without_a_query_head_may_be_base_and_queries(made, tmp_path, capsys):
+    both = {"codes": made / "symmetric.npy", "queries": made / "symmetric.npy"}
+    assert search.main(flags(made, tmp_path / "near.npz", **both)) == 0
+    d, ids = found(tmp_path / "near.npz")
+    assert (d[:, 0] == 0).all() and ids.shape == (12, 7)
+
+
 def test_refuses_what_does_not_tell_of_the_codes_beside_it(made, tmp_path, capsys):
     codes, facts = tmp_path / "c.npy", tmp_path / "c.npy.json"
     shutil.copy(made / "encoded.npy", codes)
@@ -301,7 +312,9 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"workdir": "another", "codes": "encoded.npy", "by": "projection"}, ENCODER),
         ({"workdir": "another", "codes": "encoded.npy", "by": "synthetic"}, ENCODER),
         ({"workdir": "more_bits", "codes": "encoded.npy"}, "names bits 20, .*more_bits has 22;"),
-        ({"queries": "gaps_c.npy"}, "--queries=.*gaps_c.npy: row 0 was bad and has no code"),
+        ({"queries": "gaps_q.npy"}, "--queries=.*gaps_q.npy: row 0 was bad and has no code"),
+        ({"queries": "encoded.npy"}, "--queries=.*encoded.npy: are codes of a base; encode"),
+        ({"codes": "encoded_q.npy"}, "--codes=.*encoded_q.npy: are codes of queries; encode"),
         ({"queries": "another_q.npy", "codes": "encoded.npy"}, ENCODER + ".*another_q.npy has"),
     ],
 )

@@ -114,6 +114,17 @@ def test_training_lowers_the_ordinal_loss():
     assert loss[-20:].mean() < 0.93 * loss[:20].mean()
 
 
+def test_the_query_head_starts_as_the_base_head_and_parts_from_it():
+    with_head, c = small(), small()
+    c.model.query_head = False
+    state, infos, _ = run(with_head, jax.devices()[:1], calls=1)
+    _, alone, _ = run(c, jax.devices()[:1], calls=1)
+    losses = [info[0]["train/loss_ordinal"] for info in (infos, alone)]
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
+    base, query = (state.gen["hash"][name]["kernel"] for name in ("out", "query_out"))
+    assert np.abs(base - query).mean() > 1e-3
+
+
 def test_batches_cover_every_row_once_an_epoch_and_depend_on_nothing_else():
     c = {"n": 50, "anchors": 2, "others": 2, "draws": 3, "graph": None}
     # 6 rows a step, 50 rows: 25 steps are 3 epochs

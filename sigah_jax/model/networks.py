@@ -27,27 +27,41 @@ def _relu_layers(h: jax.Array, widths: Sequence[int]) -> jax.Array:
 
 
 class HashNetwork(nn.Module):
-    """ReLU network f from features to real projections u; code bit k is u_k > 0.
+    """ReLU network from features to real projections u; code bit k is u_k > 0.
 
     With `linear_path`, u is the sum of a linear projection and the ReLU network (ours).
     Without it the ReLU network alone, as in the paper's abstract.
+
+    With `query_head` the hidden layers have two heads, one for the rows of the base and one for
+    queries, so that their codes may differ: two hash functions compared by Hamming distance
+    (Neyshabur et al. 2013, The Power of Asymmetry in Binary Hashing; that both share their hidden
+    layers is ours). Euclidean neighbours are no symmetric relation: a row that is near to
+    everything is a neighbour of many, and a bit that most queries have can say so of a base row.
     """
 
     bits: int
     widths: Sequence[int]
     linear_path: bool
+    query_head: bool
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """`[B, P] f32 -> [B, K] f32`."""
+    def __call__(self, z: jax.Array, stride: int = 1) -> tuple[jax.Array, jax.Array]:
+        """`[B, P] f32` -> u as base rows `[B, K]`, u of every `stride`-th as a query `[B', K]`."""
         # E‖z‖² = 1; scaled to variance 1 a feature, so that Adam's step fits the weights
-        h = _relu_layers(z * math.sqrt(z.shape[-1]), self.widths)
+        hidden = _relu_layers(z * math.sqrt(z.shape[-1]), self.widths)
         gain = 0.02 if self.linear_path else 2.0
         init = nn.initializers.variance_scaling(gain, "fan_in", "normal")
-        u = nn.Dense(self.bits, kernel_init=init, name="out")(h)
-        if self.linear_path:
-            u += nn.Dense(self.bits, use_bias=False, name="linear")(z)
-        return u
+
+        def head(prefix: str, h: jax.Array, z: jax.Array) -> jax.Array:
+            u = nn.Dense(self.bits, kernel_init=init, name=f"{prefix}out")(h)
+            if self.linear_path:
+                u += nn.Dense(self.bits, use_bias=False, name=f"{prefix}linear")(z)
+            return u
+
+        base = head("", hidden, z)
+        if not self.query_head:
+            return base, base[::stride]
+        return base, head("query_", hidden[::stride], z[::stride])
 
 
 class SparseDecoder(nn.Module):
@@ -122,15 +136,20 @@ def make_networks(config, features: int) -> Networks:
     else:
         decoder = DenseDecoder(m.atoms if m.decoder == "mlp" else 0, features)
     return Networks(
-        hash=HashNetwork(m.bits, tuple(m.hash_widths), m.linear_path),
+        hash=HashNetwork(m.bits, tuple(m.hash_widths), m.linear_path, m.query_head),
         decoder=decoder,
         dis=AutoEncoder(tuple(m.dis_widths), features),
     )
 
 
-def encode(nets: Networks, gen: dict, z: jax.Array) -> jax.Array:
-    """Real projections u of standardised features: `[B, P] -> [B, K]`."""
-    return nets.hash.apply({"params": gen["hash"]}, z)
+def encode(
+    nets: Networks, gen: dict, z: jax.Array, stride: int = 1
+) -> tuple[jax.Array, jax.Array]:
+    """Real projections u of standardised features, see `HashNetwork.__call__`.
+
+    Of an output that is not used nothing is computed, once compiled.
+    """
+    return nets.hash.apply({"params": gen["hash"]}, z, stride)
 
 
 def decode(nets: Networks, gen: dict, b: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -150,7 +169,8 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
     K > P as P orthonormal rows), scaled so that |u| is about 1 on average. A linear decoder
     starts as x̂ = c W b, c the mean of |Wᵀz|, the best linear reconstruction at that W. The
     dictionary would give the same for sparse codes Aᵀb; ISTA's are smaller, and x̂ starts at .02
-    (16 bits) to .1 (128 bits) of c W b. A ReLU network starts at random.
+    (16 bits) to .1 (128 bits) of c W b. A ReLU network starts at random, the query head as a
+    copy of the base's.
 
     Args:
         variances: `[P]` variance of each input feature, in the order of `standardise`.
@@ -166,6 +186,8 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
     gen = nets.hash.init(hash_key, jnp.zeros((1, features)))["params"]
     if nets.hash.linear_path:
         gen["linear"]["kernel"] = rows / spread
+    for name in [name for name in gen if name.startswith("query_")]:
+        gen[name] = jax.tree.map(jnp.copy, gen[name.removeprefix("query_")])
     decoder = nets.decoder.init(decoder_key, jnp.zeros((1, bits)))["params"]
     if isinstance(nets.decoder, SparseDecoder):
         atoms = nets.decoder.atoms

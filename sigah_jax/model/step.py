@@ -96,12 +96,15 @@ def abstract_state(config, nets: networks.Networks, d: int) -> State:
     )
 
 
-def ordinal_terms(config, population: int, z, b, x_hat, batch: Batch, axis: str):
+def ordinal_terms(config, population: int, z, b, b_query, x_hat, batch: Batch, axis: str):
     """The ordinal losses of this device's anchors, on codes and on synthetic features.
+
+    Anchors are queries, columns are base rows.
 
     Args:
         population: n, the rows that batches are drawn from.
         z, b, x_hat: `[A·G, P]`, `[A·G, K]`, `[A·G, P]`: this device's columns.
+        b_query: `[A, K]`, the codes of its anchors as queries.
         batch: this device's slice of one step.
         axis: the mapped axis over which columns are gathered.
 
@@ -114,7 +117,7 @@ def ordinal_terms(config, population: int, z, b, x_hat, batch: Batch, axis: str)
         lax.all_gather(v, axis, tiled=True) for v in (lax.stop_gradient(z), b, x_hat)
     )
     own = lax.axis_index(axis) * anchors * group + jnp.arange(anchors) * group
-    anchors_z, anchors_b = z[::group], b[::group]
+    anchors_z = z[::group]
     distance = losses.squared_distances(anchors_z, columns_z)
     positives, in_batch = losses.batch_positives(distance, own, batch.draws, c.reach_share)
     # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; those
@@ -129,7 +132,7 @@ def ordinal_terms(config, population: int, z, b, x_hat, batch: Batch, axis: str)
     )
     on_codes = losses.ordinal(
         distance,
-        losses.hamming(anchors_b, columns_b),
+        losses.hamming(b_query, columns_b),
         code_positives,
         code_ranks,
         population,
@@ -164,8 +167,9 @@ def gen_update(
     group = batch.rows.shape[1]
 
     def loss_fn(gen: dict):
-        u = networks.encode(nets, gen, z)
-        b = binarize.straight_through(u, config.model.straight_through_width)
+        u, u_query = networks.encode(nets, gen, z, group)
+        width = config.model.straight_through_width
+        b, b_query = (binarize.straight_through(v, width) for v in (u, u_query))
         x_hat, sparse_z = networks.decode(nets, gen, b)
         terms = {
             "reconstruction": jnp.mean(losses.reconstruction(z, x_hat)),
@@ -173,7 +177,9 @@ def gen_update(
             "quantisation": jnp.mean(losses.quantisation(u)),
         }
         if weight.ordinal > 0 or weight.ordinal_synthetic > 0:
-            on_codes, on_synthetic = ordinal_terms(config, population, z, b, x_hat, batch, axis)
+            on_codes, on_synthetic = ordinal_terms(
+                config, population, z, b, b_query, x_hat, batch, axis
+            )
             terms["ordinal"] = jnp.mean(on_codes)
             terms["ordinal_synthetic"] = jnp.mean(on_synthetic)
         terms = lax.pmean(terms, axis)
