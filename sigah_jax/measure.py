@@ -137,9 +137,7 @@ def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
     packed = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), config.eval.block_rows)
     real = parallel.map_rows(project, config.eval.block_rows)
     encode = functools.partial(packed, params)
-    return Encoder(
-        method, bits, seconds, encode, encode, functools.partial(real, params), None
-    )
+    return Encoder(method, bits, seconds, encode, encode, functools.partial(real, params), None)
 
 
 def baselines(bits: int, d: int) -> tuple[str, ...]:

@@ -106,4 +106,4 @@ def test_a_group_is_no_field_and_one_value_is_a_tuple_of_one():
 
 def test_the_neighbours_weight_follows_the_length():
     weights = [config.get_config(f"bits={k}").loss.neighbour_weight for k in (8, 16, 32, 64)]
-    assert weights == [16, 16, 1, 1]
+    assert weights == [16, 4, 1, 1]

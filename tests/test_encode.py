@@ -88,7 +88,6 @@ def test_queries_have_codes_of_their_own(workdir, h, here):
     assert encode.read_facts("codes.npy", (300, 4))["rows_are"] == "queries"
 
 
-
 @pytest.mark.parametrize(
     "name, dataset, write",
     [

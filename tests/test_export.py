@@ -138,7 +138,9 @@ def test_the_numpy_encoder_needs_neither_jax_nor_this_package(workdir, tmp_path)
     command = [sys.executable, "-I", "-c", NUMPY_ALONE, str(copy)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    differ = np.unpackbits(np.load(tmp_path / "codes.npy") ^ h.encode_queries(x), axis=1, count=BITS)
+    differ = np.unpackbits(
+        np.load(tmp_path / "codes.npy") ^ h.encode_queries(x), axis=1, count=BITS
+    )
     assert (np.abs(h.project(x)[differ.astype(bool)]) < 1e-5).all()
 
 

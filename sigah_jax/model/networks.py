@@ -142,9 +142,7 @@ def make_networks(config, features: int) -> Networks:
     )
 
 
-def encode(
-    nets: Networks, gen: dict, z: jax.Array, stride: int = 1
-) -> tuple[jax.Array, jax.Array]:
+def encode(nets: Networks, gen: dict, z: jax.Array, stride: int = 1) -> tuple[jax.Array, jax.Array]:
     """Real projections u of standardised features, see `HashNetwork.__call__`.
 
     Of an output that is not used nothing is computed, once compiled.
