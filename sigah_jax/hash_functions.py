@@ -37,7 +37,7 @@ def _pack(u: jax.Array, good: jax.Array) -> jax.Array:
 
 
 def encode(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
-    """Packed codes of base rows, and in a last column 1 for a good row: `[n, d] -> [n, W + 1] u1`."""
+    """Packed codes of base rows, in a last column 1 for a good row: `[n, d] -> [n, W + 1] u1`."""
     base, _, good = projections(nets, params, x)
     return _pack(base, good)
 

@@ -4,9 +4,9 @@
     python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy --k=100 \
         --rerank=vectors.npy --oversample=10 --output=near.npz
 
-Queries are packed codes, of `encode --queries`; with --workdir they are vectors, which that run's hasher encodes. They
-may stay real then: `--by=projection` ranks all codes by Σ |u_k| over the bits that differ, and
-`--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
+Queries are packed codes, of `encode --queries`; with --workdir they are vectors, which that run's
+hasher encodes. They may stay real then: `--by=projection` ranks all codes by Σ |u_k| over the bits
+that differ, and `--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
 
 What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
