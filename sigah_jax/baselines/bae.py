@@ -104,7 +104,7 @@ def train(
     rows = jnp.zeros((features, bits)).at[:rank].set(rotation)
     # mean of |N(0, s²)| is s √(2/π)
     spread = jnp.sqrt(2 / jnp.pi * jnp.sum(variances[:rank]) / bits)
-    network = HashNetwork(bits, widths, linear_path=True)
+    network = HashNetwork(bits, widths, linear_path=True, query_head=False)
     first = network.init(hash_key, jnp.zeros((1, features)))["params"]
     first["linear"]["kernel"] = rows / spread
     model = {"hash": first, "decoder": rows.T * spread, "offset": jnp.zeros(features)}
@@ -122,4 +122,5 @@ def _hash(params: dict, z: jax.Array) -> jax.Array:
     """The hash network; its shape is that of its parameters."""
     hidden = [params[f"hidden{i}"]["kernel"].shape[1] for i in range(len(params) - 2)]
     bits = params["out"]["kernel"].shape[1]
-    return HashNetwork(bits, hidden, linear_path=True).apply({"params": params}, z)
+    network = HashNetwork(bits, hidden, linear_path=True, query_head=False)
+    return network.apply({"params": params}, z)[0]
