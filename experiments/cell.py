@@ -25,25 +25,23 @@ from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.errors import BadInput, BitsRefused, command
 
-# SiGAH and its ablations: what differs from `preset=best`. All but the first row of the ablation
-# have one hash function for base and queries.
-_ONE_HEAD = {"model.query_head": False}
+# SiGAH and its ablations: what differs from `preset=best`
 VARIANTS = {
     "sigah": {},
     "sigah_paper": {"preset": "paper"},
-    "sigah_one_head": _ONE_HEAD,
-    "sigah_no_adversary": _ONE_HEAD | {"loss.adversary": 0.0},
-    "sigah_linear_decoder": _ONE_HEAD | {"model.decoder": "linear"},
-    "sigah_mlp_decoder": _ONE_HEAD | {"model.decoder": "mlp"},
-    "sigah_no_ordinal": _ONE_HEAD | {"loss.ordinal": 0.0},
-    "sigah_no_ordinal_synthetic": _ONE_HEAD | {"loss.ordinal_synthetic": 0.0},
-    "sigah_no_reconstruction": _ONE_HEAD | {"loss.reconstruction": 0.0},
-    "sigah_no_quantisation": _ONE_HEAD | {"loss.quantisation": 0.0},
-    "sigah_linear_hash": _ONE_HEAD | {"model.hash_widths": ()},
-    "sigah_steps_1": _ONE_HEAD | {"model.ista_steps": 1},
-    "sigah_steps_10": _ONE_HEAD | {"model.ista_steps": 10},
-    "sigah_atoms_128": _ONE_HEAD | {"model.atoms": 128},
-    "sigah_atoms_1024": _ONE_HEAD | {"model.atoms": 1024},
+    "sigah_one_head": {"model.query_head": False},
+    "sigah_no_adversary": {"loss.adversary": 0.0},
+    "sigah_linear_decoder": {"model.decoder": "linear"},
+    "sigah_mlp_decoder": {"model.decoder": "mlp"},
+    "sigah_no_ordinal": {"loss.ordinal": 0.0},
+    "sigah_no_ordinal_synthetic": {"loss.ordinal_synthetic": 0.0},
+    "sigah_no_reconstruction": {"loss.reconstruction": 0.0},
+    "sigah_no_quantisation": {"loss.quantisation": 0.0},
+    "sigah_linear_hash": {"model.hash_widths": ()},
+    "sigah_steps_1": {"model.ista_steps": 1},
+    "sigah_steps_10": {"model.ista_steps": 10},
+    "sigah_atoms_128": {"model.atoms": 128},
+    "sigah_atoms_1024": {"model.atoms": 1024},
 }
 
 

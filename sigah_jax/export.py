@@ -66,8 +66,8 @@ def plain_arrays(h: hasher.Hasher) -> dict[str, np.ndarray]:
     """The arrays of u = h_L `out` + `out_bias` + z `linear`, and of queries' u, all f32.
 
     z = (x - `mean`) `projection`, h_0 = z √P, h_i+1 = ReLU(h_i `kernel<i>` + `bias<i>`); the √P is
-    in the first matrix that h_0 meets. Queries have `query_out`, `query_out_bias` and
-    `query_linear`, equal to the others without a query head. Without a linear path `linear` holds
+    in the first matrix that h_0 meets. Queries have `query_out` and `query_out_bias` in place of
+    `out` and `out_bias`, equal to them without a query head. Without a linear path `linear` holds
     zeros.
     """
     standardiser, net = jax.tree.map(
@@ -80,15 +80,14 @@ def plain_arrays(h: hasher.Hasher) -> dict[str, np.ndarray]:
         layer = net[f"hidden{i}"]
         kernel = layer["kernel"] if i else layer["kernel"] * scale
         arrays |= {f"kernel{i}": kernel, f"bias{i}": layer["bias"]}
-    zeros = {"kernel": np.zeros((features, h.bits), np.float32)}
-    for prefix in ("", "query_"):
-        head = prefix if h.query_head else ""
-        out, linear = net[f"{head}out"], net.get(f"{head}linear", zeros)
-        arrays |= {
-            f"{prefix}out": out["kernel"] if layers else out["kernel"] * scale,
-            f"{prefix}out_bias": out["bias"],
-            f"{prefix}linear": linear["kernel"],
-        }
+    none = {"kernel": np.zeros((features, h.bits), np.float32)}
+    arrays["linear"] = net.get("linear", none)["kernel"]
+    out, query_out = net["out"], net["out"]
+    if h.query_head:
+        query_out = jax.tree.map(np.add, out, net["query_out"])
+    for name, layer in (("out", out), ("query_out", query_out)):
+        kernel = layer["kernel"] if layers else layer["kernel"] * scale
+        arrays |= {name: kernel, f"{name}_bias": layer["bias"]}
     return arrays
 
 
@@ -126,10 +125,10 @@ def to_onnx(h: hasher.Hasher) -> bytes:
     for i in range(len(h.nets.hash.widths)):
         product = add("MatMul", [top, f"kernel{i}"], f"product{i}")
         top = add("Relu", [add("Add", [product, f"bias{i}"], f"layer{i}")], f"relu{i}")
+    linear = add("MatMul", [z, "linear"], "linear_path")
     for prefix, u in (("", "base_projections"), ("query_", "projections")):
         product = add("MatMul", [top, f"{prefix}out"], f"{prefix}product")
         network = add("Add", [product, f"{prefix}out_bias"], f"{prefix}network")
-        linear = add("MatMul", [z, f"{prefix}linear"], f"{prefix}linear_path")
         bits = add("Greater", [add("Add", [network, linear], u), "zero"], f"{prefix}bits")
         ones = add("Cast", [bits], f"{prefix}ones", to=kinds.FLOAT)
         packed = add("MatMul", [ones, "places"], f"{prefix}bytes")

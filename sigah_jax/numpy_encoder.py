@@ -16,7 +16,7 @@ def project(arrays: dict, x: np.ndarray, head: str = "query_") -> np.ndarray:
     z = h = (x.astype(np.float32) - arrays["mean"]) @ arrays["projection"]
     for i in range(sum(name.startswith("kernel") for name in arrays)):
         h = np.maximum(h @ arrays[f"kernel{i}"] + arrays[f"bias{i}"], 0)
-    return h @ arrays[f"{head}out"] + arrays[f"{head}out_bias"] + z @ arrays[f"{head}linear"]
+    return h @ arrays[f"{head}out"] + arrays[f"{head}out_bias"] + z @ arrays["linear"]
 
 
 def encode(arrays: dict, x: np.ndarray) -> np.ndarray:

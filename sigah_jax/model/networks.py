@@ -32,11 +32,12 @@ class HashNetwork(nn.Module):
     With `linear_path`, u is the sum of a linear projection and the ReLU network (ours).
     Without it the ReLU network alone, as in the paper's abstract.
 
-    With `query_head` the hidden layers have two heads, one for the rows of the base and one for
-    queries, so that their codes may differ: two hash functions compared by Hamming distance
-    (Neyshabur et al. 2013, The Power of Asymmetry in Binary Hashing; that both share their hidden
-    layers is ours). Euclidean neighbours are no symmetric relation: a row that is near to
+    With `query_head` a further linear map of the hidden units is added for queries, so that their
+    codes may differ from those of the base: two hash functions compared by Hamming distance
+    (Neyshabur et al. 2013, The Power of Asymmetry in Binary Hashing; that one is the other and a
+    difference is ours). Euclidean neighbours are no symmetric relation: a row that is near to
     everything is a neighbour of many, and a bit that most queries have can say so of a base row.
+    The map starts at zero.
     """
 
     bits: int
@@ -52,16 +53,14 @@ class HashNetwork(nn.Module):
         gain = 0.02 if self.linear_path else 2.0
         init = nn.initializers.variance_scaling(gain, "fan_in", "normal")
 
-        def head(prefix: str, h: jax.Array, z: jax.Array) -> jax.Array:
-            u = nn.Dense(self.bits, kernel_init=init, name=f"{prefix}out")(h)
-            if self.linear_path:
-                u += nn.Dense(self.bits, use_bias=False, name=f"{prefix}linear")(z)
-            return u
-
-        base = head("", hidden, z)
-        if not self.query_head:
-            return base, base[::stride]
-        return base, head("query_", hidden[::stride], z[::stride])
+        base = nn.Dense(self.bits, kernel_init=init, name="out")(hidden)
+        if self.linear_path:
+            base += nn.Dense(self.bits, use_bias=False, name="linear")(z)
+        query = base[::stride]
+        if self.query_head:
+            head = nn.Dense(self.bits, kernel_init=nn.initializers.zeros, name="query_out")
+            query += head(hidden[::stride])
+        return base, query
 
 
 class SparseDecoder(nn.Module):
@@ -167,8 +166,7 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
     K > P as P orthonormal rows), scaled so that |u| is about 1 on average. A linear decoder
     starts as x̂ = c W b, c the mean of |Wᵀz|, the best linear reconstruction at that W. The
     dictionary would give the same for sparse codes Aᵀb; ISTA's are smaller, and x̂ starts at .02
-    (16 bits) to .1 (128 bits) of c W b. A ReLU network starts at random, the query head as a
-    copy of the base's.
+    (16 bits) to .1 (128 bits) of c W b. A ReLU network starts at random.
 
     Args:
         variances: `[P]` variance of each input feature, in the order of `standardise`.
@@ -184,8 +182,6 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array) -> dict:
     gen = nets.hash.init(hash_key, jnp.zeros((1, features)))["params"]
     if nets.hash.linear_path:
         gen["linear"]["kernel"] = rows / spread
-    for name in [name for name in gen if name.startswith("query_")]:
-        gen[name] = jax.tree.map(jnp.copy, gen[name.removeprefix("query_")])
     decoder = nets.decoder.init(decoder_key, jnp.zeros((1, bits)))["params"]
     if isinstance(nets.decoder, SparseDecoder):
         atoms = nets.decoder.atoms
