@@ -28,8 +28,8 @@ def workdir(tmp_path_factory):
     return hashers.run_directory(tmp_path_factory.mktemp("runs") / "run", BITS, D)
 
 
-def reference(h, x, head=""):
-    """u in float64, of base rows; with `head="query_"` of queries."""
+def reference(h, x, queries=False):
+    """u in float64, of base rows or of queries."""
     s, net = jax.tree.map(
         lambda a: np.asarray(a, np.float64), (h.params["standardiser"], h.params["gen"]["hash"])
     )
@@ -37,9 +37,10 @@ def reference(h, x, head=""):
     top = z * np.sqrt(z.shape[1])
     for name in ("hidden0", "hidden1"):
         top = np.maximum(top @ net[name]["kernel"] + net[name]["bias"], 0)
-    out = net[f"{head}out"]
-    linear = z @ net[f"{head}linear"]["kernel"] if "linear" in net else 0
-    return top @ out["kernel"] + out["bias"] + linear
+    u = z @ net["linear"]["kernel"] if "linear" in net else 0
+    for head in ("out", "query_out") if queries else ("out",):
+        u = u + top @ net[head]["kernel"] + net[head]["bias"]
+    return u
 
 
 @pytest.mark.parametrize("linear_path", [True, False])
@@ -48,7 +49,7 @@ def test_projections_and_codes_are_those_of_numpy(linear_path):
     h = hashers.untrained(BITS, D, input_dims=12, linear_path=linear_path)
     x = vectors(500, D, seed=3)
     u, packed = h.project(x), h.encode_queries(x)
-    np.testing.assert_allclose(u, reference(h, x, "query_"), atol=1e-5)
+    np.testing.assert_allclose(u, reference(h, x, queries=True), atol=1e-5)
     assert u.dtype == np.float32 and packed.dtype == np.uint8 and packed.shape == (500, 4)
     np.testing.assert_array_equal(packed, np.packbits(u > 0, axis=1))
     assert not (packed[:, 3] & 0b11).any() and 0.2 < np.mean(u > 0) < 0.8
