@@ -42,6 +42,7 @@ VARIANTS = {
     "sigah_steps_10": {"model.ista_steps": 10},
     "sigah_atoms_128": {"model.atoms": 128},
     "sigah_atoms_1024": {"model.atoms": 1024},
+    "sigah_one_rate": {"optim.decoder_lr_factor": 1.0},
 }
 
 

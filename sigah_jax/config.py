@@ -52,9 +52,9 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.query_head = True  # ours: queries have a hash function of their own; codes differ
     c.model.straight_through_width = 3.0  # ours: w of w tanh(u/w), whose gradient sign(u) takes
     c.model.decoder = "ista"  # ista; for the ablation linear, or mlp with a hidden layer of `atoms`
-    c.model.atoms = max(256, 2 * bits)  # M, atoms of the sparse code; ours
-    c.model.ista_steps = 3  # T, unrolled iterations; ours
-    c.model.lam = 1.0  # λ of every atom at the start; ours: about 40 % of z stays non-zero
+    c.model.atoms = max(512, 4 * bits)  # M, atoms of the sparse code; ours
+    c.model.ista_steps = 2  # T, unrolled iterations; ours
+    c.model.lam = 1.0  # λ of every atom at the start; ours: about a third of z stays non-zero
     c.model.dis_widths = (256, 64, 256)  # ours: hidden layers of the auto-encoder
 
     c.loss = config_dict.ConfigDict()  # weights of the terms of L_gen; 0 removes a term
@@ -78,6 +78,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.optim = config_dict.ConfigDict()  # Adam, cosine decay
     c.optim.gen_lr = 4e-3
+    c.optim.decoder_lr_factor = 3.0  # ours: the decoder's rate over that of the hash network
     c.optim.dis_lr = 5e-4  # ours: an eighth of the generator's
     c.optim.final_lr_share = 0.01  # of the initial rate, at the last step
     c.optim.adam_b1 = 0.9
@@ -105,6 +106,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
         c.loss.ordinal = 0.0
         c.loss.ordinal_synthetic = 0.0
         c.loss.quantisation = 0.0
+        c.optim.decoder_lr_factor = 1.0
         c.optim.gen_lr = 5e-4  # at the rates of `best` the codes rank worse (tiny60k: NOTES)
         c.optim.dis_lr = 1.25e-4
         c.train.graph_neighbours = 0
@@ -194,6 +196,7 @@ _RANGES = {
     "began.rate": (0, 1),
     "began.kappa_max": (0, 1),
     "optim.gen_lr": (1e-12, 1),
+    "optim.decoder_lr_factor": (1e-6, 1000),
     "optim.dis_lr": (1e-12, 1),
     "optim.final_lr_share": (0, 1),
     "optim.adam_b1": (0, 0.999999),

@@ -15,7 +15,7 @@ def named(arguments=""):
 def test_arguments_choose_preset_and_bits():
     c = config.get_config("preset=paper,bits=200")
     assert (c.preset, c.model.bits) == ("paper", 200)
-    assert c.model.atoms == 400  # 2 · 200, more than the least of 256
+    assert c.model.atoms == 800  # 4 · 200, more than the least of 512
     assert config.get_config().model.bits == 64 and config.get_config().preset == "best"
 
 
@@ -59,6 +59,7 @@ def test_presets_are_valid(preset, bits, devices):
         ("loss.temperature_bits", 0.0),
         ("optim.gen_lr", 0.0),
         ("optim.gen_lr", float("inf")),
+        ("optim.decoder_lr_factor", 0.0),
         ("optim.adam_b1", 1.0),
         ("train.steps", 4001),
         ("train.anchors", 100),

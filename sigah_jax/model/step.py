@@ -54,14 +54,19 @@ class Optimisers(NamedTuple):
 
 
 def make_optimisers(config) -> Optimisers:
-    """Adam for both nets, cosine from the initial rate to `final_lr_share` of it."""
+    """Adam for both nets, cosine from the initial rate to `final_lr_share` of it.
+
+    The sparse decoder's steps are `decoder_lr_factor` times those of the hash network.
+    """
     o = config.optim
 
     def adam(lr: float) -> optax.GradientTransformation:
         schedule = optax.cosine_decay_schedule(lr, config.train.steps, o.final_lr_share)
         return optax.adam(schedule, b1=o.adam_b1, b2=o.adam_b2)
 
-    return Optimisers(adam(o.gen_lr), adam(o.dis_lr))
+    of_decoder = {"hash": False, "decoder": True}
+    faster = optax.masked(optax.scale(o.decoder_lr_factor), of_decoder)
+    return Optimisers(optax.chain(adam(o.gen_lr), faster), adam(o.dis_lr))
 
 
 def init_state(

@@ -24,6 +24,7 @@ NAMES = {
     "sigah_steps_10": "T = 10",
     "sigah_atoms_128": "M = 128",
     "sigah_atoms_1024": "M = 1,024",
+    "sigah_one_rate": "one rate for encoder and decoder",
     "sign": "sign bits",
     "lsh": "LSH",
     "pca_sign": "PCA-sign",
