@@ -108,6 +108,23 @@ def test_each_update_leaves_the_other_net_bit_identical():
     assert not equal(after_gen.gen, state.gen) and not equal(after_dis.dis, state.dis)
 
 
+def test_only_the_decoder_steps_faster_by_its_factor():
+    c = small()
+    gen = setup(c)[3].gen
+    gradient = jax.tree.map(jnp.ones_like, gen)
+
+    def change(factor):
+        c.optim.decoder_lr_factor = factor
+        tx = step.make_optimisers(c).gen
+        return tx.update(gradient, tx.init(gen), gen)[0]
+
+    once, thrice = change(1.0), change(3.0)
+    for part, factor in (("hash", 1), ("decoder", 3)):
+        for a, b in zip(jax.tree.leaves(once[part]), jax.tree.leaves(thrice[part]), strict=True):
+            np.testing.assert_allclose(b, factor * a, rtol=1e-6)
+            np.testing.assert_allclose(a, -c.optim.gen_lr, rtol=1e-4)  # Adam's first step
+
+
 def test_training_lowers_the_ordinal_loss():
     _, infos, _ = run(small(), jax.devices()[:1], calls=10, steps=10)
     loss = np.concatenate([info["train/loss_ordinal"] for info in infos])
