@@ -37,6 +37,7 @@ VARIANTS = {
     "sigah_no_ordinal_synthetic": {"loss.ordinal_synthetic": 0.0},
     "sigah_no_reconstruction": {"loss.reconstruction": 0.0},
     "sigah_no_quantisation": {"loss.quantisation": 0.0},
+    "sigah_random_start": {"model.itq_iterations": 0},
     "sigah_linear_hash": {"model.hash_widths": ()},
     "sigah_steps_1": {"model.ista_steps": 1},
     "sigah_steps_10": {"model.ista_steps": 10},

@@ -139,7 +139,8 @@ def untrained(args, d: int) -> hasher.Hasher:
     arrays, variances = standardise.init_standardiser(
         np.zeros(d), np.eye(d), np.ones(d), nets.dis.features
     )
-    gen = networks.init_gen(jax.random.key(0), nets, variances)
+    rotation = np.eye(args.bits, dtype=np.float32)[: nets.dis.features]
+    gen = networks.init_gen(jax.random.key(0), nets, variances, rotation)
     return hasher.make_hasher(nets, {"standardiser": arrays, "gen": gen}, c.eval.block_rows)
 
 

@@ -49,6 +49,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.input_dims = 256  # ours: principal directions kept, at most d
     c.model.hash_widths = (1024,)  # ours: hidden layers of the hash network
     c.model.linear_path = True  # ours: add a linear projection to the ReLU network
+    c.model.itq_iterations = 300  # ours: it starts as the rotation of ITQ; 0: a random one
     c.model.query_head = True  # ours: queries have a hash function of their own; codes differ
     c.model.straight_through_width = 3.0  # ours: w of w tanh(u/w), whose gradient sign(u) takes
     c.model.decoder = "ista"  # ista; for the ablation linear, or mlp with a hidden layer of `atoms`
@@ -100,6 +101,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     if preset == "paper":  # what the abstract says, and no more
         c.model.input_dims = 4096
         c.model.linear_path = False
+        c.model.itq_iterations = 0
         c.model.query_head = False
         c.model.straight_through_width = 1.0
         c.loss.reconstruction = 0.5  # here the codes have no other teacher than the adversary
@@ -178,6 +180,7 @@ _RANGES = {
     "data.max_rows": (0, math.inf),
     "model.bits": (1, 4096),
     "model.input_dims": (1, math.inf),
+    "model.itq_iterations": (0, 1000),
     "model.ista_steps": (1, 100),
     "model.lam": (0, math.inf),
     "model.straight_through_width": (1e-6, math.inf),

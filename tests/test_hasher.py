@@ -170,7 +170,8 @@ def test_synthetic_features_are_those_of_the_decoder_in_input_units(h):
     packed = np.random.default_rng(0).integers(0, 256, (150, 4), np.uint8)
     s, net = jax.tree.map(np.asarray, (h.params["standardiser"], h.params["gen"]["decoder"]))
     b = np.where(np.unpackbits(packed, axis=1, count=BITS), 1, -1).astype(np.float32)
-    z = sparse.ista(b, net["sensing"], np.abs(net["lam"]), 3) @ net["dictionary"] + net["offset"]
+    sparse_z = sparse.ista(b, net["sensing"], np.abs(net["lam"]), h.nets.decoder.steps)
+    z = sparse_z @ net["dictionary"] + net["offset"]
     # all 20 directions are kept, so that the projection is a rotation over s
     wanted = s["mean"] + np.asarray(z) @ np.linalg.inv(s["projection"])
     got = h.synthesise(packed)

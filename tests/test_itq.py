@@ -43,13 +43,13 @@ def test_four_points_on_the_axes_turn_to_the_diagonals():
     root = np.sqrt(2).astype(np.float32)
     v = np.array([[root, 0], [-root, 0], [0, root], [0, -root]], np.float32)
     for seed in range(5):
-        rotation, losses = itq.rotate(jax.random.key(seed), v, 20)
+        rotation, losses = itq.rotate(jax.random.key(seed), v, 2, 20)
         np.testing.assert_allclose(np.abs(v @ rotation), 1, atol=1e-5)
         assert losses[-1] < 1e-9
 
 
 def test_without_iterations_the_rotation_is_the_random_one(components):
-    rotation, losses = itq.rotate(jax.random.key(4), components, 0)
+    rotation, losses = itq.rotate(jax.random.key(4), components, BITS, 0)
     np.testing.assert_array_equal(rotation, jax.random.orthogonal(jax.random.key(4), BITS))
     assert losses.shape == (1,)
     np.testing.assert_allclose(losses[0], quantisation_loss(components @ rotation), rtol=1e-5)
@@ -58,13 +58,13 @@ def test_without_iterations_the_rotation_is_the_random_one(components):
 def test_every_iteration_agrees_with_scipy_in_float64(components):
     # argmin_R ‖B - V R‖² by scipy's solver, from the same random rotation.
     v = components.astype(np.float64)
-    first, _ = itq.rotate(jax.random.key(5), components, 0)
+    first, _ = itq.rotate(jax.random.key(5), components, BITS, 0)
     rotation, expected = np.asarray(first, np.float64), []
     for _ in range(50):
         expected.append(quantisation_loss(v @ rotation))
         rotation, _ = orthogonal_procrustes(v, np.where(v @ rotation > 0, 1.0, -1.0))
     expected.append(quantisation_loss(v @ rotation))
-    _, losses = itq.rotate(jax.random.key(5), components, 50)
+    _, losses = itq.rotate(jax.random.key(5), components, BITS, 50)
     # The losses run from 15 to 11. A bit that rounding flips early may lead float32 to a
     # slightly different path: a hundredth is twenty times less than the whole fall.
     np.testing.assert_allclose(losses[:6], expected[:6], rtol=1e-5)
@@ -72,7 +72,7 @@ def test_every_iteration_agrees_with_scipy_in_float64(components):
 
 
 def test_loss_never_increases_and_the_rotation_stays_orthogonal(components):
-    rotation, losses = itq.rotate(jax.random.key(0), components, 50)
+    rotation, losses = itq.rotate(jax.random.key(0), components, BITS, 50)
     losses = np.asarray(losses)
     assert losses.shape == (51,)
     # Float32 sums of a loss near 11 are good to about 1e-5; the whole fall is 4.
@@ -91,23 +91,35 @@ def test_loss_is_not_above_that_of_faiss(components):
     theirs.max_iter = 50
     theirs.train(components)
     bound = 1.04 * quantisation_loss(theirs.apply(components))
-    losses = np.mean([itq.rotate(jax.random.key(k), components, 50)[1] for k in range(3)], axis=0)
+    losses = np.mean(
+        [itq.rotate(jax.random.key(k), components, BITS, 50)[1] for k in range(3)], axis=0
+    )
     assert losses[-1] < bound
     assert losses[0] > bound
+
+
+def test_more_bits_than_components_turn_a_frame(components):
+    few = components[:, :20]
+    frame, losses = itq.rotate(jax.random.key(0), few, BITS, 50)
+    losses = np.asarray(losses)
+    assert frame.shape == (20, BITS)
+    np.testing.assert_allclose(frame @ frame.T, np.eye(20), atol=1e-5)
+    np.testing.assert_allclose(losses[-1], quantisation_loss(few @ frame), rtol=1e-5)
+    assert np.diff(losses).max() < 1e-5 and losses[-1] < 0.95 * losses[0]
 
 
 def test_scale_of_the_components_does_not_move_the_rotation(components):
     # ‖B - s V R‖² = const - 2 s tr(Bᵀ V R): the same argmin for each s > 0. A power of two is
     # exact in floating point, so that the result is the same to the SVD's rounding.
-    rotation, _ = itq.rotate(jax.random.key(0), components, 5)
-    scaled, _ = itq.rotate(jax.random.key(0), 4 * components, 5)
+    rotation, _ = itq.rotate(jax.random.key(0), components, BITS, 5)
+    scaled, _ = itq.rotate(jax.random.key(0), 4 * components, BITS, 5)
     np.testing.assert_allclose(rotation, scaled, atol=1e-4)
 
 
 def test_fit_is_pca_then_rotation(mnist, components):
     key = jax.random.key(1)
     params = itq.fit(key, mnist, BITS, 10)
-    rotation, losses = itq.rotate(key, components, 10)
+    rotation, losses = itq.rotate(key, components, BITS, 10)
     u = np.asarray(itq.project(params, mnist))
     assert u.shape == (20_000, BITS)
     np.testing.assert_allclose(quantisation_loss(u), losses[-1], rtol=1e-3)

@@ -28,7 +28,8 @@ def setup(c):
     z = z.astype(np.float32)
     standardiser = {"mean": jnp.zeros(FEATURES), "projection": jnp.eye(FEATURES)}
     nets, tx = networks.make_networks(c, FEATURES), step.make_optimisers(c)
-    state = step.init_state(jax.random.key(0), nets, tx, standardiser, variances)
+    rotation = jax.random.orthogonal(jax.random.key(1), c.model.bits)[:FEATURES]
+    state = step.init_state(jax.random.key(0), nets, tx, standardiser, variances, rotation)
     graph = np.argsort(((z[:, None] - z[None]) ** 2).sum(-1), 1)[:, 1:9].astype(np.int32)
     return z, nets, tx, state, graph if c.train.graph_neighbours else None
 

@@ -43,26 +43,28 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, iterations: int) -> LinearHas
         )
     mean, directions, _ = principal_directions(xt, bits)
     v = parallel.map_rows(project, BLOCK_ROWS)(LinearHash(mean, directions), xt)
-    rotation, _ = rotate(key, v, iterations)
+    rotation, _ = rotate(key, v, bits, iterations)
     return LinearHash(mean, directions @ np.asarray(rotation))
 
 
-@partial(jax.jit, static_argnames="iterations")
-def rotate(key: jax.Array, v: jax.Array, iterations: int) -> tuple[jax.Array, jax.Array]:
-    """A local minimum of ‖B - V R‖² over codes B in {-1, +1} and orthogonal R.
+@partial(jax.jit, static_argnames=("bits", "iterations"))
+def rotate(key: jax.Array, v: jax.Array, bits: int, iterations: int) -> tuple[jax.Array, jax.Array]:
+    """A local minimum of ‖B - V R‖² over codes B in {-1, +1} and R with orthonormal rows.
 
-    From a uniformly random R, alternates the two exact minimisers
+    From the first rows of a uniformly random rotation, alternates the two exact minimisers
         B = sign(V R), with sign(0) = -1 as in a code,
-        R = U Wᵀ, where U S Wᵀ is the SVD of Vᵀ B (orthogonal Procrustes),
-    so the loss never increases, rounding apart.
+        R = U Wᵀ, where U S Wᵀ is the thin SVD of Vᵀ B (orthogonal Procrustes),
+    so the loss never increases, rounding apart. More bits than columns are ours: ‖V R‖ is that
+    of V for every R, so the minimisers stay the same.
 
     Args:
         key: PRNG key of the first rotation.
-        v: [n, K] f32, centred; its scale changes the losses, not the rotation.
+        v: [n, p] f32, centred; its scale changes the losses, not the rotation.
+        bits: K, at least p.
         iterations: alternations.
 
     Returns:
-        R [K, K] f32 and the losses [iterations + 1] f32, ‖B - V R‖² / n: of the random
+        R [p, K] f32 and the losses [iterations + 1] f32, ‖B - V R‖² / n: of the random
         rotation first, of the returned one last.
     """
 
@@ -73,9 +75,9 @@ def rotate(key: jax.Array, v: jax.Array, iterations: int) -> tuple[jax.Array, ja
 
     def alternate(rotation: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         b, loss = quantise(rotation)
-        u, _, wt = jnp.linalg.svd(jnp.matmul(v.T, b, precision="highest"))
+        u, _, wt = jnp.linalg.svd(jnp.matmul(v.T, b, precision="highest"), full_matrices=False)
         return jnp.matmul(u, wt, precision="highest"), loss
 
-    first = jax.random.orthogonal(key, v.shape[1])
+    first = jax.random.orthogonal(key, bits)[: v.shape[1]]
     rotation, losses = jax.lax.scan(alternate, first, length=iterations)
     return rotation, jnp.append(losses, quantise(rotation)[1])

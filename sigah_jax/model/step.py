@@ -13,6 +13,7 @@ Not responsible for choosing rows (`data.batches`) nor for devices (`parallel`):
 here name a mapped axis and reduce over it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,11 +71,16 @@ def make_optimisers(config) -> Optimisers:
 
 
 def init_state(
-    key: jax.Array, nets: networks.Networks, tx: Optimisers, standardiser: dict, variances
+    key: jax.Array, nets: networks.Networks, tx: Optimisers, standardiser: dict, variances, rotation
 ) -> State:
-    """The state before the first step; a pure function of its arguments."""
+    """The state before the first step; a pure function of its arguments.
+
+    Args:
+        standardiser, variances: of `init_standardiser`.
+        rotation: see `networks.init_gen`.
+    """
     gen_key, dis_key = jax.random.split(key)
-    gen = networks.init_gen(gen_key, nets, variances)
+    gen = networks.init_gen(gen_key, nets, variances, rotation)
     dis = networks.init_dis(dis_key, nets)
     return State(
         step=jnp.int32(0),
@@ -95,10 +101,10 @@ def abstract_state(config, nets: networks.Networks, d: int) -> State:
         "projection": jax.ShapeDtypeStruct((d, features), jnp.float32),
     }
     variances = jax.ShapeDtypeStruct((features,), jnp.float32)
-    tx = make_optimisers(config)
-    return jax.eval_shape(
-        lambda s, v: init_state(jax.random.key(0), nets, tx, s, v), standardiser, variances
-    )
+    bits = nets.hash.bits
+    rotation = jax.ShapeDtypeStruct((min(bits, features), bits), jnp.float32)
+    initial = functools.partial(init_state, jax.random.key(0), nets, make_optimisers(config))
+    return jax.eval_shape(initial, standardiser, variances, rotation)
 
 
 def ordinal_terms(config, population: int, z, b, b_query, x_hat, batch: Batch, axis: str):

@@ -19,6 +19,7 @@ NAMES = {
     "sigah_no_ordinal_synthetic": "without ordinal loss on x̂",
     "sigah_no_reconstruction": "without reconstruction",
     "sigah_no_quantisation": "without quantisation",
+    "sigah_random_start": "start at a random rotation",
     "sigah_linear_hash": "linear hash network",
     "sigah_steps_1": "T = 1",
     "sigah_steps_10": "T = 10",
