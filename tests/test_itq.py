@@ -10,8 +10,11 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 
 import sigah_jax
+from sigah_jax import config, prepare
 from sigah_jax.baselines import itq, pca
 from sigah_jax.errors import BadInput
+from sigah_jax.model import networks
+from sigah_jax.model.standardise import standardise
 
 BITS = 32
 
@@ -127,6 +130,18 @@ def test_fit_is_pca_then_rotation(mnist, components):
     # little; under another key half of the bits differ.
     assert np.mean((u > 0) != np.asarray(components @ rotation > 0)) < 0.01
     np.testing.assert_allclose(params.weights.T @ params.weights, np.eye(BITS), atol=1e-5)
+
+
+def test_training_starts_at_the_codes_of_itq(mnist):
+    c = config.get_config(f"bits={BITS}")
+    c.model.itq_iterations = 10
+    standardiser, variances, rotation = prepare.first_arrays(c, mnist, 256)
+    nets = networks.make_networks(c, 256)
+    gen = networks.init_gen(jax.random.key(3), nets, variances, rotation)
+    u = standardise(standardiser, mnist) @ gen["hash"]["linear"]["kernel"]
+    codes = itq.project(itq.fit(jax.random.key(c.seed), mnist, BITS, 10), mnist) > 0
+    assert np.mean((u > 0) != codes) < 0.01  # as above
+    np.testing.assert_allclose(np.mean(np.abs(u)), 1, atol=0.1)
 
 
 def test_more_bits_than_columns_are_refused():
