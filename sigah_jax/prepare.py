@@ -94,14 +94,14 @@ def setup(
     nets = networks.make_networks(config, features)
     latest = manager.latest_step()
     if latest is None:
-        # PCA is deterministic, but a resumed run takes it from the checkpoint all the same
+        # both are deterministic, but a resumed run takes them from the checkpoint all the same
         first = first_arrays(config, data.xt, features)
         tx = step.make_optimisers(config)
         init = jax.jit(
             lambda key, *arrays: step.init_state(key, nets, tx, *arrays),
             out_shardings=parallel.replicated(),
         )
-        # of equal machines PCA is the same, but equal replicas must not depend on that
+        # of equal machines they are the same, but equal replicas must not depend on that
         host = hosts.from_first(jax.tree.map(np.asarray, first))
         state = init(jax.random.key(config.seed), *host)
     else:

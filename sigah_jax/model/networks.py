@@ -165,8 +165,8 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array, rotation: jax
     ours: the linear path starts as a rotation W of the first K principal directions (for K > P
     as P orthonormal rows), scaled so that |u| is about 1 on average. A linear decoder
     starts as x̂ = c W b, c the mean of |Wᵀz|, the best linear reconstruction at that W. The
-    dictionary would give the same for sparse codes Aᵀb; ISTA's are smaller, and x̂ starts at .02
-    (16 bits) to .1 (128 bits) of c W b. A ReLU network starts at random.
+    dictionary would give the same for sparse codes Aᵀb; ISTA's are smaller, and x̂ starts at .01
+    (16 bits) to .06 (128 bits) of c W b. A ReLU network starts at random.
 
     Args:
         variances: `[P]` variance of each input feature, in the order of `standardise`.
@@ -174,7 +174,7 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array, rotation: jax
     """
     hash_key, decoder_key = jax.random.split(key)
     bits, features = nets.hash.bits, variances.shape[0]
-    rank = min(bits, features)
+    rank = len(rotation)
     rows = jnp.zeros((features, bits), jnp.float32).at[:rank].set(rotation)
     # mean of |N(0, s²)| is s √(2/π); a projection's variance is the mean over the bits
     spread = jnp.sqrt(2 / jnp.pi * jnp.sum(variances[:rank]) / bits)
