@@ -86,7 +86,10 @@ def _variant(get_config: Callable, method: str, bits: int):
 
 
 def of_other_settings(path: Path, method: str, bits: int) -> bool:
-    """Whether the cell at `path` is of a SiGAH that was trained otherwise than it would be now."""
+    """Whether the cell at `path` is of a SiGAH that was trained otherwise than it would be now.
+
+    `refit` is not compared: it changes the decoder after the codes, and a cell is of codes.
+    """
     if method not in VARIANTS or not path.exists():
         return False
     held, now = json.loads(path.read_text())["config"], _variant(get_config, method, bits)

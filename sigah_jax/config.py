@@ -53,7 +53,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.query_head = True  # ours: queries have a hash function of their own; codes differ
     c.model.straight_through_width = 3.0  # ours: w of w tanh(u/w), whose gradient sign(u) takes
     c.model.decoder = "ista"  # ista; for the ablation linear, or mlp with a hidden layer of `atoms`
-    c.model.atoms = max(512, 4 * bits)  # M, atoms of the sparse code; ours
+    c.model.atoms = max(512, 4 * bits)  # M, atoms of the sparse code; ours; see also `refit`
     c.model.ista_steps = 2  # T, unrolled iterations; ours
     c.model.lam = 1.0  # λ of every atom at the start; ours: about a third of z stays non-zero
     c.model.dis_widths = (256, 64, 256)  # ours: hidden layers of the auto-encoder
@@ -93,6 +93,10 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.train.steps_per_call = 20  # steps in one call of the device, and a row of metrics.jsonl
     c.train.matmul_precision = "default"  # of training on GPU and TPU: default, high or highest
 
+    c.refit = config_dict.ConfigDict()  # ours: a larger decoder, trained anew on the final codes
+    c.refit.share = 0.3  # its updates over train.steps; 0: none, the decoder of training stays
+    c.refit.atoms = max(2048, 4 * bits)  # M of that decoder; weights and rates stay
+
     c.eval = config_dict.ConfigDict()
     c.eval.every_steps = 400  # validation and checkpoint
     c.eval.baselines = ("itq", "pca_rr", "lsh")  # measured beside SiGAH at the end
@@ -112,6 +116,21 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
         c.optim.gen_lr = 5e-4  # at the rates of `best` the codes rank worse (tiny60k: NOTES)
         c.optim.dis_lr = 1.25e-4
         c.train.graph_neighbours = 0
+        c.refit.share = 0.0
+    return c
+
+
+def of_refit(config) -> config_dict.ConfigDict:
+    """The configuration of the second training, of the decoder alone, that `refit` describes.
+
+    Terms of the codes, which do not change, have no weight. `train.steps` are a whole number of
+    calls, 0 for a share that is less than half of one.
+    """
+    c = config_dict.ConfigDict(config.to_dict())
+    calls = round(c.refit.share * c.train.steps / c.train.steps_per_call)
+    c.model.atoms = c.refit.atoms
+    c.loss.ordinal = c.loss.quantisation = 0.0
+    c.train.steps = c.eval.every_steps = calls * c.train.steps_per_call
     return c
 
 
@@ -205,6 +224,7 @@ _RANGES = {
     "optim.adam_b1": (0, 0.999999),
     "optim.adam_b2": (0, 0.999999),
     "train.steps": (1, math.inf),
+    "refit.share": (0, 100),
     "train.anchors": (1, math.inf),
     "train.others": (0, math.inf),
     "train.graph_neighbours": (0, math.inf),
@@ -263,8 +283,9 @@ def validate(config, devices: int) -> None:
     if config.data.name == "vectors" and not config.data.base:
         raise BadInput("config.data.base is missing; give your file: --config.data.base=my.npy")
     m, t = config.model, config.train
-    if m.atoms <= m.bits:
-        raise BadInput(f"config.model.atoms={m.atoms}: expected more than model.bits={m.bits}")
+    for field in ("model.atoms", "refit.atoms"):
+        if value(field) <= m.bits:
+            raise BadInput(f"config.{field}={value(field)}: expected more than model.bits={m.bits}")
     if t.anchors % devices:
         raise BadInput(
             f"config.train.anchors={t.anchors}: not divisible by {devices} devices, all processes "

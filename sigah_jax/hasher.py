@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigah_jax import checkpoints, hash_functions, parallel, rundir
+from sigah_jax.config import of_refit
 from sigah_jax.data.cache import content_hash
 from sigah_jax.data.vectors import why_bad
 from sigah_jax.errors import BadInput
@@ -60,7 +61,8 @@ class Hasher(NamedTuple):
                 "a hasher without a run directory cannot be pickled; fit with a workdir, or load "
                 "it in each worker"
             )
-        return load, (os.path.abspath(self.facts["workdir"]), self.facts["step"])
+        checkpoint = "best" if self.facts["refitted"] else self.facts["step"]
+        return load, (os.path.abspath(self.facts["workdir"]), checkpoint)
 
     @property
     def bits(self) -> int:
@@ -184,8 +186,9 @@ class Hasher(NamedTuple):
 
         `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
         is equal. `query_head` tells whether queries have a hash function of their own. A hasher of
-        `load` also tells `workdir`, `data` (name or file), `preset`, `config_hash`, `step` and
-        `validation`, the metrics of its checkpoint on the validation queries, {} without any.
+        `load` also tells `workdir`, `data` (name or file), `preset`, `config_hash`, `step`,
+        `validation`, the metrics of its checkpoint on the validation queries, {} without any, and
+        whether its decoder is `refitted`.
         """
         arrays = [np.asarray(a) for a in jax.tree.leaves(self.params)]
         return {
@@ -274,7 +277,8 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
     """The hasher of a run directory.
 
     Args:
-        checkpoint: "best" by validation map, "latest", or a step.
+        checkpoint: "best" by validation map, with the decoder of its second training if that is
+            finished; "latest", or a step, with the decoder that was trained beside its codes.
 
     Raises:
         BadInput: no run there, one that is damaged or of another version, no such checkpoint.
@@ -289,7 +293,8 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
         try:
             d, features = saved["shape"]
             nets = networks.make_networks(config, features)
-            like, block_rows = step.abstract_state(config, nets, d), config.eval.block_rows
+            like = step.abstract_state(nets, step.make_optimisers(config), d)
+            block_rows, second = config.eval.block_rows, of_refit(config)
             facts = {
                 "workdir": str(workdir),
                 "data": config.data.base or config.data.name,
@@ -305,5 +310,12 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
             raise BadInput(
                 f"{workdir}: made by another version or damaged ({e}); train it anew"
             ) from e
+    directory = rundir.refit_directory(workdir)
+    refitted = checkpoint == "best" and second.train.steps in rundir.saved_steps(directory)
+    if refitted:
+        nets, number = networks.make_networks(second, features), second.train.steps
+        like = step.abstract_state(nets, step.make_refit_optimisers(second), d)
+    with checkpoints.open_manager(directory if refitted else workdir, read_only=True) as manager:
         state = checkpoints.restore(manager, number, like, parallel.replicated())
+    facts["refitted"] = refitted
     return make_hasher(nets, params_of(state), block_rows)._replace(facts=facts)

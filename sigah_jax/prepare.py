@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -105,11 +106,8 @@ def setup(
         host = hosts.from_first(jax.tree.map(np.asarray, first))
         state = init(jax.random.key(config.seed), *host)
     else:
-        like = step.abstract_state(config, nets, d)
-        everywhere = parallel.replicated(parallel.all_devices())
-        state = checkpoints.restore(manager, latest, like, everywhere)
-        # through a compiled copy: the step donates its state
-        state = parallel.replicate(parallel.fetch(state))
+        like = step.abstract_state(nets, step.make_optimisers(config), d)
+        state = _restore(manager, latest, like)
         log.line(f"resumed at step {latest} of {config.train.steps}")
     arrays = parallel.fetch(state.standardiser)
     z_train = parallel.map_rows(standardise, config.eval.block_rows)(arrays, data.xt)
@@ -127,3 +125,38 @@ def setup(
         )
     truth = hosts.in_turn(lambda: evaluate.cached_ground_truth(cache, data.xv, data.xt, engine))
     return Setup(data, nets, z_train, graph, state, truth)
+
+
+def refit_setup(
+    config, s: Setup, manager: ocp.CheckpointManager, own: ocp.CheckpointManager, log: logs.Log
+) -> Setup:
+    """`s` with the state of the second training, made from the best checkpoint, or restored.
+
+    Args:
+        config: of `config.of_refit`.
+        manager: of the first training, which is finished.
+        own: of the second.
+    """
+    d, nets = s.data.xt.shape[1], networks.make_networks(config, s.nets.dis.features)
+    tx = step.make_refit_optimisers(config)
+    latest = own.latest_step()
+    if latest is not None:
+        state = _restore(own, latest, step.abstract_state(nets, tx, d))
+        log.line(f"resumed at step {latest} of {config.train.steps} of the decoder's own")
+        return s._replace(nets=nets, state=state)
+    first = parallel.fetch(_restore(manager, checkpoints.best_step(manager), s.state))
+
+    def begin(key: jax.Array, first: step.State) -> step.State:
+        gen = {"hash": first.gen["hash"], "decoder": networks.init_decoder(key, nets)}
+        opt = {"gen_opt": tx.gen.init(gen), "dis_opt": tx.dis.init(first.dis)}
+        return first.replace(step=jnp.int32(0), gen=gen, **opt)
+
+    begin = jax.jit(begin, out_shardings=parallel.replicated())
+    return s._replace(nets=nets, state=begin(jax.random.key(config.seed), first))
+
+
+def _restore(manager: ocp.CheckpointManager, number: int, like: step.State) -> step.State:
+    """A checkpoint's state on all devices, through a compiled copy: the step donates its state."""
+    everywhere = parallel.replicated(parallel.all_devices())
+    state = checkpoints.restore(manager, number, like, everywhere)
+    return parallel.replicate(parallel.fetch(state))

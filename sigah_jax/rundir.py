@@ -46,6 +46,11 @@ def config_hash(config) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def refit_directory(workdir: Path) -> Path:
+    """Where a run keeps the second training of its decoder."""
+    return workdir / "refit"
+
+
 def claim(workdir: Path, config) -> IO:
     """Makes the directory if needed, locks it, and writes or compares `config.json`.
 
@@ -94,8 +99,12 @@ def _claim(workdir: Path, config) -> IO:
 
 def begun(workdir: Path) -> bool:
     """Whether a run there has left anything to go on from, a checkpoint or results."""
-    saved = (workdir / "checkpoints").glob("[0-9]*")  # one that was cut off has a longer name
-    return (workdir / "results.json").exists() or any(path.name.isdecimal() for path in saved)
+    return (workdir / "results.json").exists() or bool(saved_steps(workdir))
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """The steps of the checkpoints there; a save that was cut off has a longer name."""
+    return [int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdecimal()]
 
 
 def _join(workdir: Path, config) -> IO:

@@ -15,6 +15,7 @@ from typing import IO
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from sigah_jax import (
     checkpoints,
@@ -28,7 +29,7 @@ from sigah_jax import (
     rundir,
     watching,
 )
-from sigah_jax.config import validate
+from sigah_jax.config import of_refit, validate
 from sigah_jax.data import batches
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.errors import BadInput, NonFinite
@@ -62,6 +63,7 @@ def train(
     manager,
     log: logs.Log,
     s: prepare.Setup,
+    tx: step.Optimisers,
     terminated: list,
     send,
     profiled,
@@ -81,9 +83,7 @@ def train(
     """
     devices = parallel.all_devices()
     train_steps = parallel.pmap(
-        step.make_train_steps(
-            config, s.nets, step.make_optimisers(config), len(s.z_train), parallel.AXIS
-        ),
+        step.make_train_steps(config, s.nets, tx, len(s.z_train), parallel.AXIS),
         in_axes=(None, None, 0),
         out_axes=(None, None),
         donate_argnums=(0,),
@@ -169,13 +169,50 @@ def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -
         s = prepare.setup(config, cache, data, manager, log)
         seconds = {"setup": round(time.monotonic() - start, 3)}
         start = time.monotonic()
-        with (
-            noting_sigterm() as terminated,
-            watching.open_sinks(config, workdir, int(s.state.step)) as send,
-            watching.profiling(config, workdir) as profiled,
-        ):
-            train(config, workdir, manager, log, s, terminated, send, profiled)
-        return seconds | {"train": round(time.monotonic() - start, 3)}
+        watched(config, workdir, manager, log, s, step.make_optimisers(config))
+        seconds["train"] = round(time.monotonic() - start, 3)
+        second = of_refit(config)
+        if second.train.steps:
+            start = time.monotonic()
+            refit(second, rundir.refit_directory(workdir), manager, log, s)
+            seconds["refit"] = round(time.monotonic() - start, 3)
+        return seconds
+
+
+def watched(
+    config,
+    workdir: Path,
+    manager: ocp.CheckpointManager,
+    log: logs.Log,
+    s: prepare.Setup,
+    tx: step.Optimisers,
+) -> None:
+    """`train`, with what listens to it: SIGTERM, the sinks of the metrics, the profiler."""
+    with (
+        noting_sigterm() as terminated,
+        watching.open_sinks(config, workdir, int(s.state.step)) as send,
+        watching.profiling(config, workdir) as profiled,
+    ):
+        train(config, workdir, manager, log, s, tx, terminated, send, profiled)
+
+
+def refit(
+    config, workdir: Path, manager: ocp.CheckpointManager, log: logs.Log, s: prepare.Setup
+) -> None:
+    """Trains a decoder anew on the codes of the best checkpoint, which stay, or goes on.
+
+    The codes that are taught by a decoder must follow it, and it them; a larger one, once they
+    stand still, ranks the finest neighbours better (NOTES). The discriminator goes on.
+
+    Args:
+        config: of `config.of_refit`.
+        workdir: a directory of its own, in that of the run.
+        manager, s: of the run, which is finished.
+    """
+    log.line(f"the decoder's own training, {config.model.atoms} atoms")
+    with checkpoints.open_manager(workdir, read_only=False) as own:
+        s = prepare.refit_setup(config, s, manager, own, log)
+        watched(config, workdir, own, log, s, step.make_refit_optimisers(config))
 
 
 def train_and_evaluate(config, workdir: Path, cache: Path) -> None:

@@ -29,7 +29,7 @@ def state(c, x: np.ndarray, seed: int = 0) -> step.State:
         size = np.sqrt(a.shape[0]) if len(a.shape) == 2 else 3
         return (rng.normal(size=a.shape) / size).astype(a.dtype)
 
-    made = jax.tree.map(draw, step.abstract_state(c, nets, d))
+    made = jax.tree.map(draw, step.abstract_state(nets, step.make_optimisers(c), d))
     directions = pca.principal_directions(x, d)
     arrays, _ = standardise.init_standardiser(*directions, nets.dis.features)
     return made.replace(standardiser=jax.tree.map(np.asarray, arrays))

@@ -55,9 +55,23 @@ def test_one_row_a_length_with_the_best_baseline_and_the_share_of_itq():
     assert comparison.markdown(*table).splitlines() == [
         "|  | map | recall@100 | of ITQ's miss |",
         "| --- | ---: | ---: | ---: |",
-        "| mnist, 32 bits | 0.600 ± 0.141 / 0.400 ITQ | 0.300 ± 0.071 / 0.200 ITQ | 33 % |",
+        "| mnist, 32 bits | **0.600 ± 0.141 / 0.400 ITQ** | **0.300 ± 0.071 / 0.200 ITQ** | 33 % |",
         "| mnist, 64 bits | **0.800 / 0.900 LSH** | **0.400 / 0.450 LSH** | n/a |",
     ]
+
+
+@pytest.mark.parametrize(
+    "own, rival, ahead",
+    [
+        ([0.6], [0.5], True),  # no deviation is known
+        ([0.5], [0.5], False),
+        ([0.59, 0.61], [0.58], False),  # s = .0141, lead .020
+        ([0.59, 0.61], [0.57], True),  # lead .030
+        ([0.59, 0.61], [0.56, 0.58], False),  # that of the difference is .020
+    ],
+)
+def test_clearly_ahead_is_by_more_than_two_deviations(own, rival, ahead):
+    assert comparison.clearly_ahead(own, rival) is ahead
 
 
 @pytest.mark.parametrize(

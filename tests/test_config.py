@@ -49,6 +49,8 @@ def test_presets_are_valid(preset, bits, devices):
         ("data.train_rows", -1),
         ("model.bits", 0),
         ("model.atoms", 64),
+        ("refit.atoms", 64),
+        ("refit.share", -0.1),
         ("model.dis_widths", ()),
         ("model.decoder", "transformer"),
         ("eval.baselines", ("itq", "magic")),
@@ -86,6 +88,19 @@ def test_without_a_hidden_layer_the_hash_network_needs_its_linear_path():
     c.model.linear_path = False
     with pytest.raises(BadInput, match="linear_path"):
         config.validate(c, 1)
+
+
+def test_the_second_training_is_of_the_decoder_alone():
+    c = named("bits=600")
+    second = config.of_refit(c)
+    assert second.train.steps == second.eval.every_steps == 1200
+    assert second.model.atoms == c.refit.atoms == 2400 == c.model.atoms
+    assert (second.loss.ordinal, second.loss.quantisation) == (0, 0)
+    assert second.loss.ordinal_synthetic == c.loss.ordinal_synthetic
+    for share, steps, expected in ((0.3, 100, 40), (0.3, 20, 0), (0.0, 4000, 0), (1.0, 60, 60)):
+        c.refit.share, c.train.steps = share, steps  # calls of 20 steps
+        assert config.of_refit(c).train.steps == expected
+    assert config.of_refit(named("preset=paper")).train.steps == 0
 
 
 def test_what_others_follow_from_is_an_argument_and_no_field():

@@ -241,6 +241,7 @@ def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
         "preset": "best",
         "step": 20,
         "validation": {"map": 0.5, "recall@10": 0.25},
+        "refitted": False,
     }
 
 

@@ -26,6 +26,7 @@ SHORT = [
     "--config.eval.every_steps=20",
     "--config.model.hash_widths=(32,)",
     "--config.model.input_dims=64",
+    "--config.refit.atoms=96",
 ]
 
 
@@ -56,18 +57,21 @@ def finished(tmp_path_factory):
 
 
 def outcome(workdir):
-    """Metrics, logged losses and codes of a finished run."""
+    """Metrics, logged losses, codes and synthetic features of a finished run."""
     metrics = json.loads((workdir / "results.json").read_text())["metrics"]
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    files = workdir / "metrics.jsonl", workdir / "refit" / "metrics.jsonl"
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     for row in rows:
         del row["time/examples_per_sec"]
     x = np.random.default_rng(0).random((500, 784)).astype(np.float32) * 255
-    return metrics, rows, hasher.load(workdir, "latest").encode(x)
+    codes = hasher.load(workdir, "latest").encode(x)
+    return metrics, rows, codes, hasher.load(workdir).synthesise(codes)
 
 
 def assert_same(a, b):
     assert a[0] == b[0] and a[1] == b[1]
     np.testing.assert_array_equal(a[2], b[2])
+    np.testing.assert_array_equal(a[3], b[3])
 
 
 def test_a_run_leaves_its_table_results_and_pictures(finished):
@@ -81,6 +85,21 @@ def test_a_run_leaves_its_table_results_and_pictures(finished):
         assert (workdir / "plots" / f"{name}.png").stat().st_size > 10000
     rows = (workdir / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(r)["step"] for r in rows] == list(range(5, 65, 5))
+
+
+def test_the_second_training_changes_the_decoder_and_not_the_codes(finished):
+    workdir, _ = finished
+    h = hasher.load(workdir)
+    first = hasher.load(workdir, h.facts["step"])
+    assert h.facts["refitted"] and not first.facts["refitted"]
+    assert (h.nets.decoder.atoms, first.nets.decoder.atoms) == (96, 512)
+    x = np.random.default_rng(0).random((500, 784)).astype(np.float32) * 255
+    codes = h.encode(x)
+    np.testing.assert_array_equal(codes, first.encode(x))
+    np.testing.assert_array_equal(h.encode_queries(x), first.encode_queries(x))
+    assert not np.array_equal(h.decode(codes), first.decode(codes))
+    rows = (workdir / "refit" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(r)["step"] for r in rows] == [5, 10, 15, 20]  # .3 of 60, rounded to calls
 
 
 def test_the_same_command_again_trains_nothing(finished):
@@ -136,12 +155,13 @@ def test_twenty_kills_equal_uninterrupted(finished, tmp_path):
         assert_same(outcome(tmp_path / str(i)), outcome(finished[0]))
 
 
-def test_sigterm_saves_exits_and_resumes(finished, tmp_path):
+@pytest.mark.parametrize("rows", ["metrics.jsonl", "refit/metrics.jsonl"])
+def test_sigterm_saves_exits_and_resumes(finished, tmp_path, rows):
     workdir = tmp_path / "terminated"
     process = subprocess.Popen(
         command(workdir), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    rows = workdir / "metrics.jsonl"
+    rows = workdir / rows
     while not (rows.exists() and rows.read_text()) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)

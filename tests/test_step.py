@@ -126,6 +126,17 @@ def test_only_the_decoder_steps_faster_by_its_factor():
             np.testing.assert_allclose(a, -c.optim.gen_lr, rtol=1e-4)  # Adam's first step
 
 
+def test_refit_optimisers_keep_the_hash_network():
+    c = small()
+    gen = setup(c)[3].gen
+    tx = step.make_refit_optimisers(c).gen
+    change, _ = tx.update(jax.tree.map(jnp.ones_like, gen), tx.init(gen), gen)
+    assert all((a == 0).all() for a in jax.tree.leaves(change["hash"]))
+    for a in jax.tree.leaves(change["decoder"]):
+        rate = c.optim.gen_lr * c.optim.decoder_lr_factor
+        np.testing.assert_allclose(a, -rate, rtol=1e-4)  # Adam's first step
+
+
 def test_training_lowers_the_ordinal_loss():
     _, infos, _ = run(small(), jax.devices()[:1], calls=10, steps=10)
     loss = np.concatenate([info["train/loss_ordinal"] for info in infos])

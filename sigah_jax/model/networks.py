@@ -182,13 +182,18 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array, rotation: jax
     gen = nets.hash.init(hash_key, jnp.zeros((1, features)))["params"]
     if nets.hash.linear_path:
         gen["linear"]["kernel"] = rows / spread
-    decoder = nets.decoder.init(decoder_key, jnp.zeros((1, bits)))["params"]
+    decoder = init_decoder(decoder_key, nets)
     if isinstance(nets.decoder, SparseDecoder):
         atoms = nets.decoder.atoms
         decoder["dictionary"] = decoder["sensing"].T @ (rows.T * spread) * bits / atoms
     elif not nets.decoder.hidden:
         decoder["out"]["kernel"] = rows.T * spread
     return {"hash": gen, "decoder": decoder}
+
+
+def init_decoder(key: jax.Array, nets: Networks) -> dict:
+    """Parameters of a decoder that knows of no hash network; of a sparse one, x̂ = 0."""
+    return nets.decoder.init(key, jnp.zeros((1, nets.hash.bits)))["params"]
 
 
 def init_dis(key: jax.Array, nets: Networks) -> dict:

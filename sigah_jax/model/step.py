@@ -59,15 +59,24 @@ def make_optimisers(config) -> Optimisers:
 
     The sparse decoder's steps are `decoder_lr_factor` times those of the hash network.
     """
-    o = config.optim
-
-    def adam(lr: float) -> optax.GradientTransformation:
-        schedule = optax.cosine_decay_schedule(lr, config.train.steps, o.final_lr_share)
-        return optax.adam(schedule, b1=o.adam_b1, b2=o.adam_b2)
-
     of_decoder = {"hash": False, "decoder": True}
-    faster = optax.masked(optax.scale(o.decoder_lr_factor), of_decoder)
-    return Optimisers(optax.chain(adam(o.gen_lr), faster), adam(o.dis_lr))
+    faster = optax.masked(optax.scale(config.optim.decoder_lr_factor), of_decoder)
+    gen = optax.chain(_adam(config, config.optim.gen_lr), faster)
+    return Optimisers(gen, _adam(config, config.optim.dis_lr))
+
+
+def make_refit_optimisers(config) -> Optimisers:
+    """The same for a hash network that stays as it is."""
+    decoder = _adam(config, config.optim.gen_lr * config.optim.decoder_lr_factor)
+    transforms = {"kept": optax.set_to_zero(), "trained": decoder}
+    gen = optax.partition(transforms, {"hash": "kept", "decoder": "trained"})
+    return Optimisers(gen, _adam(config, config.optim.dis_lr))
+
+
+def _adam(config, lr: float) -> optax.GradientTransformation:
+    o = config.optim
+    schedule = optax.cosine_decay_schedule(lr, config.train.steps, o.final_lr_share)
+    return optax.adam(schedule, b1=o.adam_b1, b2=o.adam_b2)
 
 
 def init_state(
@@ -93,7 +102,7 @@ def init_state(
     )
 
 
-def abstract_state(config, nets: networks.Networks, d: int) -> State:
+def abstract_state(nets: networks.Networks, tx: Optimisers, d: int) -> State:
     """Shapes and dtypes of the state for vectors of d columns, without any array."""
     features = nets.dis.features
     standardiser = {
@@ -103,7 +112,7 @@ def abstract_state(config, nets: networks.Networks, d: int) -> State:
     variances = jax.ShapeDtypeStruct((features,), jnp.float32)
     bits = nets.hash.bits
     rotation = jax.ShapeDtypeStruct((min(bits, features), bits), jnp.float32)
-    initial = functools.partial(init_state, jax.random.key(0), nets, make_optimisers(config))
+    initial = functools.partial(init_state, jax.random.key(0), nets, tx)
     return jax.eval_shape(initial, standardiser, variances, rotation)
 
 

@@ -6,6 +6,7 @@ of a column is bold, the second underlined, by what is printed. A cell that nobo
 Not responsible for reading cells (`collect`) nor for writing files.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -139,9 +140,9 @@ def against_best(
 ) -> tuple[list[str], list[list[tuple[str, int]]]]:
     """A row for each data set and code length that `method` was run at: it and its rivals.
 
-    A cell is `method / best mean of the baselines, its name`, bold where the first is not the
-    greater one as printed. The last column is the share of ITQ's miss that is recovered,
-    (map@1000 - ITQ's)/(1 - ITQ's); ours.
+    A cell is `method / best mean of the baselines, its name`, bold where the first is not ahead
+    by more than two standard deviations, see `clearly_ahead`. The last column is the share of
+    ITQ's miss that is recovered, (map@1000 - ITQ's)/(1 - ITQ's); ours.
     """
     body = []
     for dataset in sorted({c.dataset for c in cells}):
@@ -155,10 +156,19 @@ def against_best(
                 means = {b: statistics.mean(v) for b, v in rivals.items() if not isinstance(v, str)}
                 best = max(means, key=means.get, default=None)
                 rival = f"{means[best]:.3f} {display_name(best)}" if best else NOT_RUN
-                behind = best and f"{statistics.mean(own):.3f}" <= f"{means[best]:.3f}"
-                row.append((f"{text_of(own)} / {rival}", int(bool(behind))))
+                unclear = best and not clearly_ahead(own, rivals[best])
+                row.append((f"{text_of(own)} / {rival}", int(bool(unclear))))
             body.append([*row, (_recovered(cells, dataset, method, k), 0)])
     return ["", *metrics, "of ITQ's miss"], body
+
+
+def clearly_ahead(own: list[float], rival: list[float]) -> bool:
+    """Whether the mean of `own` is greater by more than two standard deviations over seeds.
+
+    The deviation is that of the difference of two runs, √(s² + s'²); one value has none.
+    """
+    deviations = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (own, rival)]
+    return statistics.mean(own) - statistics.mean(rival) > 2 * math.hypot(*deviations)
 
 
 def _recovered(cells: Sequence[Cell], dataset: str, method: str, bits: int) -> str:
