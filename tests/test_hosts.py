@@ -87,8 +87,9 @@ def wait_for_step(workdir, step, running):
 
 
 def outcome(workdir):
-    """Logged numbers by step and name, results, projections of fixed rows."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """Logged numbers of both trainings, results, projections of fixed rows."""
+    files = workdir / "metrics.jsonl", workdir / "refit" / "metrics.jsonl"
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     u = hasher.load(workdir, "latest").project(sets.rows(200, 20, 12))
     return rows, json.loads((workdir / "results.json").read_text()), u
 
