@@ -133,8 +133,8 @@ def search(args) -> Sides:
 
 
 def untrained(args, d: int) -> hasher.Hasher:
-    """A hasher of the default shape with its initial parameters."""
-    c = config.get_config(f"bits={args.bits}")
+    """A hasher of the default shape, its decoder that of `refit`, with its initial parameters."""
+    c = config.of_refit(config.get_config(f"bits={args.bits}"))
     nets = networks.make_networks(c, min(c.model.input_dims, d))
     arrays, variances = standardise.init_standardiser(
         np.zeros(d), np.eye(d), np.ones(d), nets.dis.features
