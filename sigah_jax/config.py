@@ -95,7 +95,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.refit = config_dict.ConfigDict()  # ours: a larger decoder, trained anew on the final codes
     c.refit.share = 0.3  # its updates over train.steps; 0: none, the decoder of training stays
-    c.refit.atoms = max(2048, 4 * bits)  # M of that decoder; weights and rates stay
+    c.refit.atoms = max(2048, 4 * bits)  # M of that decoder
+    c.refit.reconstruction = 1.0  # weight of ‖x - x̂‖² there; other weights and rates stay
 
     c.eval = config_dict.ConfigDict()
     c.eval.every_steps = 400  # validation and checkpoint
@@ -129,6 +130,7 @@ def of_refit(config) -> config_dict.ConfigDict:
     c = config_dict.ConfigDict(config.to_dict())
     calls = round(c.refit.share * c.train.steps / c.train.steps_per_call)
     c.model.atoms = c.refit.atoms
+    c.loss.reconstruction = c.refit.reconstruction
     c.loss.ordinal = c.loss.quantisation = 0.0
     c.train.steps = c.eval.every_steps = calls * c.train.steps_per_call
     return c
@@ -225,6 +227,7 @@ _RANGES = {
     "optim.adam_b2": (0, 0.999999),
     "train.steps": (1, math.inf),
     "refit.share": (0, 100),
+    "refit.reconstruction": (0, math.inf),
     "train.anchors": (1, math.inf),
     "train.others": (0, math.inf),
     "train.graph_neighbours": (0, math.inf),

@@ -51,6 +51,7 @@ def test_presets_are_valid(preset, bits, devices):
         ("model.atoms", 64),
         ("refit.atoms", 64),
         ("refit.share", -0.1),
+        ("refit.reconstruction", -1.0),
         ("model.dis_widths", ()),
         ("model.decoder", "transformer"),
         ("eval.baselines", ("itq", "magic")),
@@ -97,6 +98,7 @@ def test_the_second_training_is_of_the_decoder_alone():
     assert second.model.atoms == c.refit.atoms == 2400 == c.model.atoms
     assert (second.loss.ordinal, second.loss.quantisation) == (0, 0)
     assert second.loss.ordinal_synthetic == c.loss.ordinal_synthetic
+    assert second.loss.reconstruction == c.refit.reconstruction != c.loss.reconstruction
     for share, steps, expected in ((0.3, 100, 40), (0.3, 20, 0), (0.0, 4000, 0), (1.0, 60, 60)):
         c.refit.share, c.train.steps = share, steps  # calls of 20 steps
         assert config.of_refit(c).train.steps == expected
