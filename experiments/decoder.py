@@ -5,7 +5,7 @@
 A line for each run directory, all of one data set, on its test queries, in the space of
 `Hasher.features`: the reconstruction error; the energy distance between real and synthetic
 features of other vectors, beside that of real features among themselves, which is the noise of
-the sample; and the ranking of the whole base by ‖z - ẑ‖. `--opq` adds faiss's OPQ of equal bytes.
+the sample; and the ranking of the whole base by ‖z - ẑ‖. `--opq` adds faiss's OPQs of equal bytes.
 
 Shapes: Q queries, N base rows, P features.
 
@@ -85,15 +85,22 @@ def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
     return [f"{workdir}, {h.bits} bits", f"{error:.3f}", *alike(z, synthetic), *ranked]
 
 
-def opq_row(bits: int, data: Dataset, truth: np.ndarray) -> list[str]:
-    """The cells of OPQ with a byte for each part of the vector, trained on the training rows."""
-    d, parts = data.xb.shape[1], bits // 8
-    index = faiss.index_factory(d, f"OPQ{parts}_{-(-d // parts) * parts},PQ{parts}x8")
+def opq_keys(bits: int, d: int) -> list[str]:
+    """The OPQs of equal bytes, as faiss names them: of all columns, and of 8 columns a byte."""
+    parts = bits // 8
+    all_columns = -(-d // parts) * parts
+    columns = sorted({min(8 * parts, all_columns), all_columns})
+    return [f"OPQ{parts}_{c},PQ{parts}x8" for c in columns]
+
+
+def opq_row(key: str, data: Dataset, truth: np.ndarray) -> list[str]:
+    """The cells of one of `opq_keys`, trained on the training rows."""
+    index = faiss.index_factory(data.xb.shape[1], key)
     index.train(np.ascontiguousarray(data.xt))
     decoded = index.sa_decode(index.sa_encode(np.ascontiguousarray(data.xb)))
     centre = data.xb.mean(0)  # distances near zero keep their digits
     ranked = ranking(data.xq[: len(truth)] - centre, decoded - centre, truth)
-    return [f"OPQ, {8 * parts} bits", "", "", "", *ranked]
+    return [key, "", "", "", *ranked]
 
 
 def table(args, tell: Callable[[str], None]) -> None:
@@ -111,7 +118,8 @@ def table(args, tell: Callable[[str], None]) -> None:
         tell("| " + " | ".join(run_row(workdir, data, truth)) + " |")
     if args.opq:
         for bits in sorted({config.model.bits for config in configs}):
-            tell("| " + " | ".join(opq_row(bits, data, truth)) + " |")
+            for key in opq_keys(bits, data.xb.shape[1]):
+                tell("| " + " | ".join(opq_row(key, data, truth)) + " |")
 
 
 @command("the same command goes on")
@@ -119,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
-    parser.add_argument("--opq", action="store_true", help="also faiss's OPQ of equal bytes")
+    parser.add_argument("--opq", action="store_true", help="also faiss's OPQs of equal bytes")
     parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of ground truth")
     table(parser.parse_args(argv), lambda line: print(line, flush=True))
 

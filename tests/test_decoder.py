@@ -5,6 +5,7 @@ from hashers import run_directory
 from scipy.spatial.distance import cdist
 
 from experiments import decoder
+from sigah_jax.data import datasets
 
 
 def test_energy_distance_against_scipy():
@@ -32,6 +33,23 @@ def test_ranking_by_hand():
     assert decoder.ranking(np.zeros((1, 1)), xb, truth) == ["1.000", "1.000", "0.900"]
     xb[[7, 1500]] = xb[[1500, 7]]  # row 1500 comes 8th
     assert decoder.ranking(np.zeros((1, 1)), xb, truth)[1:] == ["0.990", "0.800"]
+
+
+def test_opqs_are_of_all_columns_and_of_8_a_byte():
+    assert decoder.opq_keys(64, 784) == ["OPQ8_64,PQ8x8", "OPQ8_784,PQ8x8"]
+    assert decoder.opq_keys(64, 64) == ["OPQ8_64,PQ8x8"]
+    assert decoder.opq_keys(64, 60) == ["OPQ8_64,PQ8x8"]  # 4 columns of zeros
+    assert decoder.opq_keys(128, 96) == ["OPQ16_96,PQ16x8"]
+
+
+def test_opq_ranks_far_better_than_chance():
+    x = np.random.default_rng(0).standard_normal((2020, 8)).astype(np.float32)
+    xb, xq = x[20:], x[:20]
+    truth = cdist(xq, xb).argsort(1)
+    data = datasets.Dataset(xt=xb, xv=xq, xb=xb, xq=xq, image_shape=(), origin="")
+    name, *_, precision, recall = decoder.opq_row("OPQ2_8,PQ2x8", data, truth)
+    assert name == "OPQ2_8,PQ2x8"
+    assert float(precision) > 0.9 and float(recall) > 0.9  # by chance .5 and .05
 
 
 def test_a_run_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
