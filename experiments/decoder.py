@@ -23,6 +23,7 @@ import numpy as np
 from sigah_jax import evaluate, hasher, parallel, rundir
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.errors import BadInput, command
+from sigah_jax.retrieval import codes
 
 SPLITS = 20  # random halves of the queries
 QUERIES = 500  # ranked; the whole base is sorted for each
@@ -86,8 +87,8 @@ def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
 
 
 def opq_keys(bits: int, d: int) -> list[str]:
-    """The OPQs of equal bytes, as faiss names them: of all columns, and of 8 columns a byte."""
-    parts = bits // 8
+    """The OPQs of equal bytes, as faiss names them: of 8 columns a byte, and of all columns."""
+    parts = codes.packed_bytes(bits)
     all_columns = -(-d // parts) * parts
     columns = sorted({min(8 * parts, all_columns), all_columns})
     return [f"OPQ{parts}_{c},PQ{parts}x8" for c in columns]

@@ -40,6 +40,7 @@ def test_opqs_are_of_all_columns_and_of_8_a_byte():
     assert decoder.opq_keys(64, 64) == ["OPQ8_64,PQ8x8"]
     assert decoder.opq_keys(64, 60) == ["OPQ8_64,PQ8x8"]  # 4 columns of zeros
     assert decoder.opq_keys(128, 96) == ["OPQ16_96,PQ16x8"]
+    assert decoder.opq_keys(4, 8) == ["OPQ1_8,PQ1x8"]  # a code takes whole bytes
 
 
 def test_opq_ranks_far_better_than_chance():
