@@ -61,7 +61,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss = config_dict.ConfigDict()  # weights of the terms of L_gen; 0 removes a term
     c.loss.ordinal = 1.0  # ours: soft precision of the Hamming ranking
     c.loss.ordinal_synthetic = 0.3  # ours: the same for the distance to synthetic features
-    c.loss.reconstruction = 0.1  # ‖x - x̂‖²
+    c.loss.reconstruction = 0.1 if bits <= 64 else 0.3  # ‖x - x̂‖²; ours: more costs short codes
     c.loss.adversary = 0.1  # e(x̂), the discriminator's error of the synthetic feature
     c.loss.quantisation = 0.01  # ours: (|u| - 1)²
     c.loss.temperature_bits = 0.7 * math.sqrt(bits / 64)  # ours: τ of the ordinal loss, in bits

@@ -125,3 +125,9 @@ def test_a_group_is_no_field_and_one_value_is_a_tuple_of_one():
 def test_the_neighbours_weight_follows_the_length():
     weights = [config.get_config(f"bits={k}").loss.neighbour_weight for k in (8, 16, 32, 64)]
     assert weights == [16, 4, 1, 1]
+
+
+def test_reconstruction_weighs_more_in_long_codes():
+    weights = [config.get_config(f"bits={k}").loss.reconstruction for k in (16, 64, 65, 128)]
+    assert weights == [0.1, 0.1, 0.3, 0.3]
+    assert config.get_config("preset=paper,bits=128").loss.reconstruction == 0.5
