@@ -79,7 +79,8 @@ class Log:
             self.line(f"step {step}/{steps}  {shown}")
 
     def end_progress(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar as it stands; the next training counts its own time."""
+        self.first = None
         if self.bar is not None:
             self.bar.close()
             self.bar = None

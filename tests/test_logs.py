@@ -37,6 +37,19 @@ def test_without_a_terminal_progress_is_lines_with_the_time_left(tmp_path, capsy
     )
 
 
+def test_the_time_left_of_a_second_training_leaves_out_the_first(tmp_path, capsys, monkeypatch):
+    moments = iter((100, 200, 1000, 1020))
+    monkeypatch.setattr(logs.time, "monotonic", lambda: next(moments))
+    log = logs.Log(tmp_path / "log.txt")
+    log.progress(20, 40, {})
+    log.progress(40, 40, {})
+    log.end_progress()
+    log.progress(20, 80, {})
+    log.progress(40, 80, {})  # 20 steps in 20 s, 40 to come
+    shown = [line.split("left ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["?", "0 s", "?", "40 s"]
+
+
 def test_json_is_replaced_whole(tmp_path):
     path = tmp_path / "results.json"
     logs.write_json(path, {"a": 1})
