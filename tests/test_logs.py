@@ -1,6 +1,7 @@
 """What a run writes for people and tools."""
 
 import json
+from types import SimpleNamespace
 
 from sigah_jax import logs
 
@@ -39,7 +40,8 @@ def test_without_a_terminal_progress_is_lines_with_the_time_left(tmp_path, capsy
 
 def test_the_time_left_of_a_second_training_leaves_out_the_first(tmp_path, capsys, monkeypatch):
     moments = iter((100, 200, 1000, 1020))
-    monkeypatch.setattr(logs.time, "monotonic", lambda: next(moments))
+    clock = SimpleNamespace(monotonic=lambda: next(moments), strftime=lambda _: "now")
+    monkeypatch.setattr(logs, "time", clock)
     log = logs.Log(tmp_path / "log.txt")
     log.progress(20, 40, {})
     log.progress(40, 40, {})
