@@ -11,10 +11,12 @@ Of several processes all save together, and the first writes the seal and remove
 Not responsible for when to save: `train`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,9 @@ def remove_torn(workdir: Path) -> None:
     """Removes what killed saves and removals left; only for the process that owns `workdir`."""
     whole_ones = {str(step) for step in saved_steps(workdir)}
     for path in _directory(workdir).glob("*"):
-        if path.name not in whole_ones:
+        if path.is_file():
+            path.unlink()
+        elif path.name not in whole_ones:
             shutil.rmtree(path)
 
 
@@ -72,24 +76,22 @@ def save(
         "arrays": _arrays(state),
     }
 
+    def make_room() -> None:
+        if hosts.first():
+            with _saving(path):
+                _check_room(_directory(workdir), 2 * sum(a.nbytes for a in jax.tree.leaves(state)))
+
     def seal() -> None:
         if hosts.first():
-            _sync(path / "state")
-            whole.write_json(path / SEAL, known | {"files": _hashes(path / "state")})
+            with _saving(path):
+                _sync(path / "state")
+                whole.write_json(path / SEAL, known | {"files": _hashes(path / "state")})
 
-    try:
-        with _checkpointer(alone=False) as checkpointer:
-            args = ocp.args.StandardSave(parallel.across_processes(state))
-            checkpointer.save((path / "state").resolve(), args=args)
-        hosts.in_turn(seal)
-    # on a full disk the libraries below raise nearly anything
-    except (OSError, ValueError, RuntimeError) as e:
-        if isinstance(e, BadInput) or hosts.lost(e):
-            raise
-        raise BadInput(
-            f"{path}: cannot be saved ({_first_line(e)}); free space or check its directory, then "
-            "the same command resumes from the last checkpoint"
-        ) from e
+    hosts.in_turn(make_room)
+    with _saving(path), _checkpointer(alone=False) as checkpointer:
+        args = ocp.args.StandardSave(parallel.across_processes(state))
+        checkpointer.save((path / "state").resolve(), args=args)
+    hosts.in_turn(seal)
     if hosts.first():
         keep = {*saved_steps(workdir)[-LATEST:], known["best"]}
         for old in set(saved_steps(workdir)) - keep:
@@ -217,6 +219,31 @@ def _metrics(workdir: Path) -> dict[int, dict | None]:
 
 def _best(scores: dict[int, float]) -> int | None:
     return max(scores, key=lambda step: (scores[step], step)) if scores else None
+
+
+@contextlib.contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    """Turns what the disk says into BadInput, where orbax raises nearly anything."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as e:
+        if hosts.lost(e):
+            raise
+        raise BadInput(
+            f"{path}: cannot be saved ({_first_line(e)}); free space or check its directory, then "
+            "the same command resumes from the last checkpoint"
+        ) from e
+
+
+def _check_room(directory: Path, needed_bytes: int) -> None:
+    """Raises OSError if the disk has no room: orbax's threads would tell of that in pages."""
+    directory.mkdir(exist_ok=True)
+    path = directory / "room"
+    try:
+        with path.open("wb") as f:
+            f.write(bytes(needed_bytes))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _hashes(directory: Path) -> dict[str, str]:

@@ -52,7 +52,7 @@ def append_row(path: Path, row: dict) -> None:
     """Adds one line to metrics.jsonl."""
     if not hosts.first():
         return
-    with path.open("a") as f:
+    with whole.naming(path), path.open("a") as f:
         f.write(json.dumps(row) + "\n")
 
 
@@ -69,8 +69,9 @@ class Log:
         """One line for people."""
         if self.file is None:
             return
-        self.file.write(f"{time.strftime('%F %T')} {text}\n")
-        self.file.flush()
+        with whole.naming(Path(self.file.name)):
+            self.file.write(f"{time.strftime('%F %T')} {text}\n")
+            self.file.flush()
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 

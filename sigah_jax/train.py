@@ -213,6 +213,8 @@ def refit(config, workdir: Path, log: logs.Log, s: prepare.Setup) -> None:
     """
     log.line(f"the decoder's own training, {config.model.atoms} atoms")
     own = rundir.refit_directory(workdir)
+    if hosts.first():
+        own.mkdir(exist_ok=True)
     s = prepare.refit_setup(config, s, workdir, own, log)
     watched(config, own, log, s, step.make_refit_optimisers(config))
 

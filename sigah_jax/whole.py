@@ -34,7 +34,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         OSError: with the path as its `filename`, also where a write failed.
     """
     partial = path.with_name(f"{path.name}.partial-{this_process()}")
-    try:
+    with naming(path):
         name = glob.escape(f"{path.name}.partial-{socket.gethostname()}-")
         for left in path.parent.glob(f"{name}*"):
             if _is_dead(left):
@@ -52,9 +52,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
                 f.close()
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an OSError that does not, as that of a write: a disk may be full."""
+    try:
+        yield
     except OSError as e:
-        if e.filename is None:  # of a write
-            e.filename = str(path)
+        if e.errno is not None:  # without one there is no place for a name
+            e.filename = e.filename or str(path)
         raise
 
 
