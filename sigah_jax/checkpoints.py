@@ -64,39 +64,34 @@ def save(
     Raises:
         BadInput: the disk is full or refuses; earlier checkpoints stay.
     """
-    path = _directory(workdir) / str(step)
-    scores = {s: m["eval/map"] for s, m in _metrics(workdir).items() if m}
-    if metrics:
-        scores[step] = metrics["eval/map"]
-    known = {
-        "shape": list(shape),
-        "metrics": metrics,
-        "rows_hash": rows_hash,
-        "best": _best(scores),
-        "arrays": _arrays(state),
-    }
+    directory = _directory(workdir)
+    path = directory / str(step)
 
     def make_room() -> None:
         if hosts.first():
             with _saving(path):
-                _check_room(_directory(workdir), 2 * sum(a.nbytes for a in jax.tree.leaves(state)))
+                _check_room(directory, 2 * sum(a.nbytes for a in jax.tree.leaves(state)))
 
     def seal() -> None:
-        if hosts.first():
-            with _saving(path):
-                _sync(path / "state")
-                whole.write_json(path / SEAL, known | {"files": _hashes(path / "state")})
+        if not hosts.first():
+            return
+        known = {"shape": list(shape), "metrics": metrics, "rows_hash": rows_hash}
+        scores = _scores(_metrics(workdir) | {step: metrics})
+        known |= {"best": _best(scores), "arrays": _arrays(state)}
+        with _saving(path):
+            _sync(path / "state")
+            whole.write_json(path / SEAL, known | {"files": _hashes(path / "state")})
+            steps = saved_steps(workdir)
+            for old in set(steps) - {*steps[-LATEST:], known["best"]}:
+                for name in (SEAL, OLD_SEAL):
+                    (directory / str(old) / name).unlink(missing_ok=True)
+                shutil.rmtree(directory / str(old))
 
     hosts.in_turn(make_room)
     with _saving(path), _checkpointer(alone=False) as checkpointer:
         args = ocp.args.StandardSave(parallel.across_processes(state))
         checkpointer.save((path / "state").resolve(), args=args)
     hosts.in_turn(seal)
-    if hosts.first():
-        keep = {*saved_steps(workdir)[-LATEST:], known["best"]}
-        for old in set(saved_steps(workdir)) - keep:
-            (_directory(workdir) / str(old) / SEAL).unlink(missing_ok=True)
-            shutil.rmtree(_directory(workdir) / str(old))
 
 
 def facts(workdir: Path, step: int) -> dict:
@@ -129,7 +124,7 @@ def best_step(workdir: Path) -> int | None:
         BadInput: a checkpoint is damaged, or the latest knows a better one that is not there.
     """
     found = _metrics(workdir)
-    best = _best({step: m["eval/map"] for step, m in found.items() if m})
+    best = _best(_scores(found))
     known = facts(workdir, max(found)).get("best", best) if found else best
     if known != best:
         path = _directory(workdir) / str(known)
@@ -215,6 +210,11 @@ def _checkpointer(alone: bool) -> ocp.Checkpointer:
 def _metrics(workdir: Path) -> dict[int, dict | None]:
     """Step -> metrics of all checkpoints."""
     return {step: facts(workdir, step)["metrics"] for step in saved_steps(workdir)}
+
+
+def _scores(metrics: dict[int, dict | None]) -> dict[int, float]:
+    """Step -> validation map of those that were validated."""
+    return {step: m["eval/map"] for step, m in metrics.items() if m}
 
 
 def _best(scores: dict[int, float]) -> int | None:
