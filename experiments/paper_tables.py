@@ -190,8 +190,8 @@ def main(argv: list[str] | None = None) -> int:
     jobs = [job_of(cell, args) for cell in missing]
     failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
     write(args)
-    for job in failed:
-        print(f"failed: {job.name}: {local.last_line(job.log)} ({job.log})", file=sys.stderr)
+    for job, why in failed:
+        print(f"failed: {job.name}: {why}", file=sys.stderr)
     return int(bool(failed))
 
 

@@ -42,7 +42,7 @@ case $? in
   0) ;;
   75) echo "$point: runs in another sweep"; exit 0 ;;
   *)
-    echo "$point: $log cannot be locked; keep runs/ on a file system that supports locks (flock)"
+    echo "$point: $log cannot be locked; it needs a disk with free space and locks (flock)"
     exit {bad_input}
     ;;
 esac
@@ -55,7 +55,8 @@ for _ in {{0..{retries}}}; do
   code=$?
   case $code in 0 | {final}) break ;; esac
 done
-echo "$point: exit code $code, $(tail -n 1 "$log") ($log)"
+last=$(tail -n 100 "$log" | grep -v -e '^    ' -e '^  File "' | tail -n 1)  # of no traceback
+echo "$point: exit code $code, $last ($log)"
 if [ $code -eq {terminated} ]; then
   if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_terminations} ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"

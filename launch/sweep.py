@@ -119,8 +119,8 @@ def run_local(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
             print(f"{job.name}: {'finished' if job.done.exists() else shlex.join(job.argv)}")
         return 0
     failed = local.run_jobs(list(jobs.values()), slots, args.retries)
-    for job in failed:
-        print(f"failed: {job.name}: {local.last_line(job.log)} ({job.log})", file=sys.stderr)
+    for job, why in failed:
+        print(f"failed: {job.name}: {why}", file=sys.stderr)
     return int(bool(failed))
 
 

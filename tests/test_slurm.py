@@ -212,16 +212,18 @@ def test_a_task_does_not_run_without_a_lock(tmp_path, code):
     done = run_alone(tmp_path, {0: job("a", DONE)}, programs)
     assert done.returncode == 2 and not Path("started").exists()
     log = job("a", DONE).log
-    assert f"point 0 (a): {log} cannot be locked; keep runs/ on a file system" in done.stdout
+    assert f"point 0 (a): {log} cannot be locked; it needs a disk with" in done.stdout
 
 
 @pytest.mark.parametrize("restarts, asks", [("", True), ("99", True), ("100", False)])
 def test_a_run_that_never_gets_on_is_not_queued_for_ever(tmp_path, restarts, asks):
-    programs = {"srun": "exit 143", "scontrol": 'echo "$@"'}
+    says = r"printf 'Traceback\nOSError: no space\n  File \"x\"\n    f()\n    ^^^\n'"
+    programs = {"srun": f'{says} >>"${{1#--output=}}"; exit 143', "scontrol": 'echo "$@"'}
     environment = {"SLURM_ARRAY_JOB_ID": "7"}
     environment |= {"SLURM_RESTART_COUNT": restarts} if restarts else {}
     done = run_alone(tmp_path, {0: job("a", DONE)}, programs, **environment)
     assert done.returncode == 143 and done.stderr == ""
+    assert "point 0 (a): exit code 143, OSError: no space (runs/" in done.stdout
     assert ("requeue 7_0\n" in done.stdout) == asks
     assert ("use a longer --time" in done.stdout) != asks
 
