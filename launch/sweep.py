@@ -159,7 +159,7 @@ def write_sky(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             whole.write_text(path, text)
-        print(f"sky jobs launch --yes --detach-run {path}")
+        print(f"sky jobs launch --yes --detach-run {shlex.quote(str(path))}")
     return 0
 
 

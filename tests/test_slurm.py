@@ -241,6 +241,38 @@ def test_bash_accepts_the_script_and_its_head_says_what_was_asked_for(tmp_path):
     ]  # fmt: skip
 
 
+EVIL = "a\ntouch planted\n#"
+
+
+@pytest.mark.parametrize("name", [EVIL, "a\rb", "a\x00b", "a\u2028b", "a\x1b[2J"])
+def test_a_line_break_in_a_name_or_an_option_is_refused(name):
+    with pytest.raises(BadInput, match=r"--job-name=a\\.*holds a control character") as e:
+        slurm.script(name, {0: job("a", DONE)}, "", Path("out"), 2)
+    assert str(e.value).isprintable()
+    with pytest.raises(BadInput, match=r"--output=a\\.*holds a control character"):
+        slurm.script("a", {0: job("a", DONE)}, "", Path(name), 2)
+    with pytest.raises(BadInput, match=r"--comment=a\\.*holds a control character"):
+        slurm.script("a", {0: job("a", DONE)}, f"--comment='{name}'", Path("out"), 2)
+
+
+def test_an_experiment_with_a_line_break_in_its_name_writes_no_script(monkeypatch, capsys):
+    file = Path(f"{EVIL}.py")
+    shutil.copy(ROOT / "experiments" / "mnist.py", file)
+    assert sweep.main([f"--config={file}", "--executor=slurm"]) == 2
+    assert "\\ntouch planted\\n#" in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_a_line_break_in_a_value_is_part_of_the_value(tmp_path):
+    """The commands of points, unlike the head, are quoted by bash, which keeps line ends."""
+    evil = job("it's\ntouch planted\n", DONE)
+    evil = evil._replace(log=Path("runs/a\ntouch planted\n.log"), done=Path("a\ntouch planted\n"))
+    words = tmp_path / "words"
+    srun = f'shift 2; printf "%s\\0" "$@" >{words}'
+    done = run_alone(tmp_path, {0: evil._replace(argv=["x", EVIL])}, {"srun": srun})
+    assert done.returncode == 0 and not Path("planted").exists()
+    assert words.read_text() == f"x\0{EVIL}\0"
+
+
 def test_without_sbatch_the_script_is_written_and_the_remedy_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadInput, match=r"no sbatch here; submit out/sweep\.sh on a login node"):
