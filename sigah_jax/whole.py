@@ -16,6 +16,16 @@ def this_process() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
+def create(path: Path, buffering: int = -1) -> BinaryIO:
+    """Opens a new file for bytes in place of whatever has that name.
+
+    A symbolic link is replaced and never followed, so that one which someone has left there
+    cannot lead to another file.
+    """
+    path.unlink(missing_ok=True)
+    return path.open("xb", buffering)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for bytes, which gets its name once all is on the disk.
@@ -24,7 +34,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     stays as it was.
     """
     partial = path.with_name(f"{path.name}.partial-{this_process()}")
-    f = partial.open("wb")
+    f = create(partial)
     try:
         yield f
         f.flush()
@@ -40,6 +50,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, as UTF-8, whole or not at all."""
+    """Writes a text file, as UTF-8, whole or not at all.
+
+    Bytes of a file name that are not UTF-8 are written as they are.
+    """
     with writing(path) as f:
-        f.write(text.encode())
+        f.write(text.encode(errors="surrogateescape"))
