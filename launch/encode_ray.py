@@ -41,7 +41,7 @@ import jax
 
 from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
-from sigah_jax import hasher, logs, progress
+from sigah_jax import hasher, progress, whole
 from sigah_jax.data.containers import reading_as
 from sigah_jax.errors import BadInput, command
 
@@ -59,7 +59,7 @@ def claim(output: Path, of: dict) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
-            logs.write_json(manifest, of)
+            whole.write_json(manifest, of)
         theirs = json.loads(manifest.read_text())
     except FileNotFoundError as e:
         raise BadInput(

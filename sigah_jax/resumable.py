@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax import locks, logs
+from sigah_jax import locks, whole
 from sigah_jax.errors import BadInput
 
 
@@ -59,7 +59,7 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
         state = _read_state(path, f, of, len(header), shape[1], overwrite)
         if state["rows"] == 0:
             _check_free(path, len(header) + shape[0] * shape[1])
-            logs.write_json(beside(path, ".partial.json"), state)  # first: without it not ours
+            whole.write_json(beside(path, ".partial.json"), state)  # first: without it not ours
             f.truncate(0)
             f.write(header)
             f.flush()
@@ -78,13 +78,13 @@ def save(out: Output) -> None:
     """Keeps what has been written, whatever happens now."""
     out.file.flush()
     os.fsync(out.file.fileno())
-    logs.write_json(beside(out.path, ".partial.json"), out.state)
+    whole.write_json(beside(out.path, ".partial.json"), out.state)
 
 
 def finish(out: Output) -> None:
     """Gives the saved file its name; after a kill in between the same command ends it."""
     out.path.unlink(missing_ok=True)  # old rows never lie beside the new state
-    logs.write_json(beside(out.path, ".json"), out.state)
+    whole.write_json(beside(out.path, ".json"), out.state)
     os.replace(beside(out.path, ".partial"), out.path)
     beside(out.path, ".partial.json").unlink()
 
