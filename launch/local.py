@@ -158,7 +158,7 @@ def _start_next(waiting: deque, environment: Mapping[str, str], board: "Board") 
 def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen | None:
     """The process of a job, which inherits the lock of its log; None if it runs elsewhere."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("a") as log:
+    with job.log.open("a", encoding="utf-8", errors="surrogateescape") as log:
         if not _take(job, log):
             return None
         log.write(f"$ {shlex.join(job.argv)}\n")
