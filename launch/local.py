@@ -223,13 +223,13 @@ def _raising_signals() -> Iterator[None]:
 def _why(run: Running) -> str:
     """Why a process ended, as far as its code, its log and the disk tell."""
     code, log = run.process.returncode, run.job.log
-    words = [f"signal {-code}" if code < 0 else f"exit code {code}", last_line(log)]
-    if words[1].startswith("error: "):
-        del words[0]
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(log.parent).free < LOG_BYTES:  # the log may lack its last words
-            words.append("its disk is full")
-    return f"{', '.join(words)} ({log})"
+    words = last_line(log)
+    if not words.startswith("error: "):
+        words = f"{f'signal {-code}' if code < 0 else f'exit code {code}'}, {words}"
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(log.parent).free < LOG_BYTES:  # the log may lack its last words
+                words += ", its disk is full"
+    return f"{words} ({log})"
 
 
 class Board:
