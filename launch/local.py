@@ -10,7 +10,6 @@ Not responsible for what a command does: one that is stopped is given again, and
 """
 
 import contextlib
-import fcntl
 import os
 import shlex
 import shutil
@@ -25,6 +24,7 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
+from sigah_jax import locks
 from sigah_jax.errors import BadInput, NonFinite
 
 POLL_SECS = 0.2
@@ -109,12 +109,9 @@ def in_use(lock: Path) -> bool:
     """
     try:
         with lock.open("r+") as f:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
+            return not locks.take(f, lock)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
 
 
 def last_line(log: Path) -> str:
@@ -158,11 +155,7 @@ def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen | None:
 
 def _take(job: Job, log: IO) -> bool:
     """Locks the open log of a job; False if the job runs already, in a queue or by itself."""
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return not in_use(job.lock)
+    return locks.take(log, job.log) and not in_use(job.lock)
 
 
 def _judge(run: Running, ends: Counter, retries: int) -> str:

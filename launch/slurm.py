@@ -38,7 +38,14 @@ point="point $SLURM_ARRAY_TASK_ID ($name)"
 mkdir -p "$(dirname "$log")"
 exec 9>>"$log"
 flock --nonblock --conflict-exit-code=75 9
-if [ $? -eq 75 ]; then echo "$point: runs in another sweep"; exit 0; fi
+case $? in
+  0) ;;
+  75) echo "$point: runs in another sweep"; exit 0 ;;
+  *)
+    echo "$point: $log cannot be locked; keep runs/ on a file system that supports locks (flock)"
+    exit {bad_input}
+    ;;
+esac
 if [ -e "$done" ]; then echo "$point: finished before"; exit 0; fi
 
 # srun of SLURM 22.05 and later does not know it otherwise
@@ -79,6 +86,7 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
         retries=retries,
         final=" | ".join(map(str, (*FINAL, TERMINATED))),
         terminated=TERMINATED,
+        bad_input=BadInput.exit_code,
         max_terminations=MAX_TERMINATIONS,
     )
 

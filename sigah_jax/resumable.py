@@ -11,7 +11,6 @@ Not responsible for what the rows are.
 """
 
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -24,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax import logs
+from sigah_jax import locks, logs
 from sigah_jax.errors import BadInput
 
 _BLOCK_BYTES = 2**24
@@ -233,22 +232,15 @@ def _writing(path: Path) -> Iterator[None]:
 def _locked(path: Path) -> Iterator[BinaryIO]:
     """The partial file, made if missing, with a lock; removed if nothing is in it at the end."""
     partial = beside(path, ".partial")
-    flags = os.O_RDWR | os.O_CREAT  # no mode of `open` both makes a file and keeps its content
-    f = os.fdopen(os.open(partial, flags, 0o666), "r+b")
+    f, ours = locks.open_file(partial), True
     try:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # whoever had the lock may have finished, and this be the output by now
-            if not os.path.samestat(os.fstat(f.fileno()), partial.stat()):
-                raise BlockingIOError
-        except (BlockingIOError, FileNotFoundError) as e:
-            raise BadInput(f"{path}: another process writes it; wait for it to end") from e
-        try:
-            yield f
-        finally:
-            if os.fstat(f.fileno()).st_size == 0:
-                partial.unlink(missing_ok=True)
+        ours = locks.take(f, partial)
+        if not ours:
+            raise BadInput(f"{path}: another process writes it; wait for it to end")
+        yield f
     finally:
+        if ours and os.fstat(f.fileno()).st_size == 0:
+            partial.unlink(missing_ok=True)
         # on a full disk closing fails a second time, and would hide the first reason
         with contextlib.suppress(OSError):
             f.close()

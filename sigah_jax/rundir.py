@@ -3,7 +3,6 @@
 Not responsible for what is logged there (`logs`) or saved (`checkpoints`).
 """
 
-import fcntl
 import hashlib
 import json
 import re
@@ -14,7 +13,7 @@ from typing import IO
 import numpy as np
 from ml_collections import config_dict
 
-from sigah_jax import hosts, logs
+from sigah_jax import hosts, locks, logs
 from sigah_jax.data.cache import content_hash
 from sigah_jax.errors import BadInput
 
@@ -72,17 +71,15 @@ def claim(workdir: Path, config) -> IO:
 def _claim(workdir: Path, config) -> IO:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / "lock").open("w")
+        lock = locks.open_file(workdir / "lock")
     except OSError as e:
         raise BadInput(f"{workdir}: cannot be written ({e.strerror}); use another --workdir") from e
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        raise BadInput(
-            f"{workdir}: another process is running here; wait for it or use another --workdir"
-        ) from e
     path = workdir / "config.json"
     try:
+        if not locks.take(lock, workdir / "lock"):
+            raise BadInput(
+                f"{workdir}: another process is running here; wait for it or use another --workdir"
+            )
         ours = path.exists() and bool(_held(path))  # a foreign config.json is refused
         if ours and begun(workdir):
             _compare(path, config)

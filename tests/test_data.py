@@ -1,4 +1,3 @@
-import errno
 import gzip
 import shutil
 import threading
@@ -230,15 +229,6 @@ def test_of_several_that_start_together_one_computes(tmp_path):
         assert list(pool.map(want, range(4))) == [[0, 1, 2]] * 4
     assert len(calls) == 1
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
-
-
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    assert cache.cached(tmp_path, "a", [1], lambda: np.arange(3)).tolist() == [0, 1, 2]
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_failed_computation_leaves_nothing_and_is_told_as_it_is(tmp_path):

@@ -192,20 +192,35 @@ def test_a_second_array_leaves_alone_what_the_first_runs(cluster):
     assert starts("slow") == 1
 
 
-@pytest.mark.parametrize("restarts, asks", [("", True), ("99", True), ("100", False)])
-def test_a_run_that_never_gets_on_is_not_queued_for_ever(tmp_path, restarts, asks):
-    text = slurm.script("sweep-test", {0: job("a", DONE)}, "", Path("out"), 2)
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, code in (("srun", "exit 143"), ("scontrol", 'echo "$@"')):
-        (programs / name).write_text(f"#!/usr/bin/env bash\n{code}\n")
-        (programs / name).chmod(0o755)
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
-    environment |= {"SLURM_ARRAY_JOB_ID": "7"}
-    environment |= {"SLURM_RESTART_COUNT": restarts} if restarts else {}
-    done = subprocess.run(
+def run_alone(tmp_path, jobs, programs, **environment):
+    """Task 0 of the script without SLURM, with these programs (name -> code) in PATH."""
+    text = slurm.script("sweep-test", jobs, "", Path("out"), 2)
+    place = tmp_path / "bin"
+    place.mkdir()
+    for name, code in programs.items():
+        (place / name).write_text(f"#!/usr/bin/env bash\n{code}\n")
+        (place / name).chmod(0o755)
+    environment |= {"PATH": f"{place}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
+    return subprocess.run(
         ["bash"], input=text, env=environment, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("code", [1, 65, 71, 127])  # of flock: data error, ENOLCK, missing
+def test_a_task_does_not_run_without_a_lock(tmp_path, code):
+    programs = {"flock": f"exit {code}", "srun": "touch started"}
+    done = run_alone(tmp_path, {0: job("a", DONE)}, programs)
+    assert done.returncode == 2 and not Path("started").exists()
+    log = job("a", DONE).log
+    assert f"point 0 (a): {log} cannot be locked; keep runs/ on a file system" in done.stdout
+
+
+@pytest.mark.parametrize("restarts, asks", [("", True), ("99", True), ("100", False)])
+def test_a_run_that_never_gets_on_is_not_queued_for_ever(tmp_path, restarts, asks):
+    programs = {"srun": "exit 143", "scontrol": 'echo "$@"'}
+    environment = {"SLURM_ARRAY_JOB_ID": "7"}
+    environment |= {"SLURM_RESTART_COUNT": restarts} if restarts else {}
+    done = run_alone(tmp_path, {0: job("a", DONE)}, programs, **environment)
     assert done.returncode == 143 and done.stderr == ""
     assert ("requeue 7_0\n" in done.stdout) == asks
     assert ("use a longer --time" in done.stdout) != asks

@@ -4,15 +4,13 @@ Not responsible for when they are stale: another input is another name.
 """
 
 import contextlib
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import whole
+from sigah_jax import locks, whole
 from sigah_jax.errors import BadInput
 
 BLOCK_ROWS = 8192
@@ -78,21 +76,18 @@ def _using(directory: Path) -> Iterator[None]:
 def _locked(path: Path) -> Iterator[None]:
     """Waits for the lock `<path>.lock`, and removes its file at the end.
 
-    Where the file system refuses locks this does not wait. A killed process leaves the file,
-    which the next one takes and removes.
+    Without locks in the file system this does not wait. A killed process leaves the file, which
+    the next one takes and removes.
     """
     name = path.with_name(f"{path.name}.lock")
     while True:
         with _using(path.parent):
-            f = name.open("w")
+            f = locks.open_file(name)
         try:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            # whoever had the lock may have removed its file, and a third process made another
-            if os.path.samestat(os.fstat(f.fileno()), name.stat()):
+            # False: whoever had the lock removed its file, and a third process may hold another
+            if locks.take(f, name, wait=True):
                 break
-        except FileNotFoundError:
-            pass
-        except OSError:
+        except BadInput:  # no locks: two processes may compute the same, and each file is whole
             break
         f.close()
     try:

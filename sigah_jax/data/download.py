@@ -6,7 +6,6 @@ for what is in an archive (`archives`).
 
 import argparse
 import contextlib
-import fcntl
 import functools
 import shutil
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax import progress
+from sigah_jax import locks, progress
 from sigah_jax.data import transfer
 from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
@@ -170,19 +169,17 @@ def _locked(directory: Path) -> Iterator[None]:
     """Makes the directory of a set and keeps other downloads of the same set out."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "download.lock").open("w")
+        lock = locks.open_file(directory / "download.lock")
     except OSError as e:
         raise BadInput(
             f"{directory}: cannot be used ({e.strerror}); choose another directory with --dir or "
             "$SIGAH_DATA"
         ) from e
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
+        if not locks.take(lock, directory / "download.lock"):
             raise BadInput(
                 f"{directory}: another download of this set is running; wait for it to end"
-            ) from e
+            )
         yield
 
 
