@@ -62,7 +62,13 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
         if taken and not overwrite:
             raise BadInput(f"{taken[0]}: exists; use --overwrite or another --output")
         header = _header(shape)
-        state = _resume(path, f, of, header, shape[1], overwrite)
+        state = {"of": of, "rows": 0, "rows_crc32": 0}
+        try:
+            if os.fstat(f.fileno()).st_size:
+                state = _begun(path, f, of, header, shape[1]) or state
+        except BadInput:
+            if not overwrite:
+                raise
         if state["rows"] == 0:
             _check_free(path, len(header) + shape[0] * shape[1])
             _write_state(beside(path, ".partial.json"), state)  # first: without it not ours
@@ -77,8 +83,9 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
 def append(out: Output, rows: np.ndarray) -> None:
     """Writes the next rows `[b, W] u1`; they count from the next `save` on."""
     out.file.write(np.ascontiguousarray(rows).data)
-    out.state["rows"] += len(rows)
-    out.state["rows_crc32"] = rows_crc32(rows, out.state["rows_crc32"])
+    crc32 = rows_crc32(rows, out.state["rows_crc32"])
+    # in one step: Ctrl-C may come at any moment, and the state is saved then
+    out.state.update(rows=out.state["rows"] + len(rows), rows_crc32=crc32)
 
 
 def save(out: Output) -> None:
@@ -155,37 +162,26 @@ def _header(shape: tuple[int, int]) -> bytes:
     return header.getvalue()
 
 
-def _resume(path: Path, f: BinaryIO, of: dict, header: bytes, width: int, overwrite: bool) -> dict:
-    """The state of the partial file `f`; rows 0 if it has to be begun, or holds none yet."""
-    begin = {"of": of, "rows": 0, "rows_crc32": 0}
-    if os.fstat(f.fileno()).st_size == 0:
-        return begin
+def _begun(path: Path, f: BinaryIO, of: dict, header: bytes, width: int) -> dict | None:
+    """The state of the partial file `f`, None without rows; BadInput if it cannot be resumed."""
     state_path = beside(path, ".partial.json")
     try:
         state = read_state(state_path)
         theirs, rows, crc32 = state["of"], state["rows"], state["rows_crc32"]
     except (OSError, ValueError, KeyError) as e:
-        if overwrite:
-            return begin
         raise BadInput(
             f"{path}.partial: {state_path.name}, which says what it holds, is missing, damaged or "
             "of an earlier version; remove both, or use --overwrite"
         ) from e
     if not rows:
-        return begin  # nothing is lost
-    differ = [field for field in of if theirs.get(field) != of[field]]
-    if differ and not overwrite:
-        field = differ[0]
-        raise BadInput(
-            f"{path}.partial: was begun with another {field} ({theirs.get(field)}, now "
-            f"{of[field]}); give the command that it was begun with, or start anew with "
-            "--overwrite"
-        )
-    if differ:
-        return begin
-    if _begins_with(f, header, rows * width) != crc32:
-        if overwrite:
-            return begin
+        return None  # nothing is lost, whatever it was begun with
+    for field, value in of.items():
+        if theirs.get(field) != value:
+            raise BadInput(
+                f"{path}.partial: was begun with another {field} ({theirs.get(field)}, now "
+                f"{value}); give the command that it was begun with, or start anew with --overwrite"
+            )
+    if _rows_crc32_in(f, header, rows * width) != crc32:
         raise BadInput(
             f"{path}.partial: its first {rows} rows are not those that were written, the file is "
             "damaged; start anew with --overwrite"
@@ -193,7 +189,7 @@ def _resume(path: Path, f: BinaryIO, of: dict, header: bytes, width: int, overwr
     return state
 
 
-def _begins_with(f: BinaryIO, header: bytes, size: int) -> int | None:
+def _rows_crc32_in(f: BinaryIO, header: bytes, size: int) -> int | None:
     """The CRC-32 of `size` bytes behind the header, None if the header or some are not there."""
     f.seek(0)
     if f.read(len(header)) != header:
