@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from sigah_jax import evaluate, logs, parallel, results, train
+from sigah_jax import evaluate, parallel, results, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.datasets import load_dataset
@@ -119,7 +119,7 @@ def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Pat
     else:
         cell = run_baseline(config, method, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
-    logs.write_json(path, {"dataset": data_name(data), "method": method} | cell)
+    whole.write_json(path, {"dataset": data_name(data), "method": method} | cell)
 
 
 def run_baseline(config, method: str, cache: Path) -> dict:

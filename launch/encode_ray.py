@@ -30,7 +30,6 @@ import argparse
 import contextlib
 import importlib
 import itertools
-import json
 import logging
 import os
 import socket
@@ -43,7 +42,7 @@ import jax
 
 from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
-from sigah_jax import hasher, locks, logs, progress
+from sigah_jax import hasher, locks, progress, whole
 from sigah_jax.data.containers import reading_as
 from sigah_jax.errors import BadInput, command
 
@@ -80,9 +79,8 @@ def _check_manifest(output: Path, of: dict) -> None:
     manifest = output / MANIFEST
     try:
         if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
-            logs.write_json(manifest, of)
-        theirs = json.loads(manifest.read_bytes())
-        inputs = list(theirs["inputs"])
+            whole.write_json(manifest, of)
+        theirs = whole.read_json(manifest, "name another --output")
     except FileNotFoundError as e:
         raise BadInput(
             f"--output={output}: holds files and no {MANIFEST}; name a new directory"
@@ -90,14 +88,12 @@ def _check_manifest(output: Path, of: dict) -> None:
     except OSError as e:
         reason = f"cannot be written ({e.strerror}); name another"
         raise BadInput(f"--output={output}: {reason}") from e
-    except (ValueError, KeyError, TypeError) as e:
-        raise BadInput(f"{manifest}: is damaged ({e}); name another --output") from e
     for field, ours in of.items():
         old = theirs.get(field)
         if old == ours:
             continue
         if field == "inputs":
-            pairs = itertools.zip_longest(inputs, ours)
+            pairs = itertools.zip_longest(old if isinstance(old, list) else [], ours)
             old, ours = next((a, b) for a, b in pairs if a != b)
         raise BadInput(
             f"{manifest}: was begun with another {field} ({old}, now {ours}); give the command "

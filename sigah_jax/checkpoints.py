@@ -1,119 +1,172 @@
-"""Checkpoints through orbax; no other file knows orbax.
+"""Checkpoints: orbax writes and reads the arrays, and no other file knows orbax.
 
-Kept are the latest two and the best by validation map. A save appears whole or not at all.
-Of several processes all save and restore together, but each may read alone.
+A checkpoint is the directory `checkpoints/<step>`: the arrays in `state`, and `seal.json`, which
+holds what is known beside them and the hashes of their files. The seal is written last and removed
+first: a save or a removal that was cut off leaves a directory without a seal, which nobody looks at
+and the next training removes, and arrays that do not fit their seal are never restored. The latest
+two and the best by validation map are kept.
+
+Of several processes all save together, and the first writes the seal and removes.
 
 Not responsible for when to save: `train`.
 """
 
 import contextlib
-import math
+import hashlib
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
 
-from sigah_jax import parallel
+from sigah_jax import hosts, parallel, whole
 from sigah_jax.errors import BadInput
+from sigah_jax.rundir import OLD_SEAL, SEAL, saved_steps
+
+LATEST = 2  # kept beside the best
+_DAMAGED = "remove its directory, then a training resumes from an earlier one"
 
 
-@contextlib.contextmanager
-def open_manager(workdir: Path, read_only: bool) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints of a run directory; unfinished saves of a killed process are removed.
+class Gone(BadInput):
+    """A checkpoint that was listed is not there any more: a training has replaced it meanwhile."""
 
-    With `read_only` nothing is written or removed: a training may be saving there. A process
-    then reads alone; otherwise all processes open together.
 
-    Closed at the end whatever happens: a thread of orbax would complain on standard error.
-    """
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader{me}"
-    )
-    options = ocp.CheckpointManagerOptions(
-        multiprocessing_options=alone if read_only else ocp.options.MultiprocessingOptions(),
-        preservation_policy=policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(2),
-                policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
-            ]
-        ),
-        best_fn=_score,  # without it orbax forgets the scores of before a restart
-        cleanup_tmp_directories=not read_only,
-        create=not read_only,
-        enable_async_checkpointing=False,
-    )
-    manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
-    try:
-        yield manager
-    finally:
-        manager.close()
+def remove_torn(workdir: Path) -> None:
+    """Removes what killed saves and removals left; only for the process that owns `workdir`."""
+    whole_ones = {str(step) for step in saved_steps(workdir)}
+    for path in _directory(workdir).glob("*"):
+        if path.is_file():
+            path.unlink()
+        elif path.name not in whole_ones:
+            shutil.rmtree(path)
 
 
 def save(
-    manager: ocp.CheckpointManager, step: int, state: Any, shape: list[int], metrics: dict | None
+    workdir: Path,
+    step: int,
+    state: Any,
+    shape: list[int],
+    metrics: dict | None,
+    rows_hash: str,
 ) -> None:
-    """Saves `state` under `step`.
+    """Saves `state` under `step`, and removes the checkpoints that are not to be kept.
 
     Args:
         state: whole on every process.
         shape: `[d, P]` of the standardiser's projection, from which `restore`'s target is built.
         metrics: holds `eval/map`; None without validation.
+        rows_hash: of metrics.jsonl as it is now.
+
+    Raises:
+        BadInput: the disk is full or refuses; earlier checkpoints stay.
     """
-    facts = {"shape": list(shape), "metrics": metrics, "arrays": _arrays(state)}
-    state = parallel.across_processes(state)
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-    manager.save(step, args=args, metrics=metrics or {"eval/map": -math.inf})
+    directory = _directory(workdir)
+    path = directory / str(step)
+
+    def make_room() -> None:
+        if hosts.first():
+            with _saving(path):
+                _check_room(directory, 2 * sum(a.nbytes for a in jax.tree.leaves(state)))
+
+    def seal() -> None:
+        if not hosts.first():
+            return
+        known = {"shape": list(shape), "metrics": metrics, "rows_hash": rows_hash}
+        scores = _scores(_metrics(workdir) | {step: metrics})
+        known |= {"best": _best(scores), "arrays": _arrays(state)}
+        with _saving(path):
+            _sync(path / "state")
+            whole.write_json(path / SEAL, known | {"files": _hashes(path / "state")})
+            steps = saved_steps(workdir)
+            for old in set(steps) - {*steps[-LATEST:], known["best"]}:
+                for name in (SEAL, OLD_SEAL):
+                    (directory / str(old) / name).unlink(missing_ok=True)
+                shutil.rmtree(directory / str(old))
+
+    hosts.in_turn(make_room)
+    with _saving(path), _checkpointer(alone=False) as checkpointer:
+        args = ocp.args.StandardSave(parallel.across_processes(state))
+        checkpointer.save((path / "state").resolve(), args=args)
+    hosts.in_turn(seal)
 
 
-def facts(manager: ocp.CheckpointManager, step: int) -> dict:
-    """What is known beside the state: `{"shape", "metrics", "arrays"}`."""
-    path = Path(manager.directory) / str(step)
-    if step not in manager.all_steps():
-        raise BadInput(f"{path}: no such checkpoint; there are {sorted(manager.all_steps())}")
+def facts(workdir: Path, step: int) -> dict:
+    """What is known beside the arrays: `{"shape", "metrics", "rows_hash", "best", "arrays", …}`.
+
+    A checkpoint of a version before there were seals has no hashes and no best, and is not checked.
+
+    Raises:
+        Gone: it is not there.
+        BadInput: it is damaged.
+    """
+    path = _directory(workdir) / str(step)
     try:
-        return manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
-    except (ValueError, KeyError, FileNotFoundError) as e:
-        raise BadInput(f"{path}: damaged; remove it, the run goes on from an earlier one") from e
+        return whole.read_json(path / SEAL, _DAMAGED)
+    except FileNotFoundError:
+        pass
+    try:
+        return json.loads((path / OLD_SEAL).read_bytes())
+    except FileNotFoundError as e:
+        raise Gone(f"{path}: no such checkpoint; there are {saved_steps(workdir)}") from e
+    except (OSError, ValueError) as e:
+        raise BadInput(f"{path}: damaged ({e}); {_DAMAGED}") from e
 
 
-def best_step(manager: ocp.CheckpointManager) -> int | None:
-    """The validated step of highest `eval/map`, the latest of equals, which is the one kept."""
-    metrics = {step: facts(manager, step)["metrics"] for step in sorted(manager.all_steps())}
-    scores = {step: m["eval/map"] for step, m in metrics.items() if m}
-    return max(scores, key=lambda step: (scores[step], step)) if scores else None
+def best_step(workdir: Path) -> int | None:
+    """The validated step of highest `eval/map`, the latest of equals, which is the one kept.
+
+    Raises:
+        Gone: a training removes checkpoints meanwhile.
+        BadInput: a checkpoint is damaged, or the latest knows a better one that is not there.
+    """
+    found = _metrics(workdir)
+    best = _best(_scores(found))
+    known = facts(workdir, max(found)).get("best", best) if found else best
+    if known != best:
+        path = _directory(workdir) / str(known)
+        raise BadInput(
+            f"{path}: the best checkpoint was removed; bring it back, name another by "
+            "--checkpoint, or start anew in another --workdir"
+        )
+    return best
 
 
-def number_of(manager: ocp.CheckpointManager, workdir: Path, checkpoint: str) -> int:
+def number_of(workdir: Path, checkpoint: str) -> int:
     """The step that "best", "latest" or a step's number means; BadInput if there is none."""
-    steps = list(manager.all_steps())
+    steps = saved_steps(workdir)
     if not steps:
         raise BadInput(f"{workdir}: no checkpoint yet; train first")
     if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
         raise BadInput(f"--checkpoint={checkpoint}: expected best, latest or a step of {steps}")
     if checkpoint == "best":
-        number = best_step(manager)
+        number = best_step(workdir)
         if number is None:
             raise BadInput(f"{workdir}: no checkpoint is validated yet; use --checkpoint=latest")
         return number
-    return max(steps) if checkpoint == "latest" else int(checkpoint)
+    number = steps[-1] if checkpoint == "latest" else int(checkpoint)
+    if number not in steps:
+        raise BadInput(f"--checkpoint={checkpoint}: no such checkpoint; there are {steps}")
+    return number
 
 
-def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any) -> Any:
+def restore(workdir: Path, step: int, like: Any, sharding: Any, alone: bool = False) -> Any:
     """The state saved under `step`, placed by `sharding`, by all processes that it spans.
 
     Args:
         like: a state of the same structure and shapes; arrays or `ShapeDtypeStruct`.
+        alone: this process reads by itself, and others need not.
 
     Raises:
-        BadInput: the checkpoint is missing, damaged or of another shape.
+        Gone: it is not there, or was removed while it was read.
+        BadInput: the checkpoint is damaged or of another shape.
     """
-    path = Path(manager.directory) / str(step)
-    # compared here, for a restore that fails inside orbax leaves threads that complain at exit
-    there, wanted = facts(manager, step)["arrays"], _arrays(like)
+    path = _directory(workdir) / str(step)
+    known = facts(workdir, step)
+    there, wanted = known["arrays"], _arrays(like)
     differ = [name for name in sorted(there | wanted) if there.get(name) != wanted.get(name)]
     if differ:
         name = differ[0]
@@ -121,19 +174,101 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any, sharding: Any)
             f"{path}: of another shape than the config: {name} is {there.get(name)} there, "
             f"{wanted.get(name)} is expected; use another --workdir"
         )
-    target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
     try:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return manager.restore(step, args=args)["state"]
-    except (ValueError, KeyError, FileNotFoundError) as e:
-        reason = str(e).strip().splitlines()[0][:200]
+        if (held := known.get("files")) is not None:
+            found = _hashes(path / "state")
+            wrong = [name for name in held if held[name] != found.get(name)]
+            if wrong:
+                raise ValueError(f"state/{wrong[0]} is missing or does not fit its hash")
+        target = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like
+        )
+        with _checkpointer(alone) as checkpointer:
+            args = ocp.args.StandardRestore(target)
+            return checkpointer.restore((path / "state").resolve(), args=args)
+    except (OSError, ValueError, KeyError) as e:
+        facts(workdir, step)  # raises Gone if that is the reason
+        raise BadInput(f"{path}: damaged ({_first_line(e)}); {_DAMAGED}") from e
+
+
+def _directory(workdir: Path) -> Path:
+    return workdir / "checkpoints"
+
+
+def _checkpointer(alone: bool) -> ocp.Checkpointer:
+    """Orbax's, of all processes together or of this one alone."""
+    me = jax.process_index()
+    options = ocp.options.MultiprocessingOptions()
+    if alone:
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader{me}"
+        )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
+
+
+def _metrics(workdir: Path) -> dict[int, dict | None]:
+    """Step -> metrics of all checkpoints."""
+    return {step: facts(workdir, step)["metrics"] for step in saved_steps(workdir)}
+
+
+def _scores(metrics: dict[int, dict | None]) -> dict[int, float]:
+    """Step -> validation map of those that were validated."""
+    return {step: m["eval/map"] for step, m in metrics.items() if m}
+
+
+def _best(scores: dict[int, float]) -> int | None:
+    return max(scores, key=lambda step: (scores[step], step)) if scores else None
+
+
+@contextlib.contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    """Turns what the disk says into BadInput, where orbax raises nearly anything."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as e:
+        if hosts.lost(e):
+            raise
         raise BadInput(
-            f"{path}: damaged ({reason}); remove it, the run goes on from an earlier one"
+            f"{path}: cannot be saved ({_first_line(e)}); free space or check its directory, then "
+            "the same command resumes from the last checkpoint"
         ) from e
 
 
-def _score(metrics: dict) -> float:
-    return metrics["eval/map"]
+def _check_room(directory: Path, needed_bytes: int) -> None:
+    """Raises OSError if the disk has no room: orbax's threads would tell of that in pages."""
+    directory.mkdir(exist_ok=True)
+    path = directory / "room"
+    try:
+        with path.open("wb") as f:
+            f.write(bytes(needed_bytes))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _hashes(directory: Path) -> dict[str, str]:
+    """Name -> hash of every file below a directory."""
+    found = {}
+    for path in _files(directory):
+        with path.open("rb") as f:
+            digest = hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16))
+        found[str(path.relative_to(directory))] = digest.hexdigest()
+    return found
+
+
+def _sync(directory: Path) -> None:
+    """Waits until all files are on the disk: after a crash none may be older than its seal."""
+    for path in _files(directory):
+        with path.open("rb") as f:
+            os.fsync(f.fileno())
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(p for p in directory.rglob("*") if p.is_file())
+
+
+def _first_line(e: Exception) -> str:
+    return next(iter(str(e).strip().splitlines()), type(e).__name__)[:200]
 
 
 def _arrays(state: Any) -> dict[str, str]:

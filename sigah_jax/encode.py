@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import hasher, progress, resumable
+from sigah_jax import hasher, progress, resumable, whole
 from sigah_jax.data.datasets import open_file
 from sigah_jax.data.raw import row_blocks
 from sigah_jax.data.vectors import Vectors, why_bad
@@ -126,13 +126,14 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
     """
     path = resumable.beside(Path(os.path.expanduser(name)), ".json")
     try:
-        state = resumable.read_state(path)
+        state = whole.read_json(path, "encode anew")
+    except FileNotFoundError:
+        return None
+    try:
         facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
         facts["bad"] = _row_numbers(state["bad"], len(packed))
         shape = (state["rows"], codes.packed_bytes(facts["bits"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise BadInput(
             f"{path}: cannot be read as what `encode` leaves beside {name} ({e}); encode anew"
         ) from e

@@ -6,9 +6,13 @@ a bug of ours and keeps its traceback.
 
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
 
+_PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
+_PATH_ERRORS += (errno.EEXIST, errno.ELOOP)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 + 2, as a shell reports it
 
 
@@ -37,10 +41,21 @@ class NonFinite(ArithmeticError):
 
 
 def of_path(e: OSError) -> BadInput | None:
-    """What to say of a path that may not be entered or is too long; None for any other error."""
-    if e.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG) or not e.filename:
+    """What to say of a path that cannot be used as it is asked for, or of a disk that refuses.
+
+    None for any other error.
+    """
+    if not e.filename:
         return None
-    return BadInput(f"{e.filename:.200}: {e.strerror}; check the path and its permissions")
+    name = os.fsdecode(e.filename)[:200]
+    if e.errno in _PATH_ERRORS:
+        return BadInput(f"{name}: {e.strerror}; check the path and its permissions")
+    if e.errno in _DISK_ERRORS:
+        return BadInput(
+            f"{name}: cannot be written ({e.strerror}); free space or check the disk, then the "
+            "same command resumes"
+        )
+    return None
 
 
 def command(interrupted: str) -> Callable:

@@ -12,6 +12,7 @@ Shapes: n rows, d input columns, K bits, W packed bytes, P features after `stand
 Not responsible for training (`train`), files of vectors (`encode`) nor search (`retrieval`).
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from sigah_jax.data.vectors import why_bad
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, step
 from sigah_jax.retrieval import codes
+
+LOOKS = 20  # at a run directory, where checkpoints come and go while it is read
 
 
 class Hasher(NamedTuple):
@@ -274,48 +277,54 @@ def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hashe
 
 
 def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
-    """The hasher of a run directory.
+    """The hasher of a run directory, also while a training saves there.
 
     Args:
         checkpoint: "best" by validation map, with the decoder of its second training if that is
             finished; "latest", or a step, with the decoder that was trained beside its codes.
 
     Raises:
-        BadInput: no run there, one that is damaged or of another version, no such checkpoint.
+        BadInput: no run there, one that is damaged or of another version, no such checkpoint, or
+            not the encoder any more that the training ended with.
     """
     workdir = Path(os.path.expanduser(workdir))
+    for _ in range(LOOKS):  # a checkpoint may be replaced between the look at it and its reading
+        with contextlib.suppress(checkpoints.Gone):
+            return _load(workdir, str(checkpoint))
+    return _load(workdir, str(checkpoint))
+
+
+def _load(workdir: Path, checkpoint: str) -> Hasher:
     config, config_hash = rundir.read_config(workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise BadInput(f"{workdir}: no checkpoint yet; train first")
-    with checkpoints.open_manager(workdir, read_only=True) as manager:
-        number = checkpoints.number_of(manager, workdir, str(checkpoint))
-        saved = checkpoints.facts(manager, number)
-        try:
-            d, features = saved["shape"]
-            nets = networks.make_networks(config, features)
-            like = step.abstract_state(nets, step.make_optimisers(config), d)
-            block_rows, second = config.eval.block_rows, of_refit(config)
-            facts = {
-                "workdir": str(workdir),
-                "data": config.data.base or config.data.name,
-                "preset": config.preset,
-                "config_hash": config_hash,
-                "step": number,
-                "validation": {
-                    name.removeprefix("eval/"): value
-                    for name, value in (saved["metrics"] or {}).items()
-                },
-            }
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            raise BadInput(
-                f"{workdir}: made by another version or damaged ({e}); train it anew"
-            ) from e
+    number = checkpoints.number_of(workdir, checkpoint)
+    saved = checkpoints.facts(workdir, number)
+    try:
+        d, features = saved["shape"]
+        nets = networks.make_networks(config, features)
+        like = step.abstract_state(nets, step.make_optimisers(config), d)
+        block_rows, second = config.eval.block_rows, of_refit(config)
+        facts = {
+            "workdir": str(workdir),
+            "data": config.data.base or config.data.name,
+            "preset": config.preset,
+            "config_hash": config_hash,
+            "step": number,
+            "validation": {
+                name.removeprefix("eval/"): value
+                for name, value in (saved["metrics"] or {}).items()
+            },
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise BadInput(f"{workdir}: made by another version or damaged ({e}); train it anew") from e
     directory = rundir.refit_directory(workdir)
     refitted = checkpoint == "best" and second.train.steps in rundir.saved_steps(directory)
     if refitted:
         nets, number = networks.make_networks(second, features), second.train.steps
         like = step.abstract_state(nets, step.make_refit_optimisers(second), d)
-    with checkpoints.open_manager(directory if refitted else workdir, read_only=True) as manager:
-        state = checkpoints.restore(manager, number, like, parallel.replicated())
+    source = directory if refitted else workdir
+    state = checkpoints.restore(source, number, like, parallel.replicated(), alone=True)
     facts["refitted"] = refitted
-    return make_hasher(nets, params_of(state), block_rows)._replace(facts=facts)
+    h = make_hasher(nets, params_of(state), block_rows)._replace(facts=facts)
+    if checkpoint == "best":
+        rundir.check_encoder(workdir, h.describe())
+    return h

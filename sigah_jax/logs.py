@@ -1,10 +1,11 @@
-"""What a run writes for people and tools: JSON files, metrics.jsonl, log lines, progress bar.
+"""What a run writes for people and tools: metrics.jsonl, log lines, progress bar.
 
 Of several processes the first writes rows and lines; for the others these functions do nothing.
 
 Not responsible for checkpoints or pictures.
 """
 
+import hashlib
 import json
 import sys
 import time
@@ -13,17 +14,25 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sigah_jax import hosts, whole
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Writes a JSON file that appears whole or not at all."""
-    whole.write_text(path, json.dumps(value, indent=1) + "\n")
+from sigah_jax.errors import BadInput
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a metrics.jsonl; a last line that was cut off by a kill is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The rows of a metrics.jsonl; a last line that was cut off by a kill is left out.
+
+    Raises:
+        BadInput: the file cannot be read, or a line is not a row.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        if not all(isinstance(row["step"], int) for row in rows):
+            raise ValueError("a row has no step")
+        return rows
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise BadInput(
+            f"{path}: damaged ({e}); remove it, then the same command resumes without its rows"
+        ) from e
 
 
 def drop_rows_after(path: Path, step: int) -> None:
@@ -34,11 +43,16 @@ def drop_rows_after(path: Path, step: int) -> None:
     whole.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def rows_hash(path: Path) -> str:
+    """A hash of the bytes of a metrics.jsonl, which a checkpoint keeps: rows may get lost."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
 def append_row(path: Path, row: dict) -> None:
     """Adds one line to metrics.jsonl."""
     if not hosts.first():
         return
-    with path.open("a") as f:
+    with whole.naming(path), path.open("a") as f:
         f.write(json.dumps(row) + "\n")
 
 
@@ -55,8 +69,9 @@ class Log:
         """One line for people."""
         if self.file is None:
             return
-        self.file.write(f"{time.strftime('%F %T')} {text}\n")
-        self.file.flush()
+        with whole.naming(Path(self.file.name)):
+            self.file.write(f"{time.strftime('%F %T')} {text}\n")
+            self.file.flush()
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 

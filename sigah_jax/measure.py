@@ -234,7 +234,9 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\n{text}")
     try:
         whole.write_text(args.workdir / "measure.md", text)
-        logs.write_json(args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]})
+        whole.write_json(
+            args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]}
+        )
         measured.plot(found, args.k, args.workdir / "measure.png")
     except OSError as e:
         raise BadInput(

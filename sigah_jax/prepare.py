@@ -9,9 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
-from sigah_jax import checkpoints, evaluate, hosts, logs, parallel
+from sigah_jax import checkpoints, evaluate, hosts, logs, parallel, rundir
 from sigah_jax.baselines import itq, pca
 from sigah_jax.data.cache import cached
 from sigah_jax.data.datasets import Dataset
@@ -86,14 +85,12 @@ def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array
     return standardiser, variances, rotation
 
 
-def setup(
-    config, cache: Path, data: Dataset, manager: ocp.CheckpointManager, log: logs.Log
-) -> Setup:
+def setup(config, workdir: Path, cache: Path, data: Dataset, log: logs.Log) -> Setup:
     """Restores or makes the state, standardises, finds or reads graph and ground truth."""
     d, nt = data.xt.shape[1], len(data.xt)
     features = min(config.model.input_dims, d)
     nets = networks.make_networks(config, features)
-    latest = manager.latest_step()
+    latest = latest_step(workdir)
     if latest is None:
         # both are deterministic, but a resumed run takes them from the checkpoint all the same
         first = first_arrays(config, data.xt, features)
@@ -107,7 +104,7 @@ def setup(
         state = init(jax.random.key(config.seed), *host)
     else:
         like = step.abstract_state(nets, step.make_optimisers(config), d)
-        state = _restore(manager, latest, like)
+        state = _restore(workdir, latest, like)
         log.line(f"resumed at step {latest} of {config.train.steps}")
     arrays = parallel.fetch(state.standardiser)
     z_train = parallel.map_rows(standardise, config.eval.block_rows)(arrays, data.xt)
@@ -127,24 +124,22 @@ def setup(
     return Setup(data, nets, z_train, graph, state, truth)
 
 
-def refit_setup(
-    config, s: Setup, manager: ocp.CheckpointManager, own: ocp.CheckpointManager, log: logs.Log
-) -> Setup:
+def refit_setup(config, s: Setup, workdir: Path, own: Path, log: logs.Log) -> Setup:
     """`s` with the state of the second training, made from the best checkpoint, or restored.
 
     Args:
         config: of `config.of_refit`.
-        manager: of the first training, which is finished.
-        own: of the second.
+        workdir: of the first training, which is finished.
+        own: the directory of the second.
     """
     d, nets = s.data.xt.shape[1], networks.make_networks(config, s.nets.dis.features)
     tx = step.make_refit_optimisers(config)
-    latest = own.latest_step()
+    latest = latest_step(own)
     if latest is not None:
         state = _restore(own, latest, step.abstract_state(nets, tx, d))
         log.line(f"resumed at step {latest} of {config.train.steps} of the decoder's own")
         return s._replace(nets=nets, state=state)
-    first = parallel.fetch(_restore(manager, checkpoints.best_step(manager), s.state))
+    first = parallel.fetch(_restore(workdir, checkpoints.best_step(workdir), s.state))
 
     def begin(key: jax.Array, first: step.State) -> step.State:
         gen = {"hash": first.gen["hash"], "decoder": networks.init_decoder(key, nets)}
@@ -155,8 +150,22 @@ def refit_setup(
     return s._replace(nets=nets, state=begin(jax.random.key(config.seed), first))
 
 
-def _restore(manager: ocp.CheckpointManager, number: int, like: step.State) -> step.State:
+def latest_step(workdir: Path) -> int | None:
+    """The step that a training resumes from, the same on all processes.
+
+    What a killed process left is removed before any process looks.
+    """
+
+    def look() -> list[int]:
+        if hosts.first():
+            checkpoints.remove_torn(workdir)
+        return rundir.saved_steps(workdir)
+
+    return max(hosts.in_turn(look), default=None)
+
+
+def _restore(workdir: Path, number: int, like: step.State) -> step.State:
     """A checkpoint's state on all devices, through a compiled copy: the step donates its state."""
     everywhere = parallel.replicated(parallel.all_devices())
-    state = checkpoints.restore(manager, number, like, everywhere)
+    state = checkpoints.restore(workdir, number, like, everywhere)
     return parallel.replicate(parallel.fetch(state))

@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import evaluate, hasher, logs, rundir
+from sigah_jax import evaluate, hasher, logs, rundir, whole
 from sigah_jax.data.datasets import Dataset
+from sigah_jax.errors import BadInput
 from sigah_jax.report import plots, tables
 from sigah_jax.retrieval import codes
 
 SHEET_IMAGES = 20
+_REMEDY = "remove it, then the training's command evaluates again"
 
 
 def finish(
@@ -39,9 +41,17 @@ def finish(
     draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, h, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)
-    logs.write_json(path, made | {"metrics": values, "pr_curves": curves})
+    whole.write_json(path, made | {"metrics": values, "pr_curves": curves})
     log.line("\n" + tables.method_table(values, tables.COLUMNS, config.model.bits))
     log.line(f"results: {path}  plots: {pictures}")
+
+
+def read(path: Path) -> dict:
+    """A results file; BadInput if it is damaged."""
+    results = whole.read_json(path, _REMEDY)
+    if not isinstance(results.get("metrics"), dict):
+        raise BadInput(f"{path}: damaged (it has no metrics); {_REMEDY}")
+    return results
 
 
 def facts(config, data: Dataset, seconds: dict) -> dict:

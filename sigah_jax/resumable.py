@@ -1,9 +1,9 @@
 """A `.npy` file of bytes written from the first row to the last, by runs that may be stopped.
 
 Until it is whole it is called `<name>.partial`. Beside it `<name>.partial.json`, which becomes
-`<name>.json`, says what the rows depend on, how many are there and their CRC-32, and carries a
-CRC-32 of itself. A run that is killed at any moment loses what came after the last `save`, a run
-that resumes verifies what is there, and a file without its `.json` never has the final name.
+`<name>.json`, says what the rows depend on, how many are there and their CRC-32. A run that is
+killed at any moment loses what came after the last `save`, a run that resumes verifies what is
+there, and a file without its `.json` never has the final name.
 
 Shapes: n rows, W bytes a row.
 
@@ -12,7 +12,6 @@ Not responsible for what the rows are.
 
 import contextlib
 import io
-import json
 import os
 import shutil
 import zlib
@@ -23,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax import locks, logs
+from sigah_jax import locks, whole
 from sigah_jax.errors import BadInput
 
 _BLOCK_BYTES = 2**24
@@ -71,7 +70,7 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
                 raise
         if state["rows"] == 0:
             _check_free(path, len(header) + shape[0] * shape[1])
-            _write_state(beside(path, ".partial.json"), state)  # first: without it not ours
+            whole.write_json(beside(path, ".partial.json"), state)  # first: without it not ours
             f.truncate(0)
             f.write(header)
             f.flush()
@@ -92,13 +91,13 @@ def save(out: Output) -> None:
     """Keeps what has been written, whatever happens now."""
     out.file.flush()
     os.fsync(out.file.fileno())
-    _write_state(beside(out.path, ".partial.json"), out.state)
+    whole.write_json(beside(out.path, ".partial.json"), out.state)
 
 
 def finish(out: Output) -> None:
     """Gives the saved file its name; after a kill in between the same command ends it."""
     out.path.unlink(missing_ok=True)  # old rows never lie beside the new state
-    _write_state(beside(out.path, ".json"), out.state)
+    whole.write_json(beside(out.path, ".json"), out.state)
     os.replace(beside(out.path, ".partial"), out.path)
     beside(out.path, ".partial.json").unlink()
 
@@ -119,38 +118,13 @@ def rows_crc32(rows: np.ndarray, before: int = 0) -> int:
     return zlib.crc32(np.ascontiguousarray(rows).data, before)
 
 
-def read_state(path: Path) -> dict:
-    """What the `.json` of an output, or of a partial one, says.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged or of something else. Files of earlier versions have no CRC-32
-            and are taken as they are.
-    """
-    state = json.loads(path.read_bytes())
-    if not isinstance(state, dict):
-        raise ValueError("it is not a JSON object")
-    theirs = state.pop("crc32", None)
-    if (theirs is not None or "rows_crc32" in state) and theirs != _state_crc32(state):
-        raise ValueError("its CRC-32 differs from the one in it")
-    return state
-
-
-def _write_state(path: Path, state: dict) -> None:
-    logs.write_json(path, state | {"crc32": _state_crc32(state)})
-
-
-def _state_crc32(state: dict) -> int:
-    return zlib.crc32(json.dumps(state).encode())
-
-
 def _is_of(state_path: Path, of: dict) -> bool:
     """Whether a state is of that, or none is there."""
     try:
-        return read_state(state_path)["of"] == of
+        return whole.read_json(state_path, "").get("of") == of
     except FileNotFoundError:
         return True
-    except (ValueError, KeyError):
+    except BadInput:
         return False
 
 
@@ -166,9 +140,11 @@ def _begun(path: Path, f: BinaryIO, of: dict, header: bytes, width: int) -> dict
     """The state of the partial file `f`, None without rows; BadInput if it cannot be resumed."""
     state_path = beside(path, ".partial.json")
     try:
-        state = read_state(state_path)
-        theirs, rows, crc32 = state["of"], state["rows"], state["rows_crc32"]
-    except (OSError, ValueError, KeyError) as e:
+        state = whole.read_json(state_path, "")
+        theirs, rows, crc32 = dict(state["of"]), state["rows"], state["rows_crc32"]
+        if type(rows) is not int:
+            raise ValueError(rows)
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise BadInput(
             f"{path}.partial: {state_path.name}, which says what it holds, is missing, damaged or "
             "of an earlier version; remove both, or use --overwrite"

@@ -13,9 +13,15 @@ from typing import IO
 import numpy as np
 from ml_collections import config_dict
 
-from sigah_jax import hosts, locks, logs
+from sigah_jax import hosts, locks, whole
 from sigah_jax.data.cache import content_hash
 from sigah_jax.errors import BadInput
+
+SEAL = "seal.json"  # in the directory of a checkpoint that is whole
+OLD_SEAL = "facts/metadata"  # the same, of versions before there were seals
+# what a killed run may leave of the files that it alone writes
+_PARTIAL = [f"{name}.json.partial-*" for name in ("config", "data", "encoder", "results", "eval_*")]
+_PARTIAL += ["metrics.jsonl.partial-*", "refit/metrics.jsonl.partial-*", "plots/**/*.partial-*"]
 
 # fields of where and how a run is started and watched, on which no result depends
 NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
@@ -80,6 +86,9 @@ def _claim(workdir: Path, config) -> IO:
             raise BadInput(
                 f"{workdir}: another process is running here; wait for it or use another --workdir"
             )
+        for pattern in _PARTIAL:  # nobody writes these while we have the lock
+            for left in workdir.glob(pattern):
+                left.unlink(missing_ok=True)
         ours = path.exists() and bool(_held(path))  # a foreign config.json is refused
         if ours and begun(workdir):
             _compare(path, config)
@@ -87,7 +96,7 @@ def _claim(workdir: Path, config) -> IO:
             raise BadInput(f"{workdir}: holds files but no config.json; use an empty --workdir")
         else:
             (workdir / "data.json").unlink(missing_ok=True)
-            logs.write_json(path, {"hash": config_hash(config), "config": config.to_dict()})
+            whole.write_json(path, {"hash": config_hash(config), "config": config.to_dict()})
     except BaseException:
         lock.close()
         raise
@@ -95,13 +104,14 @@ def _claim(workdir: Path, config) -> IO:
 
 
 def begun(workdir: Path) -> bool:
-    """Whether a run there has left anything to go on from, a checkpoint or results."""
+    """Whether a run there has left anything to resume from, a checkpoint or results."""
     return (workdir / "results.json").exists() or bool(saved_steps(workdir))
 
 
 def saved_steps(workdir: Path) -> list[int]:
-    """The steps of the checkpoints there; a save that was cut off has a longer name."""
-    return [int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdecimal()]
+    """The steps of the checkpoints there, rising: those that are sealed, see `checkpoints`."""
+    found = [p for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdecimal()]
+    return sorted(int(p.name) for p in found if (p / SEAL).exists() or (p / OLD_SEAL).exists())
 
 
 def _join(workdir: Path, config) -> IO:
@@ -129,9 +139,17 @@ def claim_data(workdir: Path, parts: Sequence[np.ndarray]) -> None:
 
 def _claim_data(workdir: Path, digest: str) -> None:
     path = workdir / "data.json"
-    if hosts.first() and not (path.exists() and begun(workdir)):
-        logs.write_json(path, {"hash": digest})
-    elif json.loads(path.read_text())["hash"] != digest:
+    if hosts.first() and not begun(workdir):
+        whole.write_json(path, {"hash": digest})
+        return
+    try:
+        held = whole.read_json(path, f"start anew in another --workdir than {workdir}")
+    except FileNotFoundError as e:
+        raise BadInput(
+            f"{path}: is missing, so nothing tells which rows the run there has; bring it back or "
+            "use another --workdir"
+        ) from e
+    if held.get("hash") != digest:
         raise BadInput(
             f"{workdir}: the run there has other rows than the data now; bring them back or use "
             "another --workdir"
@@ -141,21 +159,50 @@ def _claim_data(workdir: Path, digest: str) -> None:
 def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
     """The config of a run directory and its hash; BadInput if there is none."""
     path = workdir / "config.json"
-    if not path.exists():
-        raise BadInput(f"{workdir}: no config.json, so no run directory; train first")
     try:
-        held = json.loads(path.read_text())
+        held = whole.read_json(path, "train in another --workdir")
         return config_dict.ConfigDict(held["config"]), held["hash"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise BadInput(f"{path}: cannot be read as a run's config ({e}); train anew") from e
+    except FileNotFoundError as e:
+        raise BadInput(f"{workdir}: has no config.json, so it is not a run's; train first") from e
+    except (ValueError, KeyError, TypeError) as e:
+        if isinstance(e, BadInput):
+            raise
+        raise BadInput(f"{path}: is not a run's config ({e}); train anew") from e
+
+
+def write_encoder(workdir: Path, facts: dict) -> None:
+    """Notes which encoder a finished training has: `describe()`, read by `check_encoder`."""
+    held = {name: facts[name] for name in ("step", "refitted", "encoder")}
+    whole.write_json(workdir / "encoder.json", held)
+
+
+def check_encoder(workdir: Path, facts: dict) -> None:
+    """BadInput unless `facts`, of `describe()`, are of the encoder that the training ended with.
+
+    Nothing is known of a training that has not ended. Checkpoints of one that has may be gone, and
+    the best of those that are left is another encoder.
+    """
+    path = workdir / "encoder.json"
+    try:
+        held = whole.read_json(path, "remove it, and the same training notes it again")
+    except FileNotFoundError:
+        return
+    differ = [name for name in held if held[name] != facts.get(name)]
+    if differ:
+        name = differ[0]
+        raise BadInput(
+            f"{workdir}: the training ended with {name}={held[name]}, and what is left there gives "
+            f"{facts.get(name)}: a checkpoint was removed; bring it back, remove {path} and give "
+            "the training's command again, or name a step by --checkpoint"
+        )
 
 
 def _held(path: Path) -> dict:
     """The identity in a run's `config.json`; BadInput if it is not one."""
     try:
-        return _identity(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise BadInput(f"{path}: damaged; remove {path.parent} or use another --workdir") from e
+        return _identity(whole.read_json(path, "use another --workdir")["config"])
+    except (KeyError, TypeError, AttributeError) as e:
+        raise BadInput(f"{path}: is not a run's; use another --workdir") from e
 
 
 def _compare(path: Path, config) -> None:

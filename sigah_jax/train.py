@@ -5,7 +5,6 @@ left behind at the end (`results`).
 """
 
 import contextlib
-import json
 import signal
 import threading
 import time
@@ -15,7 +14,6 @@ from typing import IO
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from sigah_jax import (
     checkpoints,
@@ -60,7 +58,6 @@ def noting_sigterm() -> Iterator[list]:
 def train(
     config,
     workdir: Path,
-    manager,
     log: logs.Log,
     s: prepare.Setup,
     tx: step.Optimisers,
@@ -95,6 +92,7 @@ def train(
     call, done = config.train.steps_per_call, int(parallel.fetch(state.step))
     metrics_path, score = workdir / "metrics.jsonl", None
     logs.drop_rows_after(metrics_path, done)
+    check_rows(workdir, done, log)
     while done < config.train.steps:
         start = time.monotonic()
         batch = batches.batches(
@@ -111,7 +109,7 @@ def train(
         with jax.default_matmul_precision(config.train.matmul_precision), profiled(done, call):
             state, infos = train_steps(state, z_device, slices)
             infos = parallel.fetch(infos)
-        check_finite_losses(infos, done, manager.latest_step())
+        check_finite_losses(infos, done, max(rundir.saved_steps(workdir), default=None))
         done += call
         row = {"step": done} | {name: float(v.mean()) for name, v in infos.items()}
         row["time/examples_per_sec"] = batch.rows.size / (time.monotonic() - start)
@@ -129,13 +127,26 @@ def train(
         log.progress(done, config.train.steps, progress_fields(row, score))
         stop = hosts.any_of(bool(terminated))
         if validate_now or stop:
-            checkpoints.save(manager, done, state, shape, metrics)
+            held = logs.rows_hash(metrics_path) if hosts.first() else ""
+            checkpoints.save(workdir, done, state, shape, metrics, held)
         if stop:
             log.end_progress()
             log.line(f"SIGTERM: saved step {done}; the same command goes on from there")
             raise Terminated(TERMINATED)
     log.end_progress()
     return state
+
+
+def check_rows(workdir: Path, done: int, log: logs.Log) -> None:
+    """Says so if the rows of metrics.jsonl are not those that the checkpoint was saved with."""
+    if not done or not hosts.first():
+        return
+    path, held = workdir / "metrics.jsonl", checkpoints.facts(workdir, done).get("rows_hash")
+    if held not in (None, logs.rows_hash(path)):
+        log.line(
+            f"{path}: is not as it was at step {done}: rows are missing or were changed. Training "
+            "resumes, and its plots show the rows that are there"
+        )
 
 
 def progress_fields(row: dict, score: float | None) -> dict[str, str]:
@@ -162,57 +173,50 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
 
 
 def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -> dict:
-    """Trains on `data`, or goes on, in a claimed `workdir`; the seconds of set-up and training."""
+    """Trains on `data`, or resumes, in a claimed `workdir`; the seconds of set-up and training."""
     start = time.monotonic()
     prepare.check_data(config, data, log)
-    with checkpoints.open_manager(workdir, read_only=False) as manager:
-        s = prepare.setup(config, cache, data, manager, log)
-        seconds = {"setup": round(time.monotonic() - start, 3)}
+    s = prepare.setup(config, workdir, cache, data, log)
+    seconds = {"setup": round(time.monotonic() - start, 3)}
+    start = time.monotonic()
+    watched(config, workdir, log, s, step.make_optimisers(config))
+    seconds["train"] = round(time.monotonic() - start, 3)
+    second = of_refit(config)
+    if second.train.steps:
         start = time.monotonic()
-        watched(config, workdir, manager, log, s, step.make_optimisers(config))
-        seconds["train"] = round(time.monotonic() - start, 3)
-        second = of_refit(config)
-        if second.train.steps:
-            start = time.monotonic()
-            refit(second, rundir.refit_directory(workdir), manager, log, s)
-            seconds["refit"] = round(time.monotonic() - start, 3)
-        return seconds
+        refit(second, workdir, log, s)
+        seconds["refit"] = round(time.monotonic() - start, 3)
+    if hosts.first():
+        rundir.write_encoder(workdir, hasher.load(workdir).describe())
+    return seconds
 
 
-def watched(
-    config,
-    workdir: Path,
-    manager: ocp.CheckpointManager,
-    log: logs.Log,
-    s: prepare.Setup,
-    tx: step.Optimisers,
-) -> None:
+def watched(config, workdir: Path, log: logs.Log, s: prepare.Setup, tx: step.Optimisers) -> None:
     """`train`, with what listens to it: SIGTERM, the sinks of the metrics, the profiler."""
     with (
         noting_sigterm() as terminated,
         watching.open_sinks(config, workdir, int(s.state.step)) as send,
         watching.profiling(config, workdir) as profiled,
     ):
-        train(config, workdir, manager, log, s, tx, terminated, send, profiled)
+        train(config, workdir, log, s, tx, terminated, send, profiled)
 
 
-def refit(
-    config, workdir: Path, manager: ocp.CheckpointManager, log: logs.Log, s: prepare.Setup
-) -> None:
-    """Trains a decoder anew on the codes of the best checkpoint, which stay, or goes on.
+def refit(config, workdir: Path, log: logs.Log, s: prepare.Setup) -> None:
+    """Trains a decoder anew on the codes of the best checkpoint, which stay, or resumes.
 
     The codes that are taught by a decoder must follow it, and it them; a larger one, once they
-    stand still, ranks the finest neighbours better (NOTES). The discriminator goes on.
+    stand still, ranks the finest neighbours better (NOTES). The discriminator is trained on.
 
     Args:
-        config: of `config.of_refit`.
-        workdir: a directory of its own, in that of the run.
-        manager, s: of the run, which is finished.
+        config: returned by `config.of_refit`.
+        workdir, s: of the run, whose first training is finished.
     """
     log.line(f"the decoder's own training, {config.model.atoms} atoms")
-    with checkpoints.open_manager(workdir, read_only=False) as own:
-        s = prepare.refit_setup(config, s, manager, own, log)
-        watched(config, workdir, own, log, s, step.make_refit_optimisers(config))
+    own = rundir.refit_directory(workdir)
+    if hosts.first():
+        own.mkdir(exist_ok=True)
+    s = prepare.refit_setup(config, s, workdir, own, log)
+    watched(config, own, log, s, step.make_refit_optimisers(config))
 
 
 def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
@@ -228,7 +232,7 @@ def train_and_evaluate(config, workdir: Path, cache: Path) -> None:
     seconds = {"load": round(time.monotonic() - start, 3)}
     finished = workdir / "results.json"
     if hosts.any_of(finished.exists()):
-        values = json.loads(finished.read_text())["metrics"]
+        values = results.read(finished)["metrics"]
         log.line(tables.method_table(values, tables.COLUMNS, config.model.bits))
         log.line(f"finished before: {finished}; remove {workdir} to train again")
         lock.close()

@@ -1,14 +1,21 @@
-"""Files that appear whole or not at all.
+"""Files that appear whole or not at all, and JSON files that know whether they still are whole.
 
-Not responsible for outputs that go on after a stop: `resumable`.
+Not responsible for outputs that resume after a stop: `resumable`.
 """
 
 import contextlib
+import glob
+import hashlib
+import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from sigah_jax.errors import BadInput
+
+_DIGEST = "blake2b"  # the field of a JSON file that holds the hash of its other fields
 
 
 def this_process() -> str:
@@ -21,25 +28,91 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for bytes, which gets its name once all is on the disk.
 
     After an error, also one of the disk, nothing new is there and an older file of that name
-    stays as it was.
+    stays as it was. What dead processes of this host left of the same file is removed.
+
+    Raises:
+        OSError: with the path as its `filename`, also where a write failed.
     """
     partial = path.with_name(f"{path.name}.partial-{this_process()}")
-    f = partial.open("wb")
-    try:
-        yield f
-        f.flush()
-        os.fsync(f.fileno())
-        f.close()
-        os.replace(partial, path)
-    finally:
-        # on a full disk closing fails a second time, and would hide the first reason
-        with contextlib.suppress(OSError):
+    with naming(path):
+        name = glob.escape(f"{path.name}.partial-{socket.gethostname()}-")
+        for left in path.parent.glob(f"{name}*"):
+            if _is_dead(left):
+                left.unlink(missing_ok=True)
+        f = partial.open("wb")
+        try:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
             f.close()
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            os.replace(partial, path)
+        finally:
+            # on a full disk closing fails a second time, and would hide the first reason
+            with contextlib.suppress(OSError):
+                f.close()
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an OSError that does not, as that of a write: a disk may be full."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno is not None:  # without one there is no place for a name
+            e.filename = e.filename or str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, as UTF-8, whole or not at all."""
     with writing(path) as f:
         f.write(text.encode())
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes a JSON object, and in its last field the hash of the others."""
+    write_text(path, json.dumps(value | {_DIGEST: _digest_of(value)}, indent=1) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """The object that `write_json` wrote; without its hash it is taken as it is.
+
+    Args:
+        remedy: what to do about a damaged file, for the message.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BadInput: it is not a readable file, not a JSON object, or its hash is another.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        raise BadInput(f"{path}: cannot be read ({e.strerror}); {remedy}") from e
+    except ValueError as e:
+        raise BadInput(f"{path}: damaged (it is not JSON); {remedy}") from e
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: damaged (it is not a JSON object); {remedy}")
+    digest = value.pop(_DIGEST, None)
+    if digest not in (None, _digest_of(value)):
+        raise BadInput(f"{path}: damaged (its content does not fit its hash); {remedy}")
+    return value
+
+
+def _digest_of(value: dict) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _is_dead(partial: Path) -> bool:
+    """Whether the process of this host that a partial file is named after has ended."""
+    process = partial.name.rpartition("-")[2]
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError, ValueError):
+        pass  # it lives, or the name is not one of ours
+    return False

@@ -54,9 +54,8 @@ def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> P
     c = configuration(bits, **model)
     made = state(c, vectors(400, d), seed)
     rundir.claim(workdir, c).close()
-    with checkpoints.open_manager(workdir, read_only=False) as manager:
-        shape = list(made.standardiser["projection"].shape)
-        checkpoints.save(manager, 20, made, shape, {"eval/map": 0.5, "eval/recall@10": 0.25})
+    shape = list(made.standardiser["projection"].shape)
+    checkpoints.save(workdir, 20, made, shape, {"eval/map": 0.5, "eval/recall@10": 0.25}, "")
     return workdir
 
 

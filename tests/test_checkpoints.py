@@ -1,105 +1,134 @@
 """Saving and restoring: what is kept, what is refused, what a damaged file says."""
 
-import contextlib
-import time
+import shutil
+import threading
 
 import jax
 import numpy as np
 import pytest
 
-from sigah_jax import checkpoints, parallel
+from sigah_jax import checkpoints, hasher, parallel
 from sigah_jax.errors import BadInput
+from sigah_jax.rundir import saved_steps
+from tests import hashers
 
 
 def state(value, width=3):
     return {"w": np.full((2, width), value, np.float32), "step": np.int32(value)}
 
 
-@contextlib.contextmanager
-def save(tmp_path, scores):
-    """Saves a state at steps 1, 2, …; a score of None is a save without validation."""
-    with checkpoints.open_manager(tmp_path, read_only=False) as manager:
-        for step, score in enumerate(scores, 1):
-            metrics = None if score is None else {"eval/map": score}
-            checkpoints.save(manager, step, state(step), [4, 3], metrics)
-        yield manager
+def save(workdir, step, score):
+    """Saves a state; a score of None is a save without validation."""
+    metrics = None if score is None else {"eval/map": score}
+    checkpoints.save(workdir, step, state(step), [4, 3], metrics, "rows")
 
 
-def damage(directory):
-    for path in directory.rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def save_all(workdir, scores):
+    """Saves a state at steps 1, 2, …"""
+    for step, score in enumerate(scores, 1):
+        save(workdir, step, score)
+
+
+def restore(workdir, step, width=3):
+    return checkpoints.restore(workdir, step, state(0, width), parallel.replicated())
 
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
-    with save(tmp_path, [0.5, 0.9, 0.6, 0.7, None]) as manager:
-        assert sorted(manager.all_steps()) == [2, 4, 5]
-        assert checkpoints.best_step(manager) == 2
-
-
-def test_the_best_is_kept_through_a_restart(tmp_path):
-    with save(tmp_path, [0.9, None]):
-        pass
-    with checkpoints.open_manager(tmp_path, read_only=False) as manager:
-        for step, score in ((3, 0.6), (4, 0.7), (5, 0.5)):
-            checkpoints.save(manager, step, state(step), [4, 3], {"eval/map": score})
-        assert sorted(manager.all_steps()) == [1, 4, 5]
-        assert checkpoints.best_step(manager) == 1
+    save_all(tmp_path, [0.5, 0.9, 0.6, 0.7, None])
+    assert saved_steps(tmp_path) == [2, 4, 5]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
+    assert checkpoints.best_step(tmp_path) == 2
 
 
 @pytest.mark.parametrize("scores, best", [([0.5, 0.5, 0.5, 0.4, 0.4], 3), ([None, None], None)])
 def test_the_latest_of_equals_is_kept_and_best_and_none_without_validation(tmp_path, scores, best):
-    with save(tmp_path, scores) as manager:
-        assert checkpoints.best_step(manager) == best
+    save_all(tmp_path, scores)
+    assert checkpoints.best_step(tmp_path) == best
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_restored_equals_saved_on_any_number_of_devices(tmp_path, devices):
     sharding = parallel.replicated(jax.devices()[:devices])
-    with save(tmp_path, [0.5, 0.6]) as manager:
-        got = checkpoints.restore(manager, 2, state(0), sharding)
-        assert checkpoints.facts(manager, 2)["shape"] == [4, 3]
+    save_all(tmp_path, [0.5, 0.6])
+    got = checkpoints.restore(tmp_path, 2, state(0), sharding)
+    assert checkpoints.facts(tmp_path, 2)["shape"] == [4, 3]
     assert len(got["w"].sharding.device_set) == devices
     np.testing.assert_array_equal(parallel.fetch(got)["w"], state(2)["w"])
 
 
 def test_another_shape_is_refused(tmp_path):
-    with (
-        save(tmp_path, [0.5]) as manager,
-        pytest.raises(BadInput, match=r"'w'. is float32\[2,3\] there, float32\[2,5\]") as e,
-    ):
-        checkpoints.restore(manager, 1, state(0, width=5), parallel.replicated())
+    save_all(tmp_path, [0.5])
+    with pytest.raises(BadInput, match=r"'w'. is float32\[2,3\] there, float32\[2,5\]") as e:
+        restore(tmp_path, 1, width=5)
     assert str(tmp_path) in str(e.value) and "\n" not in str(e.value)
 
 
 def test_a_missing_step_lists_those_that_exist(tmp_path):
-    with (
-        save(tmp_path, [0.5, 0.6]) as manager,
-        pytest.raises(BadInput, match=r"7: no such checkpoint; there are \[1, 2\]"),
-    ):
-        checkpoints.facts(manager, 7)
+    save_all(tmp_path, [0.5, 0.6])
+    with pytest.raises(BadInput, match=r"7: no such checkpoint; there are \[1, 2\]"):
+        checkpoints.facts(tmp_path, 7)
+    with pytest.raises(BadInput, match=r"=7: no such checkpoint; there are \[1, 2\]"):
+        checkpoints.number_of(tmp_path, "7")
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    with save(tmp_path, [0.5]):
-        pass
-    damage(tmp_path / "checkpoints" / "1" / "state")
-    with (
-        checkpoints.open_manager(tmp_path, read_only=False) as manager,
-        pytest.raises(BadInput, match="damaged"),
-    ):
-        checkpoints.restore(manager, 1, state(0), parallel.replicated())
+def test_any_flipped_bit_and_any_cut_file_is_found(tmp_path):
+    save_all(tmp_path, [0.5])
+    step = tmp_path / "checkpoints" / "1"
+    files = [p for p in step.rglob("*") if p.is_file()]
+    assert len(files) > 3
+    for path in files:
+        whole = path.read_bytes()
+        for at in {0, len(whole) // 2, len(whole) - 1}:
+            flipped = bytearray(whole)
+            flipped[at] ^= 4
+            for damaged in (bytes(flipped), whole[: at - 1] if at else b""):
+                path.write_bytes(damaged)
+                with pytest.raises(BadInput, match=r"damaged \(.*; remove its directory") as e:
+                    restore(tmp_path, 1)
+                assert str(step) in str(e.value)
+        path.write_bytes(whole)
+    restore(tmp_path, 1)
 
 
-def test_a_reader_leaves_an_unfinished_save_alone_and_a_trainer_removes_it(tmp_path):
-    with save(tmp_path, [0.5]):
-        pass
-    unfinished = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
-    unfinished.mkdir()
-    with checkpoints.open_manager(tmp_path, read_only=True) as manager:
-        assert list(manager.all_steps()) == [1] and unfinished.exists()
-    with checkpoints.open_manager(tmp_path, read_only=False) as manager:
-        deadline = time.monotonic() + 10  # orbax removes it in a thread
-        while unfinished.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert list(manager.all_steps()) == [1] and not unfinished.exists()
+def test_what_is_not_sealed_is_not_looked_at_and_a_training_removes_it(tmp_path):
+    save_all(tmp_path, [0.5, 0.6, 0.4])
+    kept = tmp_path / "checkpoints"
+    (kept / "3" / "seal.json").unlink()  # as a save or a removal that was killed leaves it
+    (kept / "4.partial").mkdir()
+    assert saved_steps(tmp_path) == [2]
+    assert checkpoints.best_step(tmp_path) == 2 and (kept / "3").exists()
+    checkpoints.remove_torn(tmp_path)
+    assert [p.name for p in kept.iterdir()] == ["2"]
+
+
+def test_a_best_checkpoint_that_was_removed_is_missed(tmp_path):
+    save_all(tmp_path, [0.9, 0.6, 0.5])
+    shutil.rmtree(tmp_path / "checkpoints" / "1")
+    with pytest.raises(BadInput, match="checkpoints/1: the best checkpoint was removed"):
+        checkpoints.best_step(tmp_path)
+    assert checkpoints.number_of(tmp_path, "latest") == 3
+
+
+def test_a_hasher_is_loaded_while_a_training_saves(tmp_path):
+    """Each save removes a checkpoint that a reader may just have chosen."""
+    workdir = hashers.run_directory(tmp_path, 16, 8)
+    made = checkpoints.restore(
+        workdir, 20, hashers.state(hashers.configuration(16), hashers.vectors(400, 8)), None
+    )
+    stop = threading.Event()
+
+    def train() -> None:
+        step = 21
+        while not stop.is_set():
+            # the best is replaced each time, the latest too
+            checkpoints.save(workdir, step, made, [8, 8], {"eval/map": step / 1e6}, "")
+            step += 1
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        steps = [hasher.load(workdir, name).facts["step"] for name in ("best", "latest") * 10]
+    finally:
+        stop.set()
+        thread.join()
+    assert max(steps) > min(steps)

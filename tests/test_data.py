@@ -1,4 +1,5 @@
 import gzip
+import io
 import shutil
 import threading
 import time
@@ -229,6 +230,36 @@ def test_of_several_that_start_together_one_computes(tmp_path):
         assert list(pool.map(want, range(4))) == [[0, 1, 2]] * 4
     assert len(calls) == 1
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+
+
+def test_a_damaged_cache_file_is_computed_again_and_said_so(tmp_path, capsys):
+    wanted = np.arange(40, dtype=np.int32).reshape(8, 5)
+    np.testing.assert_array_equal(cache.cached(tmp_path, "a", [1], wanted.copy), wanted)
+    (path,) = tmp_path.iterdir()
+    text, other, again = path.read_bytes(), wanted.reshape(5, 8), 0
+    shapes = io.BytesIO()
+    np.save(shapes, other)
+    damaged = [text[:n] for n in (0, 9, 100, len(text) - 70, len(text) - 16, len(text) - 1)]
+    damaged += [text[:-40] + bytes(40), shapes.getvalue(), shapes.getvalue() + text[-16:]]
+    for bit in range(0, 8 * len(text), 13):
+        flipped = bytearray(text)
+        flipped[bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        path.write_bytes(content)
+        np.testing.assert_array_equal(cache.cached(tmp_path, "a", [1], wanted.copy), wanted)
+        said = capsys.readouterr().out
+        assert path.read_bytes() == text or not said  # harmless: a space of the header
+        again += said == f"{path}: damaged, or without a hash; it is computed again\n"
+    assert again > len(damaged) * 0.9
+
+
+def test_what_a_killed_process_left_of_a_cache_file_is_removed(tmp_path):
+    cache.cached(tmp_path, "a", [1], lambda: np.arange(3))
+    (path,) = tmp_path.iterdir()
+    path.rename(path.with_name(f"{path.name}.partial-h-1"))
+    cache.cached(tmp_path, "a", [1], lambda: np.arange(3))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failed_computation_leaves_nothing_and_is_told_as_it_is(tmp_path):

@@ -1,5 +1,6 @@
 """Encoding on a Ray cluster: a small one on this machine, whose workers are killed."""
 
+import json
 import os
 import shutil
 import signal
@@ -342,10 +343,15 @@ def test_an_output_goes_on_only_with_its_encoder_and_inputs(
     os.utime("x.npy")
     assert run(workdir, nowhere) == 2
     assert "'modified_ns': " in capsys.readouterr().err
-    for damaged in ("", "{", "[]", "3", "null", '"x"', "{}", '{"inputs": 3}'):
-        Path("out/_manifest.json").write_text(damaged)
+    edited = json.dumps(json.loads(Path("out/_manifest.json").read_text()) | {"bits": 31})
+    for held, words in (
+        *((text, "damaged (") for text in ("", "{", "[]", "3", "null", '"x"', edited)),
+        *((text, "was begun with another encoder (None") for text in ("{}", '{"inputs": 3}')),
+    ):
+        Path("out/_manifest.json").write_text(held)
         assert run(workdir, nowhere) == 2
-        assert "out/_manifest.json: is damaged" in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert f"out/_manifest.json: {words}" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sigah_jax import hasher
+from sigah_jax import hasher, whole
 from sigah_jax.errors import BadInput
 from sigah_jax.model import sparse
 
@@ -71,14 +71,14 @@ def test_codes_do_not_depend_on_the_number_of_rows_or_the_size_of_blocks(h, bloc
     x = vectors(300, D)
     other = hashers.untrained(BITS, D, block_rows=block_rows)
     u_base, u_query = hashers.projections(h, x)
-    for u, whole, encode in (
+    for u, at_once, encode in (
         (u_base, h.encode(x), other.encode),
         (u_query, h.encode_queries(x), other.encode_queries),
     ):
         sure = np.abs(u).min(1) > 1e-5
         assert sure.mean() > 0.9
         for n in (1, 127, 128, 129, 300):
-            assert (encode(x[:n]) == whole[:n])[sure[:n]].all()
+            assert (encode(x[:n]) == at_once[:n])[sure[:n]].all()
     assert other.encode(x[:0]).shape == (0, 4) and other.project(x[:0]).shape == (0, BITS)
 
 
@@ -263,17 +263,19 @@ def test_other_parameters_are_another_encoder(h):
 
 def damage(workdir, how):
     path = workdir / "config.json"
-    held = json.loads(path.read_text())
+    held = whole.read_json(path, "")
     if how == "no json":
         path.write_text("{")
     elif how == "foreign json":
         path.write_text("[1]")
     elif how == "older":
         del held["config"]["model"]["ista_steps"]
-        path.write_text(json.dumps(held))
+        whole.write_json(path, held)
     elif how == "other bits":
         held["config"]["model"]["bits"] = 31
-        path.write_text(json.dumps(held))
+        whole.write_json(path, held)
+    elif how == "flipped":
+        path.write_text(path.read_text().replace('"bits": 30', '"bits": 20'))
     elif how == "no checkpoint":
         shutil.rmtree(workdir / "checkpoints")
     elif how == "empty arrays":
@@ -285,8 +287,9 @@ def damage(workdir, how):
 @pytest.mark.parametrize(
     "how, words",
     [
-        ("no json", "config.json: cannot be read as a run's config"),
-        ("foreign json", "config.json: cannot be read as a run's config"),
+        ("no json", "config.json: damaged"),
+        ("foreign json", "config.json: damaged"),
+        ("flipped", "config.json: damaged"),
         ("older", "another version or damaged.*ista_steps"),
         ("other bits", "of another shape than the config"),
         ("no checkpoint", "no checkpoint yet; train first"),
@@ -305,7 +308,7 @@ def test_a_damaged_run_directory_is_named(workdir, tmp_path, how, words):
 
 def test_a_directory_of_something_else_and_a_missing_checkpoint_are_named(workdir, tmp_path):
     for other in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(BadInput, match="so no run directory; train first"):
+        with pytest.raises(BadInput, match="it is not a run's; train first"):
             hasher.load(other)
     assert not list(tmp_path.iterdir())
     assert hasher.load(workdir, 20).describe()["step"] == 20

@@ -50,11 +50,3 @@ def test_the_time_left_of_a_second_training_leaves_out_the_first(tmp_path, capsy
     log.progress(40, 80, {})  # 20 steps in 20 s, 40 to come
     shown = [line.split("left ")[1] for line in capsys.readouterr().out.splitlines()]
     assert shown == ["?", "0 s", "?", "40 s"]
-
-
-def test_json_is_replaced_whole(tmp_path):
-    path = tmp_path / "results.json"
-    logs.write_json(path, {"a": 1})
-    logs.write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 2}
-    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]

@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from sigah_jax import hasher
+from sigah_jax import hasher, whole
+from sigah_jax.errors import BadInput
 
 MNIST = "--config=experiments/mnist.py:bits=32"
 SHORT = [
@@ -262,10 +263,35 @@ def test_vectors_of_ones_own_hold_out_queries_or_take_them(tmp_path):
         assert done.returncode == 2 and "other rows than the data now" in done.stderr
 
 
-def test_a_damaged_checkpoint_is_named_and_left_alone(finished, tmp_path):
-    workdir = tmp_path / "damaged"
+def copy_of(finished, workdir, *without):
+    """A finished run without some of its files, which its command makes again."""
     shutil.copytree(finished[0], workdir)
-    (workdir / "results.json").unlink()
+    for name in ("results.json", *without):
+        path = workdir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return workdir
+
+
+def test_a_second_training_that_was_removed_is_missed_and_made_again(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path / "run", "refit")
+    with pytest.raises(BadInput, match="ended with refitted=True, and what is left there gives"):
+        hasher.load(workdir)
+    assert run(workdir).returncode == 0
+    assert_same(outcome(workdir), outcome(finished[0]))
+
+
+def test_rows_that_were_removed_before_a_resume_are_missed(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path / "run")
+    rows = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "metrics.jsonl").write_text("".join(rows[:3]))
+    (workdir / "refit" / "metrics.jsonl").unlink()
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("rows are missing or were changed") == 2
+
+
+def test_a_damaged_checkpoint_is_named_and_left_alone(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path / "damaged")
     latest = workdir / "checkpoints" / "60"
     for path in (latest / "state").rglob("*"):
         if path.is_file():
@@ -277,14 +303,12 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(finished, tmp_path):
 
 
 def test_a_checkpoint_of_another_shape_is_refused(finished, tmp_path):
-    workdir = tmp_path / "mixed"
-    shutil.copytree(finished[0], workdir)
-    (workdir / "results.json").unlink()
-    (path,) = (workdir / "checkpoints" / "60" / "facts").glob("metadata")
-    facts = json.loads(path.read_text())
+    workdir = copy_of(finished, tmp_path / "mixed")
+    path = workdir / "checkpoints" / "60" / "seal.json"
+    facts = whole.read_json(path, "")
     name = next(name for name in facts["arrays"] if "linear" in name)
     facts["arrays"][name] = "float32[7,7]"
-    path.write_text(json.dumps(facts))
+    whole.write_json(path, facts)
     done = run(workdir)
     assert done.returncode == 2 and "is float32[7,7] there" in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

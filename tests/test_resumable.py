@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sigah_jax import resumable
+from sigah_jax import resumable, whole
 from sigah_jax.errors import BadInput
 
 ROWS = np.random.default_rng(0).integers(0, 256, (10, 3), np.uint8)
@@ -39,7 +39,7 @@ def complete(path, first, of=OF, overwrite=False):
         resumable.finish(out)
     assert names(path.parent) == [path.name, f"{path.name}.json"]
     np.testing.assert_array_equal(np.load(path), ROWS)
-    state = resumable.read_state(resumable.beside(path, ".json"))
+    state = whole.read_json(resumable.beside(path, ".json"), "")
     assert state == {"of": of, "rows": 10, "rows_crc32": zlib.crc32(ROWS.tobytes())}
 
 
@@ -174,9 +174,9 @@ def test_a_byte_that_is_flipped_or_missing_is_never_part_of_the_output(tmp_path)
     write(path, 0, 4)
     begun = {p: p.read_bytes() for p in tmp_path.iterdir()}
     refused = 0
-    for changed, whole in begun.items():
-        for at in range(len(whole)):
-            for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[:at]):
+    for changed, text in begun.items():
+        for at in range(len(text)):
+            for damaged in (text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :], text[:at]):
                 for p in tmp_path.iterdir():
                     p.unlink()
                 for p, content in begun.items():
@@ -226,7 +226,7 @@ def test_a_kill_at_any_moment_is_mended_by_the_same_command(tmp_path, monkeypatc
         write(path, 4, 7, save=False)
         write(path, 4, 9)
         complete(path, 9)
-    assert len(left) > 40
+    assert len(left) > 30
     finished = 0
     for directory in left:
         if (directory / path.name).exists():

@@ -10,6 +10,11 @@ from sigah_jax import config, rundir
 from sigah_jax.errors import BadInput
 
 
+def seal_a_checkpoint(workdir):
+    (workdir / "checkpoints" / "400").mkdir(parents=True)
+    (workdir / "checkpoints" / "400" / rundir.SEAL).write_text("{}")
+
+
 def test_the_name_follows_from_the_command_line():
     c = config.get_config("bits=32")
     c.seed = 3
@@ -45,7 +50,7 @@ def test_the_same_config_may_come_back_and_another_may_not(tmp_path):
     rundir.claim(tmp_path / "run", c).close()
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["hash"] == rundir.config_hash(c) and written["config"]["model"]["bits"] == 64
-    (tmp_path / "run" / "checkpoints" / "400").mkdir(parents=True)
+    seal_a_checkpoint(tmp_path / "run")
     c.optim.gen_lr = 0.5
     assert rundir.config_hash(c) != written["hash"]
     with pytest.raises(BadInput, match=r"another config \(optim.gen_lr=0.004 there\)"):
@@ -86,10 +91,19 @@ def test_a_path_that_cannot_be_a_directory_is_named(tmp_path):
         rundir.claim(tmp_path / "file" / "run", config.get_config())
 
 
-@pytest.mark.parametrize("text", ['{"hash": "12', "[]", '{"config": 1}', '{"architectures": []}'])
-def test_a_damaged_or_foreign_config_is_named_and_left_alone(tmp_path, text):
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "damaged"),
+        ('{"hash": "12', "damaged"),
+        ("[]", "damaged"),
+        ('{"config": 1}', "is not a run's"),
+        ('{"architectures": []}', "is not a run's"),
+    ],
+)
+def test_a_damaged_or_foreign_config_is_named_and_left_alone(tmp_path, text, words):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(BadInput, match="damaged"):
+    with pytest.raises(BadInput, match=words):
         rundir.claim(tmp_path, config.get_config())
     assert (tmp_path / "config.json").read_text() == text
 
@@ -97,7 +111,43 @@ def test_a_damaged_or_foreign_config_is_named_and_left_alone(tmp_path, text):
 def test_a_run_stays_with_its_rows(tmp_path):
     xt, xv = np.ones((3, 2), np.float32), np.zeros((2, 2), np.float32)
     rundir.claim_data(tmp_path, [xt, xv])
-    (tmp_path / "checkpoints" / "400").mkdir(parents=True)
+    seal_a_checkpoint(tmp_path)
     rundir.claim_data(tmp_path, [xt.copy(), xv])
     with pytest.raises(BadInput, match="other rows than the data now"):
         rundir.claim_data(tmp_path, [xt + 1, xv])
+
+
+def test_what_a_kill_left_of_the_first_file_does_not_block_a_directory(tmp_path):
+    for name in ("lock", "config.json.partial-h-1"):
+        (tmp_path / name).touch()
+    rundir.claim(tmp_path, config.get_config()).close()
+    assert {p.name for p in tmp_path.iterdir()} == {"lock", "config.json"}
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "a.png.partial-h-1").touch()
+    rundir.claim(tmp_path, config.get_config()).close()
+    assert not list((tmp_path / "plots").iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_a_file_of_the_run_that_is_a_directory_or_damaged_is_one_line(tmp_path, name):
+    c, x = config.get_config(), [np.ones((3, 2), np.float32)]
+    rundir.claim(tmp_path, c).close()
+    rundir.claim_data(tmp_path, x)
+    seal_a_checkpoint(tmp_path)
+    path = tmp_path / name
+    text = path.read_text()
+    for damaged in ("", text[:9], text.replace('": "', '": "0', 1), None):
+        path.unlink()
+        path.mkdir() if damaged is None else path.write_text(damaged)
+        with pytest.raises(BadInput, match=f"{name}: "):
+            rundir.claim(tmp_path, c).close()
+            rundir.claim_data(tmp_path, x)
+
+
+def test_a_run_whose_encoder_is_another_than_at_its_end_is_refused(tmp_path):
+    facts = {"step": 400, "refitted": True, "encoder": "1f", "bits": 64}
+    rundir.check_encoder(tmp_path, facts)  # a training that has not ended
+    rundir.write_encoder(tmp_path, facts)
+    rundir.check_encoder(tmp_path, facts)
+    with pytest.raises(BadInput, match=r"ended with refitted=True, .* gives False"):
+        rundir.check_encoder(tmp_path, facts | {"refitted": False})

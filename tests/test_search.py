@@ -206,26 +206,26 @@ def test_codes_without_a_query_head_may_be_base_and_queries(made, tmp_path, caps
 
 
 def earlier(facts):
-    """Facts as versions without CRC-32 wrote them."""
+    """Facts as versions without a hash of the facts and a CRC-32 of the codes wrote them."""
     return {field: facts[field] for field in ("of", "rows", "bad")}
 
 
 def test_refuses_what_is_not_about_the_codes_beside_it(made, tmp_path, capsys):
     codes, facts = tmp_path / "c.npy", tmp_path / "c.npy.json"
     shutil.copy(made / "encoded.npy", codes)
-    whole = json.loads((made / "encoded.npy.json").read_text())
-    old = earlier(whole)
-    for state in (
-        *([], {}, 3, None, whole | {"bad": [3]}, whole | {"rows": "500"}, old | {"of": 3}),
-        *(old | {"bad": bad} for bad in ("no", 3, None, ["1"], [1.5], [-1], [500], [3, 3], [[1]])),
-        *(old | {"bad": [10**30]}, old | {"of": old["of"] | {"bits": "20"}}),
-    ):
+    now = json.loads((made / "encoded.npy.json").read_text())
+    old = earlier(now)
+    for state in ([], 3, None, now | {"bad": [3]}, now | {"rows": "500"}):
+        facts.write_text(json.dumps(state))
+        assert f"{facts}: damaged (" in refused(made, tmp_path, capsys, codes=codes)
+    facts.write_text(json.dumps(now)[:-1])
+    assert f"{facts}: damaged (" in refused(made, tmp_path, capsys, codes=codes)
+    bad = ("no", 3, None, ["1"], [1.5], [-1], [500], [3, 3], [[1]], [10**30])
+    of = old["of"] | {"bits": "20"}
+    for state in ({}, old | {"of": 3}, old | {"of": of}, *(old | {"bad": b} for b in bad)):
         facts.write_text(json.dumps(state))
         err = refused(made, tmp_path, capsys, codes=codes)
         assert f"{facts}: cannot be read as what `encode` leaves" in err
-    facts.write_text(json.dumps(whole)[:-1])
-    err = refused(made, tmp_path, capsys, codes=codes)
-    assert f"{facts}: cannot be read as what `encode` leaves" in err
     facts.write_text(json.dumps(old | {"rows": 400}))
     err = refused(made, tmp_path, capsys, codes=codes)
     assert f"{facts}: is about 400 codes of 3 bytes, {codes} holds 500 of 3" in err
@@ -366,7 +366,7 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),
         ({"by": "projection", "workdir": "run", "oversample": 3}, "--oversample: is of --rerank"),
         ({"by": "synthetic", "workdir": "run", "rerank": "xb.npy"}, "--by=synthetic: --rerank has"),
-        ({"workdir": "nowhere"}, "nowhere: no config.json, so no run directory"),
+        ({"workdir": "nowhere"}, "nowhere: has no config.json"),
         ({"workdir": "run", "checkpoint": "7"}, "7: no such checkpoint"),
         ({"workdir": "run", "codes": "wide.npy"}, "--codes=.*: codes of 4 bytes, .*20 bits"),
         ({"workdir": "run", "queries": "cq.npy"}, "--queries=.*cq.npy: d=3, .*trained on d=6"),
@@ -400,7 +400,7 @@ def test_refuses_a_run_directory_that_is_damaged(made, tmp_path, capsys):
     shutil.copytree(made / "run", tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")
     err = refused(made, tmp_path, capsys, workdir=tmp_path / "run")
-    assert f"{tmp_path / 'run' / 'config.json'}: cannot be read" in err
+    assert f"{tmp_path / 'run' / 'config.json'}: damaged (" in err
 
 
 def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(made, tmp_path):

@@ -1,9 +1,11 @@
 import os
 import socket
+import subprocess
 
 import pytest
 
 from sigah_jax import whole
+from sigah_jax.errors import BadInput
 
 
 def test_the_file_appears_at_the_end_and_nothing_else_is_left(tmp_path):
@@ -41,3 +43,40 @@ def test_a_directory_of_that_name_stays(tmp_path):
     with pytest.raises(OSError):
         whole.write_text(tmp_path / "a", "x")
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_json_is_replaced_whole_and_read_again(tmp_path):
+    path, value = tmp_path / "a.json", {"b": [1, 0.1], "a": {"κ": None}}
+    whole.write_json(path, {"old": 1})
+    whole.write_json(path, value)
+    assert whole.read_json(path, "remove it") == value
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_no_flipped_bit_of_a_json_file_gives_another_value(tmp_path):
+    path, value = tmp_path / "a.json", {"map": 0.25, "steps": 400, "name": "mnist"}
+    whole.write_json(path, value)
+    text, refused = path.read_bytes(), 0
+    for bit in range(8 * len(text)):
+        flipped = bytearray(text)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            # a flip in the name of the hash leaves one more field, and the value as it was
+            assert whole.read_json(path, "remove it").items() >= value.items()
+        except BadInput as e:
+            assert str(e).startswith(f"{path}: damaged") and str(e).endswith("; remove it")
+            refused += 1
+    assert refused > 6 * len(text)
+
+
+def test_what_a_dead_process_left_of_a_file_is_removed(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f"a.txt.partial-{socket.gethostname()}-{dead.pid}"
+    living = tmp_path / f"a.txt.partial-{socket.gethostname()}-{os.getppid()}"
+    elsewhere = tmp_path / "a.txt.partial-other-1"
+    for path in (left, living, elsewhere):
+        path.touch()
+    whole.write_text(tmp_path / "a.txt", "x")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.txt", living.name, elsewhere.name}

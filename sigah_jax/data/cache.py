@@ -1,10 +1,11 @@
-"""Arrays on disk under a hash of what they were computed from.
+"""Arrays on disk under a hash of what they were computed from, with a hash of their content.
 
 Not responsible for when they are stale: another input is another name.
 """
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sigah_jax import locks, whole
 from sigah_jax.errors import BadInput
 
 BLOCK_ROWS = 8192
+HASH_BYTES = 16  # of `content_hash`, in ASCII
 
 
 def content_hash(parts: Sequence[np.ndarray | str | int]) -> str:
@@ -41,23 +43,48 @@ def cached(
         inputs: all that the result depends on; `name` stands for the code that computes it.
 
     Returns:
-        The array, memory-mapped. The file appears whole or not at all. Of processes that want it
-        at the same time one computes it, if the file system has locks.
+        The array, memory-mapped. The file appears whole or not at all, and ends with a hash of the
+        bytes before, which is compared whenever it is read: a file that is damaged, or has no hash,
+        is computed again, and a line says so. Of processes that want it at the same time one
+        computes it, if the file system has locks.
 
     Raises:
         BadInput: the directory cannot be made, written or read.
     """
     path = directory / f"{name}-{content_hash(inputs)}.npy"
-    if not path.exists():
+    with _using(directory):
+        if (array := _read(path)) is not None:
+            return array
+        directory.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
         with _using(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
-            if not path.exists():  # another process may have made it meanwhile
-                array = compute()
-                with _using(directory), whole.writing(path) as f:
-                    np.save(f, array)
+            if (array := _read(path)) is not None:  # another process has made it meanwhile
+                return array
+            if path.exists():
+                print(f"{path}: damaged, or without a hash; it is computed again", flush=True)
+            for left in directory.glob(f"{path.name}.partial-*"):  # only we write it now
+                left.unlink(missing_ok=True)
+        array = compute()
+        with _using(directory), whole.writing(path) as f:
+            np.save(f, array)
+            f.write(content_hash([array]).encode())
     with _using(directory):
         return np.load(path, mmap_mode="r")
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """The array of a file of `cached`, memory-mapped; None if it is missing or damaged."""
+    try:
+        with path.open("rb") as f:
+            f.seek(-min(HASH_BYTES, path.stat().st_size), os.SEEK_END)
+            held = f.read().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    try:
+        array = np.load(path, mmap_mode="r")  # passes over what comes after the array
+    except Exception:  # on damaged bytes numpy raises nearly anything
+        return None
+    return array if content_hash([array]) == held else None
 
 
 @contextlib.contextmanager
