@@ -12,12 +12,13 @@ of the inputs and their rows, and `pyarrow.parquet.read_table(directory)` reads 
 What Ray Data distributes are not rows but fragments: (file, first row, last row). An actor loads
 the hasher once, reads a fragment and writes its file of codes itself, under a name that the
 fragment decides and that appears whole or not at all. So a fragment that is done twice, because
-its worker was lost, is there once; the same command goes on after any stop; and nothing but
+its worker was lost, is there once; the same command resumes after any stop; and nothing but
 counts passes Ray's object store. Ray hands an actor a few fragments ahead and starts it again
 when it dies. An actor holds a block of rows, or a Parquet row group, and the codes of a fragment.
 
 All nodes must have `sigah_jax[ray]` installed and see the run directory, the inputs and the output
-under the same paths. One run at a time writes an output.
+under the same paths. One run at a time writes an output, which is locked. A run that resumes
+verifies the codes of the files that are there, by the checksums of their pages.
 
 Shapes: n rows, d columns, r rows of a fragment, W packed bytes.
 
@@ -26,22 +27,22 @@ stores.
 """
 
 import argparse
+import contextlib
 import importlib
 import itertools
-import json
 import logging
 import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 
 from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
-from sigah_jax import hasher, progress, whole
+from sigah_jax import hasher, locks, progress, whole
 from sigah_jax.data.containers import reading_as
 from sigah_jax.errors import BadInput, command
 
@@ -49,18 +50,37 @@ MANIFEST = "_manifest.json"  # readers of Parquet pass over names that begin so
 _CONNECT_SECS = 30
 
 
-def claim(output: Path, of: dict) -> None:
-    """Begins an output directory, or goes on with one of the same encoder and inputs.
+@contextlib.contextmanager
+def claim(output: Path, of: dict) -> Iterator[None]:
+    """Begins an output directory, or resumes one of the same encoder and inputs, under a lock.
 
     Raises:
-        BadInput: it holds something else.
+        BadInput: it holds something else, cannot be written, or another process writes it.
     """
-    manifest = output / MANIFEST
+    path = output / f"{MANIFEST}.lock"
     try:
         output.mkdir(parents=True, exist_ok=True)
+        lock = locks.open_file(path)
+    except OSError as e:
+        reason = f"cannot be written ({e.strerror}); name another"
+        raise BadInput(f"--output={output}: {reason}") from e
+    with lock:
+        if not locks.take(lock, path):
+            raise BadInput(f"--output={output}: another process writes it; wait for it to end")
+        try:
+            _check_manifest(output, of)
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _check_manifest(output: Path, of: dict) -> None:
+    """Compares with what the output was begun with, or begins one without codes."""
+    manifest = output / MANIFEST
+    try:
         if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
             whole.write_json(manifest, of)
-        theirs = json.loads(manifest.read_text())
+        theirs = whole.read_json(manifest, "name another --output")
     except FileNotFoundError as e:
         raise BadInput(
             f"--output={output}: holds files and no {MANIFEST}; name a new directory"
@@ -68,14 +88,12 @@ def claim(output: Path, of: dict) -> None:
     except OSError as e:
         reason = f"cannot be written ({e.strerror}); name another"
         raise BadInput(f"--output={output}: {reason}") from e
-    except ValueError as e:
-        raise BadInput(f"{manifest}: is damaged ({e}); name another --output") from e
     for field, ours in of.items():
         old = theirs.get(field)
         if old == ours:
             continue
         if field == "inputs":
-            pairs = itertools.zip_longest(old or [], ours)
+            pairs = itertools.zip_longest(old if isinstance(old, list) else [], ours)
             old, ours = next((a, b) for a, b in pairs if a != b)
         raise BadInput(
             f"{manifest}: was begun with another {field} ({old}, now {ours}); give the command "
@@ -87,28 +105,29 @@ def encode_inputs(options: Options) -> str:
     """Encodes what is not there yet; returns a line for people.
 
     Raises:
-        BadInput: as `plan`, `open_source`, `claim` and `Encoder.write`; a finished file with bad
-            rows without `skip_bad`; no cluster, or none with room for an actor.
+        BadInput: as `plan`, `open_source`, `claim` and `Encoder.write`; a finished file that is
+            damaged, or has bad rows without `skip_bad`; no cluster, or none with room for an actor.
     """
     h = hasher.load(options.workdir, options.checkpoint)
     facts, output = h.describe(), options.output
-    fragments, inputs = plan(list_inputs(options.input), options.column, options.fragment_rows)
+    paths = list_inputs(options.input, output)
+    fragments, inputs = plan(paths, options.column, options.fragment_rows)
     open_source(fragments[0], options.column, h.d)
     of = {"encoder": facts["encoder"], "bits": h.bits, "column": options.column}
-    claim(output, of | {"fragment_rows": options.fragment_rows, "inputs": inputs})
-    todo = [f for f in fragments if not (output / f.name).exists()]
-    pending = set(todo)
-    bad = sum(_bad_rows(output / f.name) for f in fragments if f not in pending)
-    if bad and not options.skip_bad:
-        raise BadInput(f"{output}: {bad} rows were skipped as bad; use --skip_bad")
-    for left in output.glob("_*.partial"):  # of a run that was killed
-        left.unlink(missing_ok=True)
-    if todo:
-        # every actor loads the same checkpoint, and is not where this process is
-        paths = {
-            name: Path(os.path.abspath(getattr(options, name))) for name in ("workdir", "output")
-        }
-        bad += run(options._replace(checkpoint=facts["step"], **paths), facts["encoder"], todo)
+    of |= {"fragment_rows": options.fragment_rows, "inputs": inputs}
+    with claim(output, of):
+        todo = [f for f in fragments if not (output / f.name).exists()]
+        pending = set(todo)
+        bad = sum(_bad_rows(output / f.name, f) for f in fragments if f not in pending)
+        if bad and not options.skip_bad:
+            raise BadInput(f"{output}: {bad} rows were skipped as bad; use --skip_bad")
+        for left in output.glob("_*.partial"):  # of a run that was killed
+            left.unlink(missing_ok=True)
+        if todo:
+            # every actor loads the same checkpoint, and is not where this process is
+            workdir, absolute = (Path(os.path.abspath(p)) for p in (options.workdir, output))
+            theirs = options._replace(workdir=workdir, output=absolute, checkpoint=facts["step"])
+            bad += run(theirs, facts["encoder"], todo)
     rows = sum(f.stop - f.start for f in fragments)
     skipped = f"; {bad} bad rows have null codes" if bad else ""
     return f"{output}: {rows} codes of {h.bits} bits in {len(fragments)} files{skipped}"
@@ -173,14 +192,27 @@ def _room(nodes: list[dict], options: Options) -> int:
     return room
 
 
-def _bad_rows(path: Path) -> int:
-    """Rows without a code in a file of codes."""
+def _bad_rows(path: Path, fragment: Fragment) -> int:
+    """Rows without a code in a finished file, whose codes are verified.
+
+    Raises:
+        BadInput: it is damaged, or not of that fragment.
+    """
     import pyarrow.parquet as pq
 
-    with reading_as("parquet", path):
-        meta = pq.read_metadata(path)
-    groups = (meta.row_group(group) for group in range(meta.num_row_groups))
-    return sum(group.column(meta.num_columns - 1).statistics.null_count for group in groups)
+    rows = bad = 0
+    remedy = "remove it, and the same command makes it anew"
+    with (
+        reading_as("parquet", path, remedy),
+        pq.ParquetFile(path, page_checksum_verification=True) as f,
+    ):
+        for batch in f.iter_batches(columns=["code"]):
+            rows, bad = rows + batch.num_rows, bad + batch.column(0).null_count
+    if rows != fragment.stop - fragment.start:
+        raise BadInput(
+            f"{path}: holds {rows} codes, expected {fragment.stop - fragment.start}; {remedy}"
+        )
+    return bad
 
 
 def _at_least(low: int) -> Callable[[str], int]:
@@ -192,7 +224,7 @@ def _at_least(low: int) -> Callable[[str], int]:
     return integer
 
 
-@command("the same command goes on where it stopped")
+@command("the same command resumes where it stopped")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Encodes many vectors on a Ray cluster.")

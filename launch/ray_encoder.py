@@ -74,7 +74,7 @@ def _write_codes(f: BinaryIO, tables: Iterator, packed: np.ndarray, good: np.nda
 
     first = next(tables)
     kind, at = pa.field("code", pa.binary(packed.shape[1])), 0
-    with pq.ParquetWriter(f, first.schema.append(kind)) as writer:
+    with pq.ParquetWriter(f, first.schema.append(kind), write_page_checksum=True) as writer:
         for table in itertools.chain([first], tables):
             rows = slice(at, at + table.num_rows)
             valid = pa.py_buffer(np.packbits(good[rows], bitorder="little"))
@@ -147,7 +147,7 @@ class Encoder:
         except OSError as e:
             raise BadInput(
                 f"{path}: cannot be written ({e.strerror}); free space or check its directory, "
-                "then the same command goes on where it stopped"
+                "then the same command resumes where it stopped"
             ) from e
         finally:
             partial.unlink(missing_ok=True)

@@ -36,17 +36,31 @@ class Source(NamedTuple):
     others: Callable[[int, int], Iterator]  # (start, stop) -> tables of the other columns, in order
 
 
-def list_inputs(names: Iterable[str]) -> list[Path]:
-    """Absolute paths; a directory becomes the files and Lance data sets in it, by name."""
+def list_inputs(names: Iterable[str], output: Path) -> list[Path]:
+    """Absolute paths; a directory becomes the files and Lance data sets in it, by name.
+
+    The output is left out, and names that begin with a dot or an underscore, as readers of
+    Parquet do.
+
+    Raises:
+        BadInput: a path that is missing, an empty directory, or one that holds something else.
+    """
     paths = []
     for path in (Path(os.path.abspath(os.path.expanduser(name))) for name in names):
         if path.suffix == ".lance" or not path.is_dir():
             found = [path] if path.exists() else []
         else:
             inside = (p for p in sorted(path.iterdir()) if not p.name.startswith((".", "_")))
-            found = [p for p in inside if p.suffix == ".lance" or p.is_file()]
+            found = [p for p in inside if p != Path(os.path.abspath(output))]
+            for p in found:
+                if p.suffix != ".lance" and not p.is_file():
+                    kind = "a directory" if p.is_dir() else "not a file, or a link to a missing one"
+                    raise BadInput(
+                        f"--input: {p} is {kind}, and would be left out; move it out of {path}, "
+                        "or name the inputs one by one"
+                    )
         if not found:
-            raise BadInput(f"--input: {path} is no file and no directory of files; check the path")
+            raise BadInput(f"--input: {path} is not a file or a directory of files; check the path")
         paths += found
     return paths
 

@@ -5,11 +5,11 @@
 
 `--queries` makes codes of queries, to be compared with those of the base: see `hasher`.
 The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `numpy.packbits`,
-and faiss's binary indexes take them as they are. `codes.npy.json` beside it says of what they are:
-the input, the hash of the encoder, the bits, whether rows are of the base, queries or may be both,
-how many there are, and which of them are bad and have no code;
-`sigah_jax.search` reads it, so keep them together. After an interruption or a kill the same
-command goes on where it stopped.
+and faiss's binary indexes take them as they are. `codes.npy.json` beside it says what they are:
+the input and a fingerprint of its content, the hash of the encoder, the bits, whether rows are of
+the base, queries or may be both, how many there are, their CRC-32, and which of them are bad and
+have no code. `sigah_jax.search` reads it, so keep them together. After an interruption or a kill
+the same command resumes where it stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 
@@ -18,7 +18,6 @@ nor for what a stopped run leaves (`resumable`).
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -26,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import hasher, progress, resumable
+from sigah_jax import hasher, progress, resumable, whole
 from sigah_jax.data.datasets import open_file
+from sigah_jax.data.raw import row_blocks
 from sigah_jax.data.vectors import Vectors, why_bad
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
@@ -110,41 +110,60 @@ def _append_codes(h: hasher.Hasher, v: Vectors, out: resumable.Output) -> None:
                 saved = time.monotonic()
 
 
-def read_facts(name: str, shape: tuple[int, int]) -> dict | None:
-    """What is known of a file of codes; None if nothing is, because `encode_file` did not write it.
+def read_facts(name: str, packed: np.ndarray) -> dict | None:
+    """What is known of a file of codes; None if `encode_file` did not write it.
 
     Args:
         name: the file of codes.
-        shape: (n, W) of the codes in it.
+        packed: the codes in it, `[n, W] u1`; all are read, to compare their CRC-32.
 
     Returns:
         {"encoder": hash, "bits": K, "rows_are": "base", "queries" or "both", "bad": `[b] i64`
         rising numbers of the rows without a code}.
 
     Raises:
-        BadInput: `<name>.json` is damaged or of other codes.
+        BadInput: `<name>.json` is damaged or is about other codes.
     """
     path = resumable.beside(Path(os.path.expanduser(name)), ".json")
     try:
-        state = json.loads(path.read_text())
-        facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
-        facts["bad"] = np.array(state["bad"], np.int64)
-        of = (state["rows"], codes.packed_bytes(facts["bits"]))
+        state = whole.read_json(path, "encode anew")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    try:
+        facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
+        facts["bad"] = _row_numbers(state["bad"], len(packed))
+        shape = (state["rows"], codes.packed_bytes(facts["bits"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise BadInput(
             f"{path}: cannot be read as what `encode` leaves beside {name} ({e}); encode anew"
         ) from e
-    if of != shape:
+    if shape != packed.shape:
         raise BadInput(
-            f"{path}: is of {of[0]} codes of {of[1]} bytes, {name} holds {shape[0]} of {shape[1]}; "
-            "encode anew, or remove it if the codes are of elsewhere"
+            f"{path}: is about {shape[0]} codes of {shape[1]} bytes, {name} holds "
+            f"{packed.shape[0]} of {packed.shape[1]}; encode anew, or remove it if the codes come "
+            "from elsewhere"
+        )
+    crc32 = 0
+    for start, stop in row_blocks(packed.shape, 1):
+        crc32 = resumable.rows_crc32(packed[start:stop], crc32)
+    if crc32 != state.get("rows_crc32", crc32):  # earlier versions wrote none
+        raise BadInput(
+            f"{path}: is about codes whose CRC-32 differs from that of {name}, which is damaged or "
+            "was replaced; encode anew, or remove it if the codes come from elsewhere"
         )
     return facts
 
 
-@command("the same command goes on where it stopped")
+def _row_numbers(bad: list[int], n: int) -> np.ndarray:
+    """`[b] i64`; ValueError unless they are rising numbers of n rows."""
+    rows = np.array(bad, np.int64)
+    rising = rows.ndim == 1 and (np.diff(rows, prepend=-1, append=n) > 0).all()
+    if not rising or rows.tolist() != bad:
+        raise ValueError("its bad rows are not rising row numbers")
+    return rows
+
+
+@command("the same command resumes where it stopped")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Encodes a file of vectors.")

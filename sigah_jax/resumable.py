@@ -1,8 +1,9 @@
 """A `.npy` file of bytes written from the first row to the last, by runs that may be stopped.
 
-Until it is whole it is called `<name>.partial`, beside a `<name>.partial.json` that says of what
-it is and how far, and stays as `<name>.json`. A run that is killed at any moment loses what came
-after the last `save`, and a file without what it is of never has the final name.
+Until it is whole it is called `<name>.partial`. Beside it `<name>.partial.json`, which becomes
+`<name>.json`, says what the rows depend on, how many are there and their CRC-32. A run that is
+killed at any moment loses what came after the last `save`, a run that resumes verifies what is
+there, and a file without its `.json` never has the final name.
 
 Shapes: n rows, W bytes a row.
 
@@ -11,9 +12,9 @@ Not responsible for what the rows are.
 
 import contextlib
 import io
-import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,30 +25,34 @@ from tqdm import tqdm
 from sigah_jax import locks, whole
 from sigah_jax.errors import BadInput
 
+_BLOCK_BYTES = 2**24
+
 
 class Output(NamedTuple):
-    """An output that was begun: `open_output` gives it, its file at the end of row `rows`."""
+    """An output that was begun; `open_output` returns it with its file at the end of the rows."""
 
     path: Path
     file: BinaryIO
-    state: dict  # {"of": what it is of, "rows": how many are there} and what the caller adds
+    # {"of": what the rows depend on, "rows": how many are there, "rows_crc32": of their bytes}
+    # and what the caller adds
+    state: dict
 
 
 @contextlib.contextmanager
 def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -> Iterator[Output]:
-    """Begins an output, or goes on with one that was stopped; other processes are kept out.
+    """Begins an output, or resumes one that was stopped; other processes are kept out.
 
     Args:
-        path: the name that it gets by `finish`.
+        path: the name that `finish` gives it.
         shape: (n, W).
-        of: what the rows depend on, for JSON; a partial output goes on only if all is equal.
-        overwrite: an output that exists is replaced by `finish`, and a partial one that is of
-            something else is begun anew.
+        of: what the rows depend on, for JSON; a partial output is resumed only if all is equal.
+        overwrite: an output that exists is replaced by `finish`, and a partial one that is
+            damaged or depends on something else is begun anew.
 
     Raises:
-        BadInput: it or a `.json` of something else exists, or a partial one of something else,
-            and not `overwrite`; another process writes it; a disk that is full or refuses, also
-            inside the context.
+        BadInput: it or a `.json` of something else exists, or a partial one that is damaged or
+            depends on something else, and not `overwrite`; another process writes it; the disk
+            is full or refuses, also inside the context.
     """
     with _writing(path), _locked(path) as f:
         taken = [path] if path.exists() else []
@@ -56,7 +61,13 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
         if taken and not overwrite:
             raise BadInput(f"{taken[0]}: exists; use --overwrite or another --output")
         header = _header(shape)
-        state = _read_state(path, f, of, len(header), shape[1], overwrite)
+        state = {"of": of, "rows": 0, "rows_crc32": 0}
+        try:
+            if os.fstat(f.fileno()).st_size:
+                state = _begun(path, f, of, header, shape[1]) or state
+        except BadInput:
+            if not overwrite:
+                raise
         if state["rows"] == 0:
             _check_free(path, len(header) + shape[0] * shape[1])
             whole.write_json(beside(path, ".partial.json"), state)  # first: without it not ours
@@ -71,7 +82,9 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
 def append(out: Output, rows: np.ndarray) -> None:
     """Writes the next rows `[b, W] u1`; they count from the next `save` on."""
     out.file.write(np.ascontiguousarray(rows).data)
-    out.state["rows"] += len(rows)
+    crc32 = rows_crc32(rows, out.state["rows_crc32"])
+    # in one step: Ctrl-C may come at any moment, and the state is saved then
+    out.state.update(rows=out.state["rows"] + len(rows), rows_crc32=crc32)
 
 
 def save(out: Output) -> None:
@@ -100,13 +113,18 @@ def beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
 
 
+def rows_crc32(rows: np.ndarray, before: int = 0) -> int:
+    """The CRC-32 of rows `[b, W] u1` that follow those whose CRC-32 is `before`."""
+    return zlib.crc32(np.ascontiguousarray(rows).data, before)
+
+
 def _is_of(state_path: Path, of: dict) -> bool:
     """Whether a state is of that, or none is there."""
     try:
-        return json.loads(state_path.read_text())["of"] == of
+        return whole.read_json(state_path, "").get("of") == of
     except FileNotFoundError:
         return True
-    except (ValueError, KeyError, TypeError):
+    except BadInput:
         return False
 
 
@@ -118,36 +136,47 @@ def _header(shape: tuple[int, int]) -> bytes:
     return header.getvalue()
 
 
-def _read_state(
-    path: Path, f: BinaryIO, of: dict, header_bytes: int, width: int, overwrite: bool
-) -> dict:
-    """How far the partial file `f` is; rows 0 if it has to be begun, or holds none yet."""
-    size, begin = os.fstat(f.fileno()).st_size, {"of": of, "rows": 0}
-    if size == 0:
-        return begin
+def _begun(path: Path, f: BinaryIO, of: dict, header: bytes, width: int) -> dict | None:
+    """The state of the partial file `f`, None without rows; BadInput if it cannot be resumed."""
     state_path = beside(path, ".partial.json")
     try:
-        state = json.loads(state_path.read_text())
-        theirs, rows = state["of"], state["rows"]
+        state = whole.read_json(state_path, "")
+        theirs, rows, crc32 = dict(state["of"]), state["rows"], state["rows_crc32"]
+        if type(rows) is not int:
+            raise ValueError(rows)
     except (OSError, ValueError, KeyError, TypeError) as e:
-        if overwrite:
-            return begin
         raise BadInput(
-            f"{path}.partial: no {state_path.name} says of what it is; remove it, or use "
-            "--overwrite"
+            f"{path}.partial: {state_path.name}, which says what it holds, is missing, damaged or "
+            "of an earlier version; remove both, or use --overwrite"
         ) from e
     if not rows:
-        return begin  # nothing is lost
-    differ = [field for field in of if theirs.get(field) != of[field]]
-    if differ and not overwrite:
-        field = differ[0]
+        return None  # nothing is lost, whatever it was begun with
+    for field, value in of.items():
+        if theirs.get(field) != value:
+            raise BadInput(
+                f"{path}.partial: was begun with another {field} ({theirs.get(field)}, now "
+                f"{value}); give the command that it was begun with, or start anew with --overwrite"
+            )
+    if _rows_crc32_in(f, header, rows * width) != crc32:
         raise BadInput(
-            f"{path}.partial: was begun with another {field} ({theirs.get(field)}, now "
-            f"{of[field]}); give the command that it was begun with, or start anew with "
-            "--overwrite"
+            f"{path}.partial: its first {rows} rows are not those that were written, the file is "
+            "damaged; start anew with --overwrite"
         )
-    # after a kill of a run that began anew the state may be there without its rows
-    return begin if differ or size < header_bytes + rows * width else state
+    return state
+
+
+def _rows_crc32_in(f: BinaryIO, header: bytes, size: int) -> int | None:
+    """The CRC-32 of `size` bytes behind the header, None if the header or some are not there."""
+    f.seek(0)
+    if f.read(len(header)) != header:
+        return None
+    crc32 = 0
+    while size:
+        block = f.read(min(size, _BLOCK_BYTES))
+        if not block:
+            return None
+        crc32, size = zlib.crc32(block, crc32), size - len(block)
+    return crc32
 
 
 def _check_free(path: Path, needed_bytes: int) -> None:
@@ -167,7 +196,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as e:
         raise BadInput(
             f"{path}: cannot be written ({e.strerror}); free space or check its directory, then "
-            "the same command goes on where it stopped"
+            "the same command resumes where it stopped"
         ) from e
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import encode, hasher, parallel, whole
+from sigah_jax import encode, hasher, parallel, resumable, whole
 from sigah_jax.data.datasets import read_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import asymmetric, codes, gaps, hamming, rerank, topk
@@ -43,6 +43,7 @@ BY = {
     "synthetic": "by synthetic features",
 }
 SAMPLE_ROWS = 16  # encoded to see whether codes and vectors belong together
+ENDING_SECS = 1  # more than `encode` needs between replacing its facts and its codes
 MOST_WRONG = 0.05  # of their bits: another device rounds otherwise, another file differs in half
 
 
@@ -54,8 +55,7 @@ def search(args) -> str:
             that cannot be used, an output that exists or cannot be written.
     """
     _check_flags(args)
-    cb = _read_codes("--codes", args.codes)
-    facts = encode.read_facts(args.codes, cb.shape)
+    cb, facts = _read_codes("--codes", args.codes)
     if facts and facts["rows_are"] == "queries":
         raise BadInput(
             f"--codes={args.codes}: are codes of queries; encode the base without --queries"
@@ -75,8 +75,7 @@ def search(args) -> str:
         with _naming("--queries", args.queries):
             cq = h.encode_queries(xq)
     else:
-        cq = _read_codes("--queries", args.queries)
-        of_queries = encode.read_facts(args.queries, cq.shape)
+        cq, of_queries = _read_codes("--queries", args.queries)
         if of_queries and of_queries["rows_are"] == "base":
             raise BadInput(
                 f"--queries={args.queries}: are codes of a base; encode queries with --queries, or "
@@ -187,13 +186,28 @@ def _check_flags(args) -> None:
         raise BadInput(f"--oversample={args.oversample}: must be 1 or more")
 
 
-def _read_codes(flag: str, name: str) -> np.ndarray:
-    """Packed codes `[n, W] u8` of a file, memory-mapped where its format allows."""
+def _read_codes(flag: str, name: str) -> tuple[np.ndarray, dict | None]:
+    """Packed codes `[n, W] u8`, memory-mapped where their format allows, and what is known of them.
+
+    Where an `encode --overwrite` is ending, codes and facts of two versions may be read, or none
+    be there for a moment: then both are read once more.
+    """
+    ending = resumable.beside(Path(os.path.expanduser(name)), ".partial").exists()
+    try:
+        return _read_once(flag, name)
+    except BadInput:
+        if not ending:
+            raise
+    time.sleep(ENDING_SECS)
+    return _read_once(flag, name)
+
+
+def _read_once(flag: str, name: str) -> tuple[np.ndarray, dict | None]:
     packed = read_file(name)
     if packed.dtype != np.uint8:
         hint = "" if flag == "--codes" else ", or vectors with --workdir"
         raise BadInput(f"{flag}={name}: holds {packed.dtype}, expected uint8 codes{hint}")
-    return packed
+    return packed, encode.read_facts(name, packed)
 
 
 def _check_encoder(args, of_codes: dict | None, of_queries: dict | None) -> str:

@@ -52,7 +52,7 @@ def test_the_codes_of_a_file_are_those_of_its_array(workdir, h, here, capsys):
     assert capsys.readouterr().out == "codes.npy: 300 codes of 30 bits\n"
     facts = json.loads((here / "codes.npy.json").read_text())
     assert facts["of"]["input"] == str(here / "x.npy") and facts["rows"] == 300
-    facts = encode.read_facts("codes.npy", codes.shape)
+    facts = encode.read_facts("codes.npy", codes)
     assert facts["rows_are"] == "base"
     assert facts["encoder"] == h.describe()["encoder"] and facts["bits"] == 30
     assert len(facts["bad"]) == 0
@@ -85,7 +85,7 @@ def test_queries_have_codes_of_their_own(workdir, h, here):
     np.save("x.npy", x := hashers.vectors(300, D))
     assert run(workdir, "--queries") == 0
     np.testing.assert_array_equal(np.load("codes.npy"), h.encode_queries(x))
-    assert encode.read_facts("codes.npy", (300, 4))["rows_are"] == "queries"
+    assert encode.read_facts("codes.npy", np.load("codes.npy"))["rows_are"] == "queries"
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_bad_rows_can_be_skipped_and_are_listed(workdir, h, here, capsys):
     np.save("x.npy", x)
     assert run(workdir, "--skip_bad") == 0
     np.testing.assert_array_equal(np.load("codes.npy"), wanted)
-    assert encode.read_facts("codes.npy", (300, 4))["bad"].tolist() == bad
+    assert encode.read_facts("codes.npy", np.load("codes.npy"))["bad"].tolist() == bad
     assert "4 bad rows have zeros and are listed in codes.npy.json" in capsys.readouterr().out
     # the list goes when no row is bad any more
     np.save("x.npy", hashers.vectors(300, D))
     assert run(workdir, "--skip_bad", "--overwrite") == 0
-    assert len(encode.read_facts("codes.npy", (300, 4))["bad"]) == 0
+    assert len(encode.read_facts("codes.npy", np.load("codes.npy"))["bad"]) == 0
     assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
 
 
@@ -185,10 +185,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(workdir, h, here, monkeypat
             assert run(workdir, "--skip_bad") == code
         told = capsys.readouterr()
         if code:
-            assert told.err == "interrupted; the same command goes on where it stopped\n"
+            assert told.err == "interrupted; the same command resumes where it stopped\n"
             assert names(here) == ["codes.npy.partial", "codes.npy.partial.json", "x.npy"]
     assert asked == [0, 128, 256]  # each block once
-    assert encode.read_facts("codes.npy", (300, 4))["bad"].tolist() == [5, 200]
+    assert encode.read_facts("codes.npy", np.load("codes.npy"))["bad"].tolist() == [5, 200]
     whole = np.concatenate([c for _, c, _ in h.encode_blocks(lambda i, j: x[i:j], 0, 300)])
     np.testing.assert_array_equal(np.load("codes.npy"), whole)
 
@@ -211,7 +211,7 @@ def test_a_process_that_is_stopped_loses_no_codes(workdir, h, here, sign):
     state = json.loads((here / "codes.npy.partial.json").read_text())
     assert state["rows"] < rows and not (here / "codes.npy").exists()
     if sign == signal.SIGINT:
-        assert state["rows"] > 0 and "the same command goes on" in err and "Traceback" not in err
+        assert state["rows"] > 0 and "the same command resumes" in err and "Traceback" not in err
     assert run(workdir) == 0
     codes, sure = np.load("codes.npy"), np.abs(hashers.projections(h, x)[0]).min(1) > 1e-5
     np.testing.assert_array_equal(codes[sure], h.encode(x)[sure])

@@ -1,5 +1,6 @@
 """Encoding on a Ray cluster: a small one on this machine, whose workers are killed."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from launch import encode_ray, ray_encoder, ray_inputs
 from sigah_jax import encode, hasher
+from sigah_jax.errors import BadInput
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -96,7 +98,7 @@ def encoder(workdir, encoder=None, **more):
 
 def each(encoder, *sources, rows=1000):
     """Results of all fragments, one after the other."""
-    fragments, _ = ray_inputs.plan(ray_inputs.list_inputs(sources), "v", rows)
+    fragments, _ = ray_inputs.plan(ray_inputs.list_inputs(sources, Path("out")), "v", rows)
     return [encoder(f._asdict()) for f in fragments]
 
 
@@ -108,7 +110,7 @@ def test_files_are_cut_by_rows_and_parquet_files_by_row_groups(here):
     np.save("x.npy", np.zeros((10, D), np.float32))
     write_parquet("y.parquet", np.zeros((10, D), np.float32), group=3)
     write_parquet("empty.parquet", np.zeros((10, D), np.float32)[:0])
-    sources = ray_inputs.list_inputs(["x.npy", "empty.parquet", "y.parquet"])
+    sources = ray_inputs.list_inputs(["x.npy", "empty.parquet", "y.parquet"], Path("out"))
     fragments, inputs = ray_inputs.plan(sources, "v", 4)
     assert [(Path(f.path).name, f.start, f.stop) for f in fragments] == [
         ("x.npy", 0, 4),
@@ -166,7 +168,7 @@ def test_lance_is_read_at_one_version(workdir, here, others):
     data.delete("id < 5")
     if not others:
         data.drop_columns(["id"])
-    fragments, _ = ray_inputs.plan(ray_inputs.list_inputs(["x.lance"]), "v", 100)
+    fragments, _ = ray_inputs.plan(ray_inputs.list_inputs(["x.lance"], Path("out")), "v", 100)
     data.delete("true")  # later than the plan
     assert not any(encoder(workdir)(f._asdict())["error"] for f in fragments)
     table = pq.read_table("out")
@@ -256,7 +258,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd
     assert run(workdir, *options, source=["in"]) == 0
     assert len(killed) == 1
     said = "out: 80000 codes of 30 bits in 10 files; 4 bad rows have null codes\n"
-    assert capfd.readouterr().out.endswith(said)
+    assert capfd.readouterr().out.splitlines(keepends=True)[-1] == said
     assert names() == [
         *(f"{i:05d}-{start:012d}.parquet" for i in (0, 1) for start in range(0, 40_000, 8000)),
         "_manifest.json",
@@ -341,9 +343,75 @@ def test_an_output_goes_on_only_with_its_encoder_and_inputs(
     os.utime("x.npy")
     assert run(workdir, nowhere) == 2
     assert "'modified_ns': " in capsys.readouterr().err
-    Path("out/_manifest.json").write_text("{")
-    assert run(workdir, nowhere) == 2
-    assert "out/_manifest.json: is damaged" in capsys.readouterr().err
+    edited = json.dumps(json.loads(Path("out/_manifest.json").read_text()) | {"bits": 31})
+    for held, words in (
+        *((text, "damaged (") for text in ("", "{", "[]", "3", "null", '"x"', edited)),
+        *((text, "was begun with another encoder (None") for text in ("{}", '{"inputs": 3}')),
+    ):
+        Path("out/_manifest.json").write_text(held)
+        assert run(workdir, nowhere) == 2
+        err = capsys.readouterr().err
+        assert f"out/_manifest.json: {words}" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (Path.mkdir, "a directory"),
+        (lambda path: path.symlink_to("gone.npy"), "not a file, or a link to a missing one"),
+        (os.mkfifo, "not a file"),
+    ],
+)
+def test_a_directory_is_refused_if_something_in_it_would_be_left_out(here, make, kind):
+    directory = here / "in"
+    for path in ("set.lance", "_temporary", ".git", "out"):
+        (directory / path).mkdir(parents=True)
+    for name in ("x.npy", ".hidden.npy", "_SUCCESS"):
+        (directory / name).touch()
+    files = [directory / "set.lance", directory / "x.npy"]
+    assert ray_inputs.list_inputs(["in"], Path("in/out")) == files
+    make(directory / "more.npy")
+    with pytest.raises(BadInput, match=f"in/more.npy is {kind}.*; move it out of .*in, or name"):
+        ray_inputs.list_inputs(["in"], Path("in/out"))
+
+
+def test_a_second_run_on_an_output_is_refused_and_removes_nothing(workdir, here, capsys):
+    np.save("x.npy", hashers.vectors(30, D))
+    with encode_ray.claim(here / "out", {"inputs": []}):
+        Path("out/_00000-000000000000.parquet.host-1.partial").touch()
+        before = names()
+        assert run(workdir) == 2
+        err = capsys.readouterr().err
+        assert err == "error: --output=out: another process writes it; wait for it to end\n"
+        assert names() == before
+    assert "_manifest.json.lock" in before and "_manifest.json.lock" not in names()
+
+
+def test_a_finished_file_that_is_damaged_is_to_be_removed(workdir, here, capsys):
+    np.save("x.npy", hashers.vectors(30, D))
+    options = ["--fragment_rows=10"]
+    assert run(workdir, "--address=127.0.0.1:1", *options) == 2  # begins it
+    each(encoder(workdir), "x.npy", rows=10)
+    capsys.readouterr()
+    assert run(workdir, *options) == 0
+    assert capsys.readouterr().out == "out: 30 codes of 30 bits in 3 files\n"
+    path = Path("out/00000-000000000010.parquet")
+    whole, unreadable = path.read_bytes(), "cannot be read as parquet ("
+    at = whole.index(pq.read_table(path)["code"][0].as_py())
+    pq.write_table(pq.read_table(path)[:4], "short.parquet")
+    for damaged, words in (
+        (whole[: len(whole) // 2], unreadable),
+        (b"", unreadable),
+        (whole[:-40] + bytes(40), unreadable),
+        (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], unreadable),
+        (whole.replace(b"code", b"cods"), unreadable),
+        (Path("short.parquet").read_bytes(), "holds 4 codes, expected 10"),
+    ):
+        path.write_bytes(damaged)
+        assert run(workdir, *options) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {path}: ") and words in err and err.count("\n") == 1
+        assert err.endswith("; remove it, and the same command makes it anew\n")
 
 
 def write_lance(path, x):
@@ -356,8 +424,8 @@ GOOD = np.ones((3, D), np.float32)
 @pytest.mark.parametrize(
     "prepare, source, words",
     [
-        (lambda: None, "gone.npy", "gone.npy is no file and no directory of files"),
-        (lambda: Path("in").mkdir(), "in", "in is no file and no directory of files"),
+        (lambda: None, "gone.npy", "gone.npy is not a file or a directory of files"),
+        (lambda: Path("in").mkdir(), "in", "in is not a file or a directory of files"),
         (lambda: np.save("x.npy", GOOD[:, 1:]), "x.npy", "x.npy: d=19, this hasher was"),
         (lambda: write_parquet("x.parquet", GOOD[:, 1:]), "x.parquet", "x.parquet: d=19"),
         (lambda: write_parquet("x.parquet", GOOD[:0]), "x.parquet", "all files are empty"),

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from sigah_jax import resumable
+from sigah_jax import resumable, whole
 from sigah_jax.errors import BadInput
 
 ROWS = np.random.default_rng(0).integers(0, 256, (10, 3), np.uint8)
@@ -38,8 +39,8 @@ def complete(path, first, of=OF, overwrite=False):
         resumable.finish(out)
     assert names(path.parent) == [path.name, f"{path.name}.json"]
     np.testing.assert_array_equal(np.load(path), ROWS)
-    state = json.loads(resumable.beside(path, ".json").read_text())
-    assert state == {"of": of, "rows": 10}
+    state = whole.read_json(resumable.beside(path, ".json"), "")
+    assert state == {"of": of, "rows": 10, "rows_crc32": zlib.crc32(ROWS.tobytes())}
 
 
 def test_a_whole_output_is_a_npy_file_and_what_it_is_of(tmp_path):
@@ -144,24 +145,97 @@ def test_what_was_begun_with_something_else_is_refused_or_begun_anew(tmp_path):
     complete(path, 0, of=other, overwrite=True)
 
 
-@pytest.mark.parametrize("state", [None, "{", "[]", "{}"])
+@pytest.mark.parametrize("state", [None, "{", "[]", "{}", '{"of": {}, "rows": 4}'])
 def test_a_partial_file_that_is_not_ours_is_left_alone(tmp_path, state):
     path = tmp_path / "a.npy"
     (tmp_path / "a.npy.partial").write_bytes(b"mine")
     if state is not None:
         (tmp_path / "a.npy.partial.json").write_text(state)
-    with pytest.raises(BadInput, match=r"no a\.npy\.partial\.json says of what it is"):
+    with pytest.raises(BadInput, match=r"a\.npy\.partial: a\.npy\.partial\.json, which says"):
         write(path, 0, 4)
     assert (tmp_path / "a.npy.partial").read_bytes() == b"mine"
     complete(path, 0, overwrite=True)
 
 
-def test_a_state_without_its_rows_begins_anew(tmp_path):
+@pytest.mark.parametrize("field", ["of", "rows", "rows_crc32"])
+@pytest.mark.parametrize("value", ["4", -4, 1.5, None, [], 10**30])
+def test_a_state_that_was_edited_is_refused(tmp_path, field, value):
+    path, state_path = tmp_path / "a.npy", tmp_path / "a.npy.partial.json"
+    write(path, 0, 4)
+    state_path.write_text(json.dumps(json.loads(state_path.read_text()) | {field: value}))
+    with pytest.raises(BadInput, match=r"is missing, damaged or of an earlier version"):
+        write(path, 4, 10)
+    complete(path, 0, overwrite=True)
+
+
+def test_a_byte_that_is_flipped_or_missing_is_never_part_of_the_output(tmp_path):
+    """Of the header, the rows that are there and the state: each byte, one at a time."""
     path = tmp_path / "a.npy"
     write(path, 0, 4)
-    with (tmp_path / "a.npy.partial").open("r+b") as f:
-        f.truncate(130)  # 128 bytes of header and less than a row
-    complete(path, 0)
+    begun = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    refused = 0
+    for changed, text in begun.items():
+        for at in range(len(text)):
+            for damaged in (text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :], text[:at]):
+                for p in tmp_path.iterdir():
+                    p.unlink()
+                for p, content in begun.items():
+                    p.write_bytes(damaged if p == changed else content)
+                refused += not resumes_to_the_same(path)
+    assert refused > sum(map(len, begun.values()))
+
+
+def resumes_to_the_same(path):
+    """Whether a run ends with all rows; otherwise it is refused."""
+    try:
+        with resumable.open_output(path, ROWS.shape, OF, False) as out:
+            resumable.append(out, ROWS[out.state["rows"] :])
+            resumable.save(out)
+            resumable.finish(out)
+    except BadInput as e:
+        assert "--overwrite" in str(e) and "\n" not in str(e)
+        return False
+    np.testing.assert_array_equal(np.load(path), ROWS)
+    return True
+
+
+def test_a_kill_at_any_moment_is_mended_by_the_same_command(tmp_path, monkeypatch):
+    """Before every write, rename and removal, the files are copied as a kill leaves them."""
+    path, left = tmp_path / "run" / "a.npy", []
+    path.parent.mkdir()
+
+    def copying(step):
+        def call(*args, **more):
+            left.append(tmp_path / str(len(left)))
+            shutil.copytree(path.parent, left[-1])
+            return step(*args, **more)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for owner, name in (
+            (os, "open"),
+            (os, "fsync"),
+            (os, "replace"),
+            (Path, "unlink"),
+            (resumable, "append"),
+            (zlib, "crc32"),
+        ):
+            patch.setattr(owner, name, copying(getattr(owner, name)))
+        write(path, 0, 4)
+        write(path, 4, 7, save=False)
+        write(path, 4, 9)
+        complete(path, 9)
+    assert len(left) > 30
+    finished = 0
+    for directory in left:
+        if (directory / path.name).exists():
+            np.testing.assert_array_equal(np.load(directory / path.name), ROWS)
+            finished += 1
+        else:
+            assert resumes_to_the_same(directory / path.name)
+            assert not list(directory.glob("*.partial"))
+    assert finished  # killed before the last removal
 
 
 def test_a_second_process_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The command, from files to an .npz file, and all that it refuses."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hashers import run_directory, vectors
 
-from sigah_jax import encode, hasher, search
+from sigah_jax import encode, hasher, resumable, search
 
 BITS, D = 20, 6  # 3 bytes a code, the last of which is not full
 ENCODER = r"--codes=.*encoded.npy: .*encoded.npy.json names encoder [0-9a-f]{16}, "
@@ -204,17 +205,85 @@ def test_codes_without_a_query_head_may_be_base_and_queries(made, tmp_path, caps
     assert (d[:, 0] == 0).all() and ids.shape == (12, 7)
 
 
-def test_refuses_what_does_not_tell_of_the_codes_beside_it(made, tmp_path, capsys):
+def earlier(facts):
+    """Facts as versions without a hash of the facts and a CRC-32 of the codes wrote them."""
+    return {field: facts[field] for field in ("of", "rows", "bad")}
+
+
+def test_refuses_what_is_not_about_the_codes_beside_it(made, tmp_path, capsys):
     codes, facts = tmp_path / "c.npy", tmp_path / "c.npy.json"
     shutil.copy(made / "encoded.npy", codes)
-    whole = json.loads((made / "encoded.npy.json").read_text())
-    for text in ("{", "[]", "{}", json.dumps(whole | {"bad": "no"})):
-        facts.write_text(text)
+    now = json.loads((made / "encoded.npy.json").read_text())
+    old = earlier(now)
+    for state in ([], 3, None, now | {"bad": [3]}, now | {"rows": "500"}):
+        facts.write_text(json.dumps(state))
+        assert f"{facts}: damaged (" in refused(made, tmp_path, capsys, codes=codes)
+    facts.write_text(json.dumps(now)[:-1])
+    assert f"{facts}: damaged (" in refused(made, tmp_path, capsys, codes=codes)
+    bad = ("no", 3, None, ["1"], [1.5], [-1], [500], [3, 3], [[1]], [10**30])
+    of = old["of"] | {"bits": "20"}
+    for state in ({}, old | {"of": 3}, old | {"of": of}, *(old | {"bad": b} for b in bad)):
+        facts.write_text(json.dumps(state))
         err = refused(made, tmp_path, capsys, codes=codes)
         assert f"{facts}: cannot be read as what `encode` leaves" in err
-    facts.write_text(json.dumps(whole | {"rows": 400}))
+    facts.write_text(json.dumps(old | {"rows": 400}))
     err = refused(made, tmp_path, capsys, codes=codes)
-    assert f"{facts}: is of 400 codes of 3 bytes, {codes} holds 500 of 3" in err
+    assert f"{facts}: is about 400 codes of 3 bytes, {codes} holds 500 of 3" in err
+
+
+def test_codes_that_were_damaged_or_replaced_are_refused(made, tmp_path, capsys):
+    codes, facts = tmp_path / "c.npy", tmp_path / "c.npy.json"
+    shutil.copy(made / "encoded.npy", codes)
+    shutil.copy(made / "encoded.npy.json", facts)
+    with codes.open("r+b") as f:
+        f.seek(-1, 2)
+        f.write(b"\x01")
+    err = refused(made, tmp_path, capsys, codes=codes)
+    assert f"{facts}: is about codes whose CRC-32 differs from that of {codes}" in err
+    # earlier versions wrote no CRC-32: their facts are taken as they are
+    facts.write_text(json.dumps(earlier(json.loads(facts.read_text()))))
+    more = {"queries": made / "encoded_q.npy", "codes": codes}
+    assert search.main(flags(made, tmp_path / "near.npz", **more)) == 0
+
+
+@pytest.mark.parametrize(("at_codes", "at_facts"), [(i, j) for j in range(4) for i in range(j + 1)])
+def test_a_search_while_an_overwrite_ends_takes_codes_and_facts_of_one_version(
+    made, tmp_path, monkeypatch, at_codes, at_facts
+):
+    """Codes are read after `at_codes` steps of the end of `encode`, facts after `at_facts`."""
+    codes = tmp_path / "c.npy"
+    facts, partial = (resumable.beside(codes, end) for end in (".json", ".partial"))
+    for name, whole in (("gaps_c.npy", codes), ("encoded.npy", partial)):
+        shutil.copy(made / name, whole)
+        shutil.copy(made / f"{name}.json", resumable.beside(whole, ".json"))
+    steps = [
+        codes.unlink,
+        lambda: shutil.copy(resumable.beside(partial, ".json"), facts),
+        lambda: os.replace(partial, codes),
+    ]
+    read = search.read_file
+
+    def end(count):
+        while len(steps) > 3 - count:
+            steps.pop(0)()
+
+    def read_between(name):
+        end(at_codes * (str(name) == str(codes)))
+        try:
+            return read(name)
+        finally:
+            end(at_facts * (str(name) == str(codes)))
+
+    more = {"queries": made / "encoded_q.npy", "k": 50}
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "read_file", read_between)
+        patch.setattr(search.time, "sleep", lambda secs: end(3))
+        assert search.main(flags(made, tmp_path / "near.npz", codes=codes, **more)) == 0
+    one_version = "gaps_c.npy" if at_facts < 2 and at_codes < 1 else "encoded.npy"
+    output = tmp_path / "expected.npz"
+    assert search.main(flags(made, output, codes=made / one_version, **more)) == 0
+    for one, other in zip(found(tmp_path / "near.npz"), found(output), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_does_not_depend_on_how_many_queries_pass_at_once(made, tmp_path, monkeypatch):
@@ -297,7 +366,7 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),
         ({"by": "projection", "workdir": "run", "oversample": 3}, "--oversample: is of --rerank"),
         ({"by": "synthetic", "workdir": "run", "rerank": "xb.npy"}, "--by=synthetic: --rerank has"),
-        ({"workdir": "nowhere"}, "nowhere: no config.json, so no run directory"),
+        ({"workdir": "nowhere"}, "nowhere: has no config.json"),
         ({"workdir": "run", "checkpoint": "7"}, "7: no such checkpoint"),
         ({"workdir": "run", "codes": "wide.npy"}, "--codes=.*: codes of 4 bytes, .*20 bits"),
         ({"workdir": "run", "queries": "cq.npy"}, "--queries=.*cq.npy: d=3, .*trained on d=6"),
@@ -331,7 +400,7 @@ def test_refuses_a_run_directory_that_is_damaged(made, tmp_path, capsys):
     shutil.copytree(made / "run", tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")
     err = refused(made, tmp_path, capsys, workdir=tmp_path / "run")
-    assert f"{tmp_path / 'run' / 'config.json'}: cannot be read" in err
+    assert f"{tmp_path / 'run' / 'config.json'}: damaged (" in err
 
 
 def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(made, tmp_path):

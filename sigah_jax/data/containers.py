@@ -36,7 +36,7 @@ def in_memory(x: np.ndarray) -> Opened:
 
 
 @contextlib.contextmanager
-def reading_as(kind: str, path: Path) -> Iterator[None]:
+def reading_as(kind: str, path: Path, remedy: str = "get it again") -> Iterator[None]:
     """Turns what a library raises on bytes it cannot read into BadInput."""
     try:
         yield
@@ -45,7 +45,7 @@ def reading_as(kind: str, path: Path) -> Iterator[None]:
     # on damaged bytes the libraries raise nearly anything, so only their calls stand in here
     except Exception as e:
         reason = " ".join(str(e).split())
-        raise BadInput(f"{path}: cannot be read as {kind} ({reason}); get it again") from e
+        raise BadInput(f"{path}: cannot be read as {kind} ({reason}); {remedy}") from e
 
 
 def open_hdf5(path: Path, dataset: str) -> Opened:
