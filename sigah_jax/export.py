@@ -18,7 +18,6 @@ Not responsible for rows with NaN: an exported encoder gives them some code.
 """
 
 import argparse
-import functools
 import importlib
 import io
 import json
@@ -211,8 +210,8 @@ def compare(h: hasher.Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement
     generator = np.random.default_rng(0)
     width = codes.packed_bytes(h.bits)
     x = h.synthesise(generator.integers(0, 256, (SAMPLE_ROWS, width), np.uint8))
-    project = jax.jit(functools.partial(hash_functions.projections, h.nets))
-    us = [np.asarray(u) for u in project(h.params, x)[:2]]
+    project = jax.jit(hash_functions.projections, static_argnums=0)
+    us = [np.asarray(u) for u in project(h.nets, h.params, x)[:2]]
     *packed, other = run(x)
     ours = h.encode(x), h.encode_queries(x)
     differ = [

@@ -32,7 +32,7 @@ from sigah_jax.retrieval import codes
 
 
 class Hasher(NamedTuple):
-    """`load` gives it; `make_hasher` gives one whose parameters are replaced as they change."""
+    """Returned by `load`; training replaces the parameters of one of `make_hasher`."""
 
     nets: networks.Networks
     block_rows: int  # rows in one call, over all devices
@@ -250,14 +250,14 @@ def params_of(state: step.State) -> dict:
 
 
 def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hasher:
-    """A hasher over all devices; keep it, each one compiles anew.
+    """A hasher over all devices; hashers of equal networks share what they compile.
 
     Args:
         block_rows: rows a device and call.
     """
 
     def rows(function: Callable) -> Callable:
-        return parallel.map_blocks(functools.partial(function, nets), block_rows)
+        return parallel.map_blocks(_with_networks(function, nets), block_rows)
 
     return Hasher(
         nets,
@@ -271,6 +271,11 @@ def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hashe
         params,
         {},
     )
+
+
+@functools.cache  # one object for equal networks: see `parallel.pmap`
+def _with_networks(function: Callable, nets: networks.Networks) -> Callable:
+    return functools.partial(function, nets)
 
 
 def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:

@@ -25,13 +25,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax import hasher, logs, parallel, prepare, rundir, train, whole
+from sigah_jax import evaluate, hasher, logs, parallel, prepare, rundir, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset, open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.report import measured
-from sigah_jax.retrieval import asymmetric, codes, euclidean, hamming, neighbours, rerank
+from sigah_jax.retrieval import asymmetric, euclidean, hamming, neighbours, rerank
 
 
 class Encoder(NamedTuple):
@@ -134,7 +134,7 @@ def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
     start = time.monotonic()
     params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
     seconds, project = time.monotonic() - start, METHODS[method].project
-    packed = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), config.eval.block_rows)
+    packed = parallel.map_rows(evaluate.packed(project), config.eval.block_rows)
     real = parallel.map_rows(project, config.eval.block_rows)
     encode = functools.partial(packed, params)
     return Encoder(method, bits, seconds, encode, encode, functools.partial(real, params), None)

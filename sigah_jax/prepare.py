@@ -98,13 +98,10 @@ def setup(
         # both are deterministic, but a resumed run takes them from the checkpoint all the same
         first = first_arrays(config, data.xt, features)
         tx = step.make_optimisers(config)
-        init = jax.jit(
-            lambda key, *arrays: step.init_state(key, nets, tx, *arrays),
-            out_shardings=parallel.replicated(),
-        )
+        init = jax.jit(step.init_state, static_argnums=(1, 2), out_shardings=parallel.replicated())
         # of equal machines they are the same, but equal replicas must not depend on that
         host = hosts.from_first(jax.tree.map(np.asarray, first))
-        state = init(jax.random.key(config.seed), *host)
+        state = init(jax.random.key(config.seed), nets, tx, *host)
     else:
         like = step.abstract_state(nets, step.make_optimisers(config), d)
         state = _restore(manager, latest, like)
@@ -145,14 +142,16 @@ def refit_setup(
         log.line(f"resumed at step {latest} of {config.train.steps} of the decoder's own")
         return s._replace(nets=nets, state=state)
     first = parallel.fetch(_restore(manager, checkpoints.best_step(manager), s.state))
+    begin = jax.jit(_begin_refit, static_argnums=(1, 2), out_shardings=parallel.replicated())
+    return s._replace(nets=nets, state=begin(jax.random.key(config.seed), nets, tx, first))
 
-    def begin(key: jax.Array, first: step.State) -> step.State:
-        gen = {"hash": first.gen["hash"], "decoder": networks.init_decoder(key, nets)}
-        opt = {"gen_opt": tx.gen.init(gen), "dis_opt": tx.dis.init(first.dis)}
-        return first.replace(step=jnp.int32(0), gen=gen, **opt)
 
-    begin = jax.jit(begin, out_shardings=parallel.replicated())
-    return s._replace(nets=nets, state=begin(jax.random.key(config.seed), first))
+def _begin_refit(
+    key: jax.Array, nets: networks.Networks, tx: step.Optimisers, first: step.State
+) -> step.State:
+    gen = {"hash": first.gen["hash"], "decoder": networks.init_decoder(key, nets)}
+    opt = {"gen_opt": tx.gen.init(gen), "dis_opt": tx.dis.init(first.dis)}
+    return first.replace(step=jnp.int32(0), gen=gen, **opt)
 
 
 def _restore(manager: ocp.CheckpointManager, number: int, like: step.State) -> step.State:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import hashers
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,6 +79,13 @@ def test_the_same_call_in_another_thread_trains_nothing_and_gives_the_same(run, 
     assert again.describe() == h.describe()
     assert (workdir / "metrics.jsonl").read_text() == logged
     assert "resumed at step 200 of 200" in capsys.readouterr().out
+
+
+def test_what_is_compiled_is_shared_by_fits_of_equal_shapes(run, rows, tmp_path):
+    before = hashers.memory_maps()  # `run` has compiled
+    sigah_jax.fit(2 * rows, BITS, tmp_path / "run", SHORT | {"seed": 1})
+    # hundreds, when each fit kept its own
+    assert hashers.memory_maps() < before + 50
 
 
 def test_sigterm_is_noted_while_training_and_then_left_as_it_was():

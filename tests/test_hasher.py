@@ -313,3 +313,18 @@ def test_a_directory_of_something_else_and_a_missing_checkpoint_are_named(workdi
         hasher.load(workdir, "21")
     with pytest.raises(BadInput, match="expected best, latest or a step"):
         hasher.load(workdir, "last")
+
+
+def test_what_is_compiled_is_shared_by_all_hashers_of_equal_networks(workdir):
+    x = vectors(100, D)
+
+    def use():
+        h = hasher.load(workdir)
+        h.encode(x), h.encode_queries(x), h.project(x), h.decode(h.encode(x))
+
+    use()
+    before = hashers.memory_maps()
+    for _ in range(5):
+        use()
+    # each of them kept 60 of its own, so that a service that reloads came to its end
+    assert hashers.memory_maps() < before + 20
