@@ -56,10 +56,16 @@ class Search(NamedTuple):
     block_rows: int  # encoded at once
 
 
-def recall(ids: np.ndarray, truth: np.ndarray) -> float:
-    """The share of the true nearest that were found: `[Q, k], [Q, k] -> ` mean over queries."""
-    hits = [len(np.intersect1d(a, b)) for a, b in zip(ids, truth, strict=True)]
-    return sum(hits) / truth.size
+def recall(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray, truth: np.ndarray) -> float:
+    """The share of the found rows that are as near as the k-th true neighbour, over all queries.
+
+    By distance and not by id: of base rows at equal distance each is as good as the other.
+
+    Args:
+        ids, truth: `[Q, k]` base ids, distinct in a row.
+    """
+    limits = neighbours.exact_distances(xq, xb, truth).max(axis=1, keepdims=True)
+    return float((neighbours.exact_distances(xq, xb, ids) <= limits).mean())
 
 
 def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
@@ -88,7 +94,8 @@ def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
         start = time.monotonic()
         ids = way()
         milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
-        found[name] = measured.Found(recall(ids, search.truth), milliseconds)
+        share = recall(data.xq, data.xb, ids, search.truth)
+        found[name] = measured.Found(share, milliseconds)
     rate = len(data.xb) / encode_secs
     return measured.Row(encoder.method, encoder.bits, cb.shape[1], encoder.fit_secs, rate, found)
 
