@@ -1,8 +1,8 @@
 """Devices, placement and the one `pmap` wrapper: all that knows of several devices.
 
-Every parallel function of the package is made here, over one axis named `AXIS`, and runs on the
-devices of this process alone unless it is given `all_devices()`. Shapes: n devices, B rows a
-device, d columns.
+Every parallel function of the package is made here, over one axis named `AXIS`, and runs in
+single precision, on the devices of this process alone unless it is given `all_devices()`.
+Shapes: n devices, B rows a device, d columns.
 
 Not responsible for what is computed: functions and arrays come in, functions and
 arrays go out. Nor for processes that join and leave: `hosts`.
@@ -52,9 +52,27 @@ def pmap(
 
 @functools.cache
 def _pmap(fn, in_axes, out_axes, donate_argnums, devices) -> Callable:
-    return jax.pmap(
-        fn, AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=donate_argnums, devices=devices
+    return single_precision(
+        jax.pmap(
+            fn,
+            AXIS,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            donate_argnums=donate_argnums,
+            devices=devices,
+        )
     )
+
+
+def single_precision(fn: Callable) -> Callable:
+    """`fn` in float32 and int32, also for a user who enabled JAX's double precision."""
+
+    @functools.wraps(fn)
+    def run(*args, **kwargs):
+        with jax.enable_x64(False):
+            return fn(*args, **kwargs)
+
+    return run
 
 
 def replicated(devices: Sequence[jax.Device] | None = None) -> NamedSharding:

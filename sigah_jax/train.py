@@ -161,6 +161,7 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
             )
 
 
+@parallel.single_precision
 def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -> dict:
     """Trains on `data`, or goes on, in a claimed `workdir`; the seconds of set-up and training."""
     start = time.monotonic()

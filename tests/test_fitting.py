@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import hashers
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,6 +87,16 @@ def test_what_is_compiled_is_shared_by_fits_of_equal_shapes(run, rows, tmp_path)
     sigah_jax.fit(2 * rows, BITS, tmp_path / "run", SHORT | {"seed": 1})
     # hundreds, when each fit kept its own
     assert hashers.memory_maps() < before + 50
+
+
+def test_codes_are_the_same_where_doubles_are_the_default(run, rows, tmp_path):
+    with jax.enable_x64(True):  # what JAX_ENABLE_X64=1 sets
+        h = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+        doubled = h.encode(rows), h.encode_queries(rows), h.project(rows)
+    wanted = run[0].encode(rows), run[0].encode_queries(rows), run[0].project(rows)
+    for got, want in zip(doubled, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == want.dtype
 
 
 def test_sigterm_is_noted_while_training_and_then_left_as_it_was():
