@@ -201,7 +201,7 @@ class Hasher(NamedTuple):
 
     def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """x as an array, if it holds vectors that can be encoded; otherwise BadInput."""
-        x = x if isinstance(x, np.ndarray | jax.Array) else np.asarray(x)
+        x = as_array(x, "vectors")
         if x.ndim != 2 or x.shape[1] != self.d:
             raise BadInput(f"vectors of shape {x.shape}: this hasher was trained on [n, {self.d}]")
         if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
@@ -225,7 +225,7 @@ class Hasher(NamedTuple):
         self, function: Callable, packed: np.ndarray | jax.Array, columns: int
     ) -> np.ndarray:
         width = codes.packed_bytes(self.bits)
-        packed = packed if isinstance(packed, np.ndarray | jax.Array) else np.asarray(packed)
+        packed = as_array(packed, "codes")
         if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
             raise BadInput(
                 f"codes are {packed.dtype} {list(packed.shape)}: codes of {self.bits} bits are "
@@ -235,6 +235,27 @@ class Hasher(NamedTuple):
         for start, y in function(self.params, lambda i, j: packed[i:j], 0, len(packed)):
             out[start : start + len(y)] = y
         return out
+
+
+def as_array(x, name: str) -> np.ndarray | jax.Array:
+    """What somebody gave as `name` as an array: a list, a data frame, a tensor on the CPU.
+
+    Raises:
+        BadInput: values are masked, the matrix is sparse, or numpy cannot make an array of it.
+    """
+    if isinstance(x, jax.Array):
+        return x
+    if np.ma.is_masked(x):
+        raise BadInput(
+            f"{name}: {np.ma.count_masked(x)} values are masked; fill or drop their rows"
+        )
+    if hasattr(x, "toarray"):  # of scipy
+        raise BadInput(f"{name}: a sparse matrix ({type(x).__name__}); give its .toarray()")
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as e:  # ragged lists, tensors on another device
+        why = " ".join(str(e).split())
+        raise BadInput(f"{name}: no array of numbers ({why}); give a numpy array [n, d]") from e
 
 
 def on_host(block: np.ndarray | jax.Array) -> np.ndarray:

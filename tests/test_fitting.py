@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 import sets
 
 import sigah_jax
@@ -154,6 +155,8 @@ def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept
         # 50 validation queries and a step of 64 anchors with 2 others each: 50 + 192
         (np.zeros((241, 5)), 8, SHORT, "241 rows, expected at least 242: 50 validation"),
         (np.zeros((1267, 5)), 8, {}, "1267 rows, expected at least 1268: 500 validation"),
+        (np.ma.masked_equal(NORMAL, NORMAL[3, 3]), 8, {}, "x: 1 values are masked; fill or drop"),
+        (scipy.sparse.csr_matrix(NORMAL), 8, {}, "x: a sparse matrix.*toarray"),
         (np.zeros(5), 8, {}, r"float64 \[5\]: expected integers or floats, \[n, d\]"),
         (np.zeros((2000, 5), complex), 8, {}, "expected integers or floats"),
         (np.zeros((2000, 5)), 0, {}, "bits=0"),
