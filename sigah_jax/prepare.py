@@ -53,6 +53,8 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     log.line(
         f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
     )
+    if data.warning:
+        log.line(f"warning: {data.warning}")
     per_step = config.train.anchors * (1 + config.train.others)
     if per_step > nt:
         raise BadInput(

@@ -15,7 +15,8 @@ import scipy.sparse
 import sets
 
 import sigah_jax
-from sigah_jax import hasher, train
+from sigah_jax import fitting, hasher, logs, prepare, train
+from sigah_jax.data import datasets
 from sigah_jax.errors import BadInput
 
 D, BITS = 20, 24
@@ -98,6 +99,15 @@ def test_codes_are_the_same_where_doubles_are_the_default(run, rows, tmp_path):
     for got, want in zip(doubled, wanted, strict=True):
         np.testing.assert_array_equal(got, want)
         assert got.dtype == want.dtype
+
+
+def test_an_outlier_is_told_before_training(rows, tmp_path, capsys):
+    x = rows.copy()
+    x[77] = 1e10
+    config = fitting.config_of(x, BITS, SHORT)
+    data = datasets.assemble(x[:0], x[:0], x, config.data, "here")
+    prepare.check_data(config, data, logs.Log(tmp_path / "log.txt"))
+    assert "warning: vectors: row 77 lies " in capsys.readouterr().out
 
 
 def test_sigterm_is_noted_while_training_and_then_left_as_it_was():
