@@ -32,7 +32,8 @@ def fit(
 
     500 random rows become validation queries, which choose the checkpoint, and 100,000 random
     others, or all, the training set, whose exact neighbour graph is computed first. Progress goes
-    to standard output and error.
+    to standard output and error. What is compiled serves all later calls with the same shapes and
+    config; a process that fits dozens of shapes frees it by `jax.clear_caches()`.
 
     Args:
         x: `[n, d]`, integers or floats; a memory map is read by rows.
