@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sigah_jax.data.containers import reading_as
+from sigah_jax.data.files import name_of, open_regular
+from sigah_jax.data.parquet import list_rows, stored_lists
 from sigah_jax.data.vectors import Vectors, open_vectors
 from sigah_jax.errors import BadInput
 
@@ -100,7 +102,8 @@ def _look(path: Path, column: str) -> tuple[int, list[int], int]:
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
-        with reading_as("parquet", path), pq.ParquetFile(path) as f:
+        file = open_regular(path)
+        with reading_as("parquet", path), pq.ParquetFile(file) as f:
             _check_columns(path, f.schema_arrow.names, column)
             return f.metadata.num_rows, _group_ends(f.metadata), 0
     return open_vectors(path).shape[0], [], 0
@@ -116,7 +119,8 @@ def open_source(fragment: Fragment, column: str, d: int) -> Source:
     if path.suffix == ".lance":
         source = _open_lance(path, fragment.version, column)
     elif path.suffix.lower() == ".parquet":
-        source = Source(open_vectors(path, column), _parquet_others(path, column))
+        vectors = open_vectors(path, column)
+        source = Source(vectors, _parquet_others(vectors, column))
     else:
         source = Source(open_vectors(path), _row_numbers)
     found = source.vectors.shape[1]
@@ -131,11 +135,11 @@ def _row_numbers(start: int, stop: int) -> Iterator:
     yield pa.table({"row": np.arange(start, stop, dtype=np.int64)})
 
 
-def _parquet_others(path: Path, column: str) -> Callable[[int, int], Iterator]:
+def _parquet_others(v: Vectors, column: str) -> Callable[[int, int], Iterator]:
     import pyarrow.parquet as pq
 
     def others(start: int, stop: int) -> Iterator:
-        with reading_as("parquet", path), pq.ParquetFile(path) as f:
+        with reading_as("parquet", v.path), pq.ParquetFile(name_of(v.file)) as f:
             names = [name for name in f.schema_arrow.names if name != column]
             if not names:
                 yield from _row_numbers(start, stop)
@@ -167,7 +171,8 @@ def _open_lance(path: Path, version: int, column: str) -> Source:
     import pyarrow as pa
 
     data = _lance(path, version, column)
-    kind, names = data.schema.field(column).type, [n for n in data.schema.names if n != column]
+    kind = stored_lists(path, data.schema.field(column).type)
+    names = [name for name in data.schema.names if name != column]
     if not pa.types.is_fixed_size_list(kind):
         raise BadInput(f"{path}: column {column!r} is {kind}, expected lists of fixed size")
 
@@ -177,10 +182,7 @@ def _open_lance(path: Path, version: int, column: str) -> Source:
 
     def read(start: int, stop: int) -> np.ndarray:
         lists = rows([column], start, stop)[column].combine_chunks()
-        if lists.null_count:
-            row = start + lists.is_null().to_numpy(zero_copy_only=False).argmax()
-            raise BadInput(f"{path}: row {row} holds null; repair or remove it")
-        return lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
+        return list_rows(path, lists, kind.list_size, start)
 
     def others(start: int, stop: int) -> Iterator:
         yield rows(names, start, stop) if names else next(_row_numbers(start, stop))
@@ -195,5 +197,8 @@ def _check_columns(path: Path, names: list[str], column: str) -> None:
         raise BadInput(
             f"{path}: --column={column}: no such column; it has {', '.join(map(repr, names))}"
         )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"{path}: has more than one column {twice!r}; rename all but one")
     if "code" in names:
         raise BadInput(f"{path}: has a column 'code', as the output's is called; rename it")

@@ -87,8 +87,10 @@ def read_file(name: str) -> np.ndarray:
 def open_file(name: str) -> Vectors:
     """`open_vectors` of a file, or of one array inside it: `~/my.hdf5:train`."""
     name = os.path.expanduser(name)
-    path, _, dataset = name.rpartition(":") if not Path(name).exists() else (name, "", "")
-    return open_vectors(Path(path or name), dataset if path else "")
+    path = name
+    while not Path(path).exists() and ":" in path[1:]:  # both names may hold colons
+        path = path.rpartition(":")[0]
+    return open_vectors(Path(path), name[len(path) + 1 :])
 
 
 def assemble(

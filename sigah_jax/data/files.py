@@ -15,6 +15,8 @@ import numpy as np
 
 from sigah_jax.errors import BadInput
 
+_DEFLATE_RATIO = 1032  # zlib packs nothing more tightly
+
 
 def open_regular(path: Path) -> BinaryIO:
     """Opens a file; it closes when nothing refers to it any more.
@@ -41,6 +43,29 @@ def open_regular(path: Path) -> BinaryIO:
 def name_of(f: BinaryIO) -> str:
     """A path by which a library opens the content of `f`, wherever the path of `f` points now."""
     return f"/dev/fd/{f.fileno()}"
+
+
+def check_unpacked(path: Path, wanted: int, packed: int) -> None:
+    """Raises BadInput if a header asks for more bytes than `packed` bytes can unpack to.
+
+    A few megabytes can ask for more than any memory holds; and of values that were never
+    written, HDF5 makes up as many as its header names.
+    """
+    if wanted > _DEFLATE_RATIO * packed:
+        raise BadInput(
+            f"{path}: its header names {wanted} bytes of values, but {packed} stored bytes cannot "
+            "unpack to so many; the file was not written to its end or is damaged, get it again"
+        )
+
+
+def check_memory(path: Path, wanted: int) -> None:
+    """Raises BadInput if no array of so many bytes fits into the memory of this machine."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > memory:
+        raise BadInput(
+            f"{path}: its values need {wanted / 2**30:.1f} GiB of memory, and this machine has "
+            f"{memory / 2**30:.1f} GiB; take fewer rows, or a machine with more"
+        )
 
 
 def read_into(x: np.ndarray, f: BinaryIO, offset: int) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sigah_jax.data.files import open_regular
 from sigah_jax.data.idx import parse_idx, read_bytes
 from sigah_jax.errors import BadInput
 
@@ -39,7 +40,7 @@ def load_labels(directory: Path = DIRECTORY) -> np.ndarray:
 
 def _load(directory: Path, name: str) -> np.ndarray:
     path = directory / name
-    data = read_bytes(path)
+    data = read_bytes(open_regular(path), path)
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 != MD5[name]:
         raise BadInput(

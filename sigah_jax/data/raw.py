@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from sigah_jax import whole
 from sigah_jax.data.containers import Opened, reading_as
@@ -67,7 +68,11 @@ def open_npy(f: BinaryIO, path: Path) -> Opened:
         else:
             shape, by_column, dtype = np.lib.format.read_array_header_2_0(f)
         offset = f.tell()
-    check_array(path, shape, dtype)
+        f.seek(0)
+        # so np.save writes it; np.load forgets that, and bytes without a type are '|V2'
+        if b"'descr': '<V2'" in f.read(offset):
+            dtype = np.dtype(bfloat16)
+    check_array(path, shape, np.dtype(np.float32) if dtype == bfloat16 else dtype)
     if by_column:
         raise BadInput(
             f"{path}: is stored by columns, so rows cannot be read alone; "
@@ -154,8 +159,8 @@ def row_blocks(shape: tuple[int, int], item_bytes: int) -> Iterator[tuple[int, i
 def check_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raises BadInput unless shape and dtype are those of n rows of d numbers."""
     if dtype.kind not in "iuf":
-        raise BadInput(f"{path}: holds {dtype}, expected integers or floats; convert it")
-    if len(shape) != 2:
+        raise BadInput(f"{path}: holds {dtype}, expected integers or floats; convert it to float32")
+    if len(shape) != 2 or bool in map(type, shape):  # numpy takes True for a number of rows
         raise BadInput(
             f"{path}: holds an array of shape {list(shape)}, expected [n, d]; reshape it"
         )
@@ -195,7 +200,8 @@ def _whole_records(f: BinaryIO, path: Path, n: int, record: np.dtype, offset: in
 
 def _records(f: BinaryIO, path: Path, n: int, record: np.dtype, offset: int) -> Opened:
     stored, (d,) = record["x"].subdtype
-    native = stored.newbyteorder("=")
+    # numpy has no bfloat16, and float32 holds its values
+    native = np.dtype(np.float32) if stored == bfloat16 else stored.newbyteorder("=")
 
     def read(start: int, stop: int) -> np.ndarray:
         # not through a memory map: its pages would stay resident
@@ -218,4 +224,4 @@ def _records(f: BinaryIO, path: Path, n: int, record: np.dtype, offset: int) -> 
                 read(start, stop)
         return np.memmap(f, record, "r", offset, (n,))["x"]
 
-    return Opened((n, d), native, read, view if stored.isnative else None)
+    return Opened((n, d), native, read, view if stored == native else None)

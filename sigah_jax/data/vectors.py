@@ -1,11 +1,11 @@
 """Files of feature vectors: rows of an `[n, d]` array, read as they are asked for.
 
-The format follows from the name, in upper or lower case: those of `raw`, of `containers`, or idx
-(`-ubyte`, `.idx`, both also `.gz`).
+The format follows from the name, in upper or lower case: those of `raw`, of `containers`, Parquet,
+or idx (`-ubyte`, `.idx`, both also `.gz`).
 
 Shapes: n rows, d columns.
 
-Not responsible for the bytes of a format (`raw`, `containers`, `idx`), NaN
+Not responsible for the bytes of a format (`raw`, `containers`, `parquet`, `idx`), NaN
 (`datasets.check_finite`) nor for what the rows are used for.
 """
 
@@ -19,8 +19,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from sigah_jax.data import containers, raw
-from sigah_jax.data.files import open_regular
+from sigah_jax.data.files import check_memory, open_regular
 from sigah_jax.data.idx import parse_idx, read_bytes
+from sigah_jax.data.parquet import open_parquet
 from sigah_jax.data.raw import BINS, VECS, check_array, extension, row_blocks
 from sigah_jax.errors import BadInput
 
@@ -73,11 +74,11 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
     elif kind == ".mat":
         opened = containers.open_mat(f, path, dataset)
     elif kind == ".parquet":
-        opened = containers.open_parquet(f, path, dataset)
+        opened = open_parquet(f, path, dataset)
     elif kind in CONTAINERS:
         opened = containers.open_hdf5(f, path, dataset)
     else:
-        x = parse_idx(read_bytes(path), path)
+        x = parse_idx(read_bytes(f, path), path)
         # labels have rank 1, no rows have no d: the check below refuses both
         opened = containers.in_memory(x.reshape(len(x), -1) if x.ndim > 1 and x.size else x)
     shape, dtype, read, view = opened
@@ -93,6 +94,7 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
 
 def load(v: Vectors, dtype=np.float32) -> np.ndarray:
     """All rows, `[n, d]` in `dtype`, read in blocks: no second whole copy exists."""
+    check_memory(v.path, v.shape[0] * v.shape[1] * np.dtype(dtype).itemsize)
     x = np.empty(v.shape, dtype)
     for start, stop in row_blocks(v.shape, v.dtype.itemsize):
         x[start:stop] = v.read(start, stop)
