@@ -178,6 +178,59 @@ def test_lance_is_read_at_one_version(workdir, here, others):
     np.testing.assert_array_equal(in_numpy(table["code"])[0], expected(workdir, "x.npy"))
 
 
+def arrow_tensors(x):
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1])
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), x.shape[1:]), lists)
+
+
+def ray_tensors(x, kind="ArrowTensorTypeV2"):
+    kind = getattr(pytest.importorskip("ray.data.extensions"), kind)(x.shape[1:], pa.float32())
+    return pa.ExtensionArray.from_storage(kind, pa.array(x.tolist(), kind.storage_type))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "lance"])
+def test_tensors_are_read_as_lists_are(workdir, here, suffix):
+    x = hashers.vectors(150, D)
+    np.save("x.npy", x)
+    table = pa.table({"v": arrow_tensors(x), "other": arrow_tensors(x)})
+    if suffix == "lance":
+        pytest.importorskip("lance").write_dataset(table, "x.lance")
+    else:
+        pq.write_table(table, "x.parquet", row_group_size=70)
+        for kind in ("ArrowTensorType", "ArrowTensorTypeV2"):
+            pq.write_table(pa.table({"v": ray_tensors(x, kind)}), f"{kind}.parquet")
+            np.testing.assert_array_equal(
+                expected(workdir, f"{kind}.parquet"), expected(workdir, "x.npy")
+            )
+    each(encoder(workdir), f"x.{suffix}", rows=70)
+    table = pq.read_table("out")
+    np.testing.assert_array_equal(in_numpy(table["code"])[0], expected(workdir, "x.npy"))
+    np.testing.assert_array_equal(table["other"].combine_chunks().to_numpy_ndarray(), x)
+    if suffix == "parquet":
+        shutil.rmtree("out")
+        each(encoder(workdir), "ArrowTensorType.parquet", "ArrowTensorTypeV2.parquet", rows=70)
+        codes = in_numpy(pq.read_table("out")["code"])[0]
+        np.testing.assert_array_equal(codes, np.tile(expected(workdir, "x.npy"), (2, 1)))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "lance"])
+def test_null_rows_are_named_or_skipped_in_parquet_and_lance_alike(workdir, here, suffix):
+    rows = [*hashers.vectors(100, D).tolist(), None]
+    rows[7] = None
+    rows[50][3] = None
+    table = pa.table({"v": pa.array(rows, pa.list_(pa.float32(), D))})
+    if suffix == "lance":
+        pytest.importorskip("lance").write_dataset(table, "x.lance")
+    else:
+        pq.write_table(table, "x.parquet")
+    (result,) = each(encoder(workdir), f"x.{suffix}")
+    assert "row 7 holds NaN or infinity; remove or repair it, or use" in result["error"]
+    (result,) = each(encoder(workdir, skip_bad=True), f"x.{suffix}")
+    assert (result["bad"], result["error"]) == (3, "")
+    null = in_numpy(pq.read_table("out")["code"])[1]
+    np.testing.assert_array_equal(np.flatnonzero(null), [7, 50, 100])
+
+
 def test_a_bad_row_is_named_and_leaves_no_file_of_its_fragment(workdir, here):
     x = hashers.vectors(300, D)
     x[[250, 251], 3] = np.nan
@@ -418,6 +471,10 @@ def write_lance(path, x):
     pytest.importorskip("lance").write_dataset(pa.table({"v": list(x)}), path)
 
 
+def write_twice(path, name):
+    pq.write_table(pa.table([list(GOOD)] * 3, ["v", name, name]), path)
+
+
 GOOD = np.ones((3, D), np.float32)
 
 
@@ -433,6 +490,11 @@ GOOD = np.ones((3, D), np.float32)
         (lambda: pq.write_table(pa.table({"w": [1]}), "x.parquet"), "x.parquet", "it has 'w'"),
         (lambda: pq.write_table(pa.table({"v": [1]}), "x.parquet"), "x.parquet", "none of lists"),
         (lambda: Path("x.parquet").write_bytes(b"PAR1"), "x.parquet", "cannot be read as parquet"),
+        (lambda: write_twice("x.parquet", "v"), "x.parquet", "more than one column 'v'; rename"),
+        (lambda: write_twice("x.parquet", "w"), "x.parquet", "more than one column 'w'; rename"),
+        (lambda: os.mkfifo("x.parquet"), "x.parquet", "is a FIFO, socket or device"),
+        (lambda: os.mkfifo("x.npy"), "x.npy", "is a FIFO, socket or device"),
+        (lambda: os.mkfifo("x.lance"), "x.lance", "cannot be read as Lance"),
         (lambda: write_lance("x.lance", GOOD), "x.lance", "expected lists of fixed size"),
         (lambda: Path("x.lance").mkdir(), "x.lance", "x.lance: cannot be read as Lance"),
         (lambda: Path("out").write_text(""), "ok.npy", "--output=out: cannot be written"),

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from ml_dtypes import bfloat16, float8_e4m3fn
 
 from sigah_jax.data import raw
 from sigah_jax.data.raw import write_vectors
@@ -135,6 +136,12 @@ def npy(tmp_path: Path, x: np.ndarray) -> bytes:
     return (tmp_path / "saved.npy").read_bytes()
 
 
+def npy_of(shape: str, descr: str, size: int) -> bytes:
+    """A header with any text for a shape, then bytes."""
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", 118) + header.encode() + bytes(size)
+
+
 def vecs(d: int) -> bytes:
     return struct.pack("<i", d) + bytes(64)
 
@@ -164,6 +171,9 @@ BAD = [
     ("3-d", "x.npy", np.ones((2, 3, 4)), r"shape \[2, 3, 4\]"),
     ("no rows", "x.npy", np.ones((0, 4)), "n=0"),
     ("no columns", "x.npy", np.ones((4, 0)), "d=0"),
+    ("shape of bool", "x.npy", npy_of("(True, 4)", "<f4", 16), r"shape \[True, 4\]"),
+    ("two bytes without a type", "x.npy", np.ones((2, 2), "u2").view("V2"), r"holds \|V2, .*float"),
+    ("float8", "x.npy", np.ones((2, 2), float8_e4m3fn), r"holds \|V1, .*convert it to float32"),
     ("by columns", "x.npy", np.ones((2, 3)).T, "np.ascontiguousarray"),
 ]
 
@@ -175,6 +185,17 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path, what, name, data, word
     with pytest.raises(BadInput, match=words) as e:
         open_vectors(path)
     assert str(e.value).startswith(f"{path}: ") and "\n" not in str(e.value)
+
+
+def test_bfloat16_is_read_as_the_float32_of_its_values(tmp_path):
+    # 1, 1 + 2^-7 (its last bit), the greatest number, infinity, -0 and the smallest one
+    values = [[1, 1.0078125, 3.3895313892515355e38], [np.inf, -0.0, 9.183549615799121e-41]]
+    x = np.array(values, np.float32)
+    assert (x.astype(bfloat16).astype(np.float32) == x).all()
+    v = open_vectors(put(tmp_path / "x.npy", npy(tmp_path, x.astype(bfloat16))))
+    assert v.dtype == np.float32
+    for got, wanted in ((v.read(1, 2), x[1:]), (as_array(v), x), (load(v), x)):
+        assert got.dtype == np.float32 and got.tobytes() == wanted.tobytes()
 
 
 def test_a_row_of_another_dimension_is_named_before_it_is_used(tmp_path):

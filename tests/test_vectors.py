@@ -3,11 +3,13 @@
 import gzip
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import io
 
 from sigah_jax.data import raw
+from sigah_jax.data.files import open_regular
+from sigah_jax.data.idx import read_bytes
 from sigah_jax.data.raw import write_vectors
 from sigah_jax.data.vectors import as_array, check_unchanged, fingerprint, load, open_vectors
 from sigah_jax.errors import BadInput
@@ -211,6 +215,12 @@ BAD = [
     ("not idx", "x-ubyte", b"\1\2\3\4\5", "not an idx file"),
     ("labels", "x-labels-idx1-ubyte", idx_bytes(np.zeros(3, np.uint8)), r"shape \[3\]"),
     ("no rows", "x.idx", idx_bytes(np.zeros((0, 2, 2), np.uint8)), r"shape \[0, 2, 2\]"),
+    ("rank 255", "x.idx", b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"?", "no array that can be"),
+    ("rank 0", "x.idx", b"\0\0\x08\0?", r"shape \[\]"),
+    ("huge and empty", "x.idx", b"\0\0\x08\3" + b"\xff" * 8 + bytes(4), r"shape \[|no array"),
+    ("cut header", "x.idx", b"\0\0\x08\3\0\0", "header is cut off"),
+    ("longer", "x.idx", IDX + b"?", "needs 22 bytes, but it holds more"),
+    ("shorter", "x.idx", IDX[:-1], "needs 22 bytes, but it holds 21 bytes"),
     (
         "cut gzip",
         "x.idx.gz",
@@ -241,12 +251,89 @@ def test_missing_files_directories_and_needless_datasets_are_named(tmp_path):
         open_vectors(put(tmp_path / "a.bvecs", BVECS), "train")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_permission_is_named(tmp_path):
-    path = put(tmp_path / "a.bvecs", BVECS)
-    path.chmod(0)
-    with pytest.raises(BadInput, match=r"a\.bvecs: cannot be read \(Permission denied\)"):
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from sigah_jax.data.vectors import open_vectors
+from sigah_jax.errors import BadInput
+if os.geteuid() == 0:  # root may read every file
+    os.setuid(65534)
+for name in sys.argv[1:]:
+    try:
+        open_vectors(Path(name))
+    except BadInput as e:
+        print(e)
+"""
+
+
+def test_files_without_permission_are_named():
+    with tempfile.TemporaryDirectory() as directory:  # that of pytest is closed to others
+        Path(directory).chmod(0o755)
+        (Path(directory) / "closed").mkdir(mode=0)
+        paths = [Path(directory) / name for name in (*FORMATS, "x.idx.gz")]
+        for path in paths:
+            put(path, BVECS).chmod(0)
+        paths.append(Path(directory) / "closed/x.npy")
+        said = python(AS_NOBODY, *paths).splitlines()
+    reason = "cannot be read (Permission denied); check the path and its permissions"
+    assert said == [f"{path}: {reason}" for path in paths]
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "x.idx.gz"])
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "device"])
+def test_what_is_not_a_regular_file_is_not_waited_for(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    with socket.socket(socket.AF_UNIX) as s:
+        if kind == "FIFO":
+            os.mkfifo(path)
+        elif kind == "socket":
+            s.bind(name)  # a long path has no room
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(BadInput, match=rf"{name}: is a FIFO, socket or device; copy"):
+            open_vectors(path)
+
+
+def test_a_small_gzip_unpacks_to_no_more_than_its_header_names(tmp_path):
+    path = put(tmp_path / "x.idx.gz", gzip.compress(IDX + bytes(2**24)))
+    f = open_regular(path)
+    assert len(read_bytes(f, path)) == len(IDX) + 1
+    with pytest.raises(BadInput, match=r"header \[2, 1, 3\] needs 22 bytes, but it holds more"):
         open_vectors(path)
+    # 2^16 rows of 2^16 bytes, and zlib makes at most 1,032 of one
+    path = put(tmp_path / "y.idx.gz", gzip.compress(b"\0\0\x08\2\0\1\0\0\0\1\0\0" + bytes(999)))
+    with pytest.raises(BadInput, match=r"names 4294967308 bytes of values, but .* cannot unpack"):
+        open_vectors(path)
+
+
+def compressed_mat(path: Path, rows: int) -> Path:
+    """A MAT file of version 5 whose compressed matrix X of 3 x 4 claims more rows."""
+    io.savemat(path, {"X": np.ones((3, 4))}, do_compression=True)
+    data = path.read_bytes()
+    # 128 bytes of text; then type 15 = compressed and its length, and zlib's bytes
+    matrix = zlib.decompress(data[136:])
+    shape = struct.pack("<ii", 3, 4)
+    assert matrix.count(shape) == 1
+    packed = zlib.compress(matrix.replace(shape, struct.pack("<ii", rows, 4)))
+    return put(path, data[:128] + struct.pack("<ii", 15, len(packed)) + packed)
+
+
+def test_a_small_mat_file_unpacks_to_no_more_than_it_can_hold(tmp_path):
+    path = compressed_mat(tmp_path / "x.mat", 10**9)
+    with pytest.raises(BadInput, match=r"names 4000000000 bytes of values, but .* cannot unpack"):
+        open_vectors(path)
+
+
+@pytest.mark.parametrize("name", ["x.idx", "x.idx.gz", "x.mat", "x.h5", "x.parquet", "x.npy"])
+def test_what_no_memory_holds_is_named_before_it_is_loaded(tmp_path, monkeypatch, name):
+    x = np.zeros((1000, 8), np.uint8)
+    path = tmp_path / name
+    put(path, gzip.compress(idx_bytes(x))) if name == "x.idx.gz" else write(path, x)
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 20}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    with pytest.raises(BadInput, match=rf"{name}: its values need .* GiB of memory, and this"):
+        load(open_vectors(path))
 
 
 @pytest.mark.parametrize("d", [60, 0x6D74])  # the bytes "<" and "tm", as in "<html"

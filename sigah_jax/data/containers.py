@@ -52,7 +52,7 @@ def reading_as(kind: str, path: Path, remedy: str = "get it again") -> Iterator[
         raise
     # on damaged bytes the libraries raise nearly anything, so only their calls stand in here
     except Exception as e:
-        reason = " ".join(str(e).split())
+        reason = printable(" ".join(str(e).split()))[:300]  # some quote the bytes
         raise BadInput(f"{path}: cannot be read as {kind} ({reason}); {remedy}") from e
 
 
