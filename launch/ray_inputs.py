@@ -105,7 +105,8 @@ def _look(path: Path, column: str) -> tuple[int, list[int], int]:
         file = open_regular(path)
         with reading_as("parquet", path), pq.ParquetFile(file) as f:
             _check_columns(path, f.schema_arrow.names, column)
-            return f.metadata.num_rows, _group_ends(f.metadata), 0
+            ends = _group_ends(f.metadata)
+            return ends[-1] if ends else 0, ends, 0
     return open_vectors(path).shape[0], [], 0
 
 

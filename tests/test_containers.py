@@ -188,7 +188,10 @@ BAD = {
     "hdf5 of bool": (lambda d: put_hdf5(d / "x.h5", a=np.ones((2, 2), bool)), "no matrix"),
     "hdf5 of complex": (lambda d: put_hdf5(d / "x.h5", a=np.ones((2, 2), complex)), "no matrix"),
     "hdf5 without rows": (lambda d: put_hdf5(d / "x.h5", a=np.ones((0, 2))), "n=0"),
-    "mat of complex": (lambda d: put_mat(d / "x.mat", X=np.ones((2, 2)) * 1j), "holds complex128"),
+    "mat of complex": (
+        lambda d: put_mat(d / "x.mat", X=np.ones((2, 2)) * 1j),
+        "holds complex numbers",
+    ),
     "mat of text": (lambda d: put_mat(d / "x.mat", X="words"), "no matrix of numbers"),
     "mat of bool": (lambda d: put_mat(d / "x.mat", X=np.ones((2, 2), bool)), "no matrix"),
     "mat 7.3 of text": (lambda d: put_mat73(d / "x.mat", X=np.ones((2, 2), "u2")), "no matrix"),

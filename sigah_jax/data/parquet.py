@@ -34,6 +34,8 @@ def open_parquet(f: BinaryIO, path: Path, dataset: str) -> Opened:
         dtype = np.dtype(stored_lists(path, columns[name]).value_type.to_pandas_dtype())
         meta = file.metadata
         rows = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+        if sum(rows) != meta.num_rows:
+            raise BadInput(f"{path}: is damaged, its counts of rows do not agree; get it again")
         d = _first_length(path, file, name) if meta.num_rows else 0
         check_memory(path, max(rows, default=0) * d * dtype.itemsize)
     ends = np.cumsum(rows, dtype=np.int64).tolist()
