@@ -98,7 +98,8 @@ def _look(path: Path, column: str) -> tuple[int, list[int], int]:
     """(n, ends of row groups or [], version) without reading any rows."""
     if path.suffix == ".lance":
         data = _lance(path, None, column)
-        return data.count_rows(), [], data.version
+        with reading_as("Lance", path):
+            return data.count_rows(), [], data.version
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
@@ -164,7 +165,7 @@ def _lance(path: Path, version: int | None, column: str):
         raise BadInput(f"{path}: needs pylance; run pip install 'sigah_jax[ray]'") from e
     with reading_as("Lance", path):
         data = lance.dataset(str(path), version=version)
-    _check_columns(path, data.schema.names, column)
+        _check_columns(path, data.schema.names, column)
     return data
 
 
@@ -188,7 +189,8 @@ def _open_lance(path: Path, version: int, column: str) -> Source:
     def others(start: int, stop: int) -> Iterator:
         yield rows(names, start, stop) if names else next(_row_numbers(start, stop))
 
-    shape = (data.count_rows(), kind.list_size)
+    with reading_as("Lance", path):
+        shape = (data.count_rows(), kind.list_size)
     dtype = np.dtype(kind.value_type.to_pandas_dtype())
     return Source(Vectors(path, shape, dtype, read, None, None), others)
 

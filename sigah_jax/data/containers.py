@@ -48,10 +48,17 @@ def reading_as(kind: str, path: Path, remedy: str = "get it again") -> Iterator[
     """Turns what a library raises on bytes it cannot read into BadInput."""
     try:
         yield
-    except (BadInput, MemoryError):
+    except BadInput:
         raise
+    except MemoryError as e:
+        raise BadInput(
+            f"{path}: reading it needs more memory than there is; split it, or use another machine"
+        ) from e
     # on damaged bytes the libraries raise nearly anything, so only their calls stand in here
-    except Exception as e:
+    except BaseException as e:
+        # what Lance raises from Rust is not an Exception, as Ctrl-C is not
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
         reason = printable(" ".join(str(e).split()))[:300]  # some quote the bytes
         raise BadInput(f"{path}: cannot be read as {kind} ({reason}); {remedy}") from e
 
@@ -217,7 +224,7 @@ def choose(path: Path, found: dict[str, str], dataset: str, default: str = "") -
         return default
     if not found:
         raise BadInput(f"{path}: holds no matrix of numbers; write one of n rows, d columns")
-    listed = ", ".join(f"{printable(name)} ({what})" for name, what in sorted(found.items()))
+    listed = ", ".join(f"{printable(name)[:80]} ({what})" for name, what in sorted(found.items()))
     wrong = f"no matrix of numbers named {dataset!r}" if dataset else "more than one matrix"
     raise BadInput(f"{path}: {wrong}; name one as {path}:NAME, of: {listed}")
 

@@ -37,6 +37,7 @@ class Matrix(NamedTuple):
     packed: bool
     element: tuple[int, int]  # start and bytes in the file
     start: int  # of the numbers in the unpacked element
+    size: int  # bytes of the numbers
     stored: np.dtype
 
 
@@ -61,16 +62,17 @@ def read_matrix(f: BinaryIO, path: Path, matrix: Matrix, dtype: np.dtype) -> np.
         BadInput: they need more memory than there is, or more bytes than the file can unpack to.
         Exception: any, if the bytes are damaged.
     """
-    (n, d), (start, size) = matrix.shape, matrix.element
-    wanted = n * d * matrix.stored.itemsize
-    check_unpacked(path, wanted, size)
-    check_memory(path, wanted + n * d * dtype.itemsize)
-    data = np.empty(size, np.uint8)
+    (n, d), (start, packed_size) = matrix.shape, matrix.element
+    if matrix.size != n * d * matrix.stored.itemsize:
+        raise ValueError(f"{matrix.size} bytes are no {n} x {d} of {matrix.stored}")
+    check_unpacked(path, matrix.size, packed_size)
+    check_memory(path, matrix.size + n * d * dtype.itemsize)
+    data = np.empty(packed_size, np.uint8)
     if not read_into(data, f, start):
         raise ValueError("it is cut off")
     if matrix.packed:
         unpacker = zlib.decompressobj()
-        data = unpacker.decompress(data, matrix.start + wanted + 8)  # to a multiple of 8 at most
+        data = unpacker.decompress(data, matrix.start + matrix.size + 8)  # to a multiple of 8
         if not unpacker.eof:  # its checksum comes last
             raise ValueError("a compressed matrix does not end where its header says")
     x = np.frombuffer(data, matrix.stored, n * d, matrix.start)
@@ -92,7 +94,7 @@ def _version_5(f: BinaryIO) -> Iterator[tuple[str, Matrix]]:
         shape = struct.unpack_from(f"{order}{size_bytes // 4}I", data, at)
         _, at, name_bytes, after = _part(data, after, order)
         name = data[at : at + name_bytes].decode("latin-1")
-        number, at, _, _ = _part(data, after, order)
+        number, at, size_bytes, _ = _part(data, after, order)
         matrix = Matrix(
             _CLASSES[flags & 0xFF],
             shape,
@@ -100,6 +102,7 @@ def _version_5(f: BinaryIO) -> Iterator[tuple[str, Matrix]]:
             packed,
             (start, size),
             at,
+            size_bytes,
             np.dtype(order + _STORED[number]),
         )
         if name:  # what has none belongs to functions
@@ -114,13 +117,14 @@ def _version_4(f: BinaryIO) -> Iterator[tuple[str, Matrix]]:
         kind, rows, columns, is_complex, name_bytes = struct.unpack(order + "5i", head)
         stored = np.dtype(order + _STORED_4[kind // 10 % 10])
         start = 20 + name_bytes
-        size = start + rows * columns * stored.itemsize * (2 if is_complex else 1)
+        real = rows * columns * stored.itemsize
+        size = start + (2 * real if is_complex else real)
         if min(rows, columns, name_bytes) < 0 or at + size > end:
             raise ValueError("it is cut off")
         if kind % 10 == 0:  # neither text nor sparse
             name = os.pread(f.fileno(), name_bytes, at + 20).rstrip(b"\0").decode("latin-1")
-            shape = (rows, columns)
-            yield name, Matrix("double", shape, bool(is_complex), False, (at, size), start, stored)
+            facts = (rows, columns), bool(is_complex), False, (at, size), start, real, stored
+            yield name, Matrix("double", *facts)
         at += size
 
 
