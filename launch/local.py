@@ -19,19 +19,19 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from sigah_jax import locks
+from sigah_jax import interrupts, locks
 from sigah_jax.errors import BadInput, NonFinite
 
 POLL_SECS = 0.2
 LOG_BYTES = 65536  # of a log's end, in which its last words are looked for
 FRAME = re.compile(r' {4}|  File "')  # lines of a traceback between its head and the exception
-TERMINATED = 128 + signal.SIGTERM  # exit code of a run that saved at SIGTERM, as in a shell
+TERMINATED = interrupts.CODES[signal.SIGTERM]  # exit code of a run that saved at SIGTERM
 FINAL = (BadInput.exit_code, NonFinite.exit_code)  # the same command would end the same way
 MAX_TERMINATIONS = 100  # of one job; ours: four days of preemptions an hour apart
 
@@ -202,22 +202,16 @@ def _stop(running: Collection[Running], board: "Board") -> None:
         run.process.wait()
 
 
-@contextlib.contextmanager
-def _raising_signals() -> Iterator[None]:
+def _raising_signals() -> contextlib.AbstractContextManager:
     """SIGTERM raises SystemExit(143), and SIGINT, unless it is ignored, KeyboardInterrupt."""
 
-    def leave(*_):
+    def leave(signum: int, _) -> None:
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
         sys.exit(TERMINATED)
 
-    handlers = {signal.SIGTERM: leave, signal.SIGINT: signal.default_int_handler}
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        del handlers[signal.SIGINT]
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return interrupts.handling(leave, signal.SIGTERM, *([] if ignored else [signal.SIGINT]))
 
 
 def _why(run: Running) -> str:

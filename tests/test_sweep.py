@@ -225,7 +225,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_one_that_is_finished_runs_nothing(
         assert first.poll() is None
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
-    assert "the same command goes on" in first.communicate()[1] and first.returncode == 130
+    assert "the same command resumes" in first.communicate()[1] and first.returncode == 130
     (job,) = plan(*argv).values()
     assert not job.done.exists()
     assert sweep.main(argv) == 0
