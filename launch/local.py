@@ -84,7 +84,7 @@ def run_jobs(
     is raised as KeyboardInterrupt or SystemExit(143). A second one ends the waiting.
     """
     waiting, running, ends = deque(jobs), {}, Counter()
-    with _raising_signals(), contextlib.closing(Board(len(jobs), len(slots))) as board:
+    with _noting_signals() as asked, contextlib.closing(Board(len(jobs), len(slots))) as board:
         try:
             while waiting or running:
                 for slot in (s for s in range(len(slots)) if s not in running):
@@ -101,8 +101,10 @@ def run_jobs(
                     board.ended(run, verdict)
                     if verdict not in ("done", "failed"):
                         waiting.append(run.job)
+                if asked:
+                    raise asked[0]
         finally:
-            _stop(running.values(), board)
+            _stop(running.values(), board, asked)
     return board.failed
 
 
@@ -193,28 +195,33 @@ def _judge(run: Running, ends: Counter, retries: int) -> str:
     return "failed" if code in FINAL or ends[run.job.name, end] > limit else end
 
 
-def _stop(running: Collection[Running], board: "Board") -> None:
+def _stop(running: Collection[Running], board: "Board", asked: list[BaseException]) -> None:
+    """Ends the processes and waits for them, until one more signal comes."""
     for run in running:
         run.process.terminate()
     if running:
         board.stopping(running)
-    for run in running:
-        run.process.wait()
+    before = len(asked)
+    while len(asked) == before and any(run.process.poll() is None for run in running):
+        time.sleep(POLL_SECS)
 
 
 @contextlib.contextmanager
-def _raising_signals() -> Iterator[None]:
-    """SIGTERM raises SystemExit(143), and SIGINT, unless it is ignored, KeyboardInterrupt."""
+def _noting_signals() -> Iterator[list[BaseException]]:
+    """The list in which SIGTERM, and SIGINT unless it is ignored, put what is to be raised.
 
-    def leave(*_):
-        sys.exit(TERMINATED)
-
-    handlers = {signal.SIGTERM: leave, signal.SIGINT: signal.default_int_handler}
+    A handler that raises might do so between the start of a process and our knowing it.
+    """
+    asked = []
+    causes = {signal.SIGTERM: SystemExit(TERMINATED), signal.SIGINT: KeyboardInterrupt()}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        del handlers[signal.SIGINT]
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        del causes[signal.SIGINT]
+    previous = {
+        number: signal.signal(number, lambda number, _: asked.append(causes[number]))
+        for number in causes
+    }
     try:
-        yield
+        yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
