@@ -51,7 +51,10 @@ def test_its_temporary_files_are_removed_and_what_was_printed_is_not_lost(tmp_pa
     text += "    f.write(b'1'); f.flush(); print('half a line', end='')\n"
     text += "    os.write(1, b'ready\\n'); time.sleep(60)"
     process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN + text], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", BEGIN + text],
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout.readline() == b"ready\n"
     assert list(tmp_path.iterdir())

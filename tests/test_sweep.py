@@ -181,6 +181,7 @@ def test_a_directory_made_by_another_config_is_refused(capsys):
     c.data.name = "mnist"
     rundir.claim(workdir, c).close()
     (workdir / "checkpoints" / "400").mkdir(parents=True)
+    (workdir / "checkpoints" / "400" / rundir.SEAL).write_text("{}")
     assert len(plan(file)) == 2
     text = Path("mine.py").read_text()
     Path("mine.py").write_text(text.replace("return c", "c.optim.gen_lr = 0.1; return c"))
