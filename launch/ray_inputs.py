@@ -187,7 +187,7 @@ def _open_lance(path: Path, version: int, column: str) -> Source:
 
     shape = (data.count_rows(), kind.list_size)
     dtype = np.dtype(kind.value_type.to_pandas_dtype())
-    return Source(Vectors(path, shape, dtype, read, None), others)
+    return Source(Vectors(path, shape, dtype, read, None, None), others)
 
 
 def _check_columns(path: Path, names: list[str], column: str) -> None:

@@ -1,11 +1,14 @@
 """Files of vectors of any format: names, rows as they are asked for, what is no such file."""
 
 import gzip
+import json
 import os
 import struct
 import subprocess
 import sys
 import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +20,21 @@ from scipy import io
 
 from sigah_jax.data import raw
 from sigah_jax.data.raw import write_vectors
-from sigah_jax.data.vectors import as_array, load, open_vectors
+from sigah_jax.data.vectors import as_array, check_unchanged, fingerprint, load, open_vectors
 from sigah_jax.errors import BadInput
+
+h5py = pytest.importorskip("h5py")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 # d = 3 stands before each of the two rows
 BVECS = b"\3\0\0\0\1\2\xff\3\0\0\0\4\5\6"
 # type 8 = u1, rank 3, two images of 1 x 3: one image is one row of 3
 IDX = b"\0\0\x08\3\0\0\0\2\0\0\0\1\0\0\0\3\1\2\3\4\5\xff"
+
+needs_proc = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc of Linux"
+)
 
 
 def put(path: Path, data: bytes) -> Path:
@@ -94,6 +105,100 @@ def test_rows_outside_the_file_are_refused(tmp_path):
             v.read(start, stop)
 
 
+def write(path: Path, x: np.ndarray) -> Path:
+    """`x [n, d] u1` in the format that the name says."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as f:
+            f["x"] = x
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"x": list(x)}), path, row_group_size=3)
+    elif path.suffix == ".mat":
+        io.savemat(path, {"X": x})
+    elif path.suffix == ".idx":
+        put(path, idx_bytes(x))
+    else:
+        write_vectors(path, x.shape, x.dtype, [x])
+    return path
+
+
+FORMATS = ["x.bvecs", "x.u8bin", "x.npy", "x.h5", "x.parquet", "x.mat", "x.idx"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_is_replaced_or_removed_is_read_as_it_was_opened(tmp_path, name):
+    old = np.arange(40, dtype=np.uint8).reshape(10, 4)
+    v = open_vectors(write(tmp_path / name, old))
+    then = fingerprint(v)
+    same(v.read(0, 2), old[:2])
+    check_unchanged(v, json.loads(json.dumps(then)))
+    os.replace(write(tmp_path / f"new{name}", old + 1), v.path)
+    same(v.read(2, 9), old[2:9])
+    same(as_array(v), old)
+    assert fingerprint(v) == then
+    with pytest.raises(BadInput, match=rf"{name}: was removed or replaced by another file"):
+        check_unchanged(v, then)
+    v.path.unlink()
+    same(v.read(0, 10), old)
+    with pytest.raises(BadInput, match=rf"{name}: was removed or replaced"):
+        check_unchanged(v, then)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("change", ["bytes", "modified_ns", "content"])
+def test_a_file_that_changes_where_it_is_has_another_fingerprint(tmp_path, name, change):
+    path = write(tmp_path / name, np.arange(40, dtype=np.uint8).reshape(10, 4))
+    v, at = open_vectors(path), path.stat()
+    then = fingerprint(v)
+    with path.open("r+b") as f:
+        if change == "bytes":
+            f.seek(0, os.SEEK_END)
+        if change != "modified_ns":
+            f.write(b"?")
+    later = at.st_mtime_ns + (change == "modified_ns")
+    os.utime(path, ns=(at.st_atime_ns, later))
+    with pytest.raises(BadInput, match=rf"{name}: has changed while it was in use"):
+        check_unchanged(v, then)
+    now = fingerprint(v)
+    assert now[change] != then[change] and now["modified_ns"] == later
+
+
+def test_every_part_of_a_large_file_is_in_its_fingerprint(tmp_path):
+    x = np.zeros((1000, 4096), np.uint8)
+    path = write(tmp_path / "x.u8bin", x)
+    v = open_vectors(path)
+    then = fingerprint(v)
+    # 66 blocks lie 63,000 bytes apart, and other vectors differ in every stretch of 16 rows
+    for row in range(0, 1000, 16):
+        x[row : row + 16] = 1
+        with path.open("r+b") as f:
+            f.seek(8)
+            f.write(x.tobytes())
+        assert fingerprint(v)["content"] != then["content"]
+        x[:] = 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_threads_may_read_one_file(tmp_path, name):
+    x = np.random.default_rng(0).integers(0, 256, (2000, 8), np.uint8)
+    v = open_vectors(write(tmp_path / name, x))
+    with ThreadPoolExecutor(8) as pool:
+        for start, rows in pool.map(lambda i: (i, v.read(i, i + 9)), [*range(0, 1990, 37)] * 3):
+            same(rows, x[start : start + 9])
+
+
+@needs_proc
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_are_closed_when_nothing_refers_to_them(tmp_path, name):
+    path = write(tmp_path / name, np.zeros((10, 4), np.uint8))
+    open_vectors(path).read(0, 3)
+    before = len(os.listdir("/proc/self/fd"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(5):
+            open_vectors(path).read(0, 3)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 PAGE = b"\n <!DOCTYPE html><html><body>404 Not Found</body></html>"
 BAD = [
     ("empty", "x.fvecs", b"", "is empty"),
@@ -160,7 +265,7 @@ def python(code: str, *args) -> str:
 RESIDENT = """
 import sys
 import numpy as np
-from sigah_jax.data.vectors import as_array, load, open_vectors
+from sigah_jax.data.vectors import as_array, check_unchanged, fingerprint, load, open_vectors
 
 def peak_bytes():
     with open("/proc/self/status") as f:
@@ -174,9 +279,6 @@ before = peak_bytes()
 rows = eval(sys.argv[2])
 print(float(rows[:, 0].sum(dtype=np.float64)), peak_bytes() - before)
 """
-needs_proc = pytest.mark.skipif(
-    not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc of Linux"
-)
 
 
 @needs_proc

@@ -7,18 +7,23 @@ Not responsible for the formats that need none (`raw`) nor for the choice by fil
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from threading import Lock
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from sigah_jax.data.files import name_of
 from sigah_jax.errors import BadInput
 
 # MATLAB class -> dtype, of arrays of numbers; logical, char, sparse and cell are among the others
 _MAT_NUMBERS = {"double": "float64", "single": "float32"}
 _MAT_NUMBERS |= {kind: kind for b in (8, 16, 32, 64) for kind in (f"int{b}", f"uint{b}")}
+
+_MAX_PIECE_BYTES = 2**30  # of what is decoded at once of an HDF5 file
 
 
 class Opened(NamedTuple):
@@ -48,7 +53,7 @@ def reading_as(kind: str, path: Path, remedy: str = "get it again") -> Iterator[
         raise BadInput(f"{path}: cannot be read as {kind} ({reason}); {remedy}") from e
 
 
-def open_hdf5(path: Path, dataset: str) -> Opened:
+def open_hdf5(f: BinaryIO, path: Path, dataset: str) -> Opened:
     """A 2-d dataset of an HDF5 file, `[n, d]`; ann-benchmarks calls them train and test."""
     h5py = _library("h5py", path)
     found = {}
@@ -57,29 +62,30 @@ def open_hdf5(path: Path, dataset: str) -> Opened:
         if _is_matrix(h5py, item):
             found[name] = f"{item.dtype} {list(item.shape)}"
 
-    with reading_as("HDF5", path), h5py.File(path) as f:
-        f.visititems(note)
-    return _hdf5_matrix(path, _choose(path, found, dataset.strip("/")), transposed=False)
+    with reading_as("HDF5", path):
+        file = h5py.File(name_of(f))
+        file.visititems(note)
+    name = _choose(path, found, dataset.strip("/"))
+    return _hdf5_matrix(path, file[name], transposed=False)
 
 
-def open_mat(path: Path, dataset: str) -> Opened:
+def open_mat(f: BinaryIO, path: Path, dataset: str) -> Opened:
     """A matrix `[n, d]` of a MAT file: the one named, else the only one, else X.
 
     Version 7.3 is HDF5 and is read by rows; older ones pack a matrix as one piece: it is loaded.
     """
-    with path.open("rb") as f:
-        if f.read(10) == b"MATLAB 7.3":
-            return _open_mat73(path, dataset)
+    if f.read(10) == b"MATLAB 7.3":
+        return _open_mat73(f, path, dataset)
 
     from scipy import io
 
     with reading_as("MAT", path):
-        listed = io.whosmat(path)
+        listed = io.whosmat(f)
     kinds = {name: kind for name, shape, kind in listed if len(shape) == 2 and kind in _MAT_NUMBERS}
     found = {name: f"{kind} {list(shape)}" for name, shape, kind in listed if name in kinds}
     name = _choose(path, found, dataset, "X")
     with reading_as("MAT", path):
-        x = io.loadmat(path, variable_names=[name])[name]
+        x = io.loadmat(f, variable_names=[name])[name]
     # complex numbers have the class of their parts: the caller refuses them
     if not np.iscomplexobj(x):
         # MATLAB packs a double matrix of small integers as bytes; and it stores by columns
@@ -87,12 +93,12 @@ def open_mat(path: Path, dataset: str) -> Opened:
     return in_memory(x)
 
 
-def open_parquet(path: Path, dataset: str) -> Opened:
+def open_parquet(f: BinaryIO, path: Path, dataset: str) -> Opened:
     """A column of lists of d numbers each, `[n, d]`; keeps the last decoded row group."""
     pa, pq = _library("pyarrow", path), _library("pyarrow.parquet", path)
-    options = {"page_checksum_verification": True}
-    with reading_as("parquet", path), pq.ParquetFile(path, **options) as f:
-        schema = f.schema_arrow
+    with reading_as("parquet", path):
+        file = pq.ParquetFile(name_of(f), page_checksum_verification=True)
+        schema = file.schema_arrow
         columns = {c.name: c.type for c in schema if _is_list_of_numbers(pa.types, c.type)}
         plain = sum(_is_number(pa.types, c.type) for c in schema)
         if plain and not columns:
@@ -102,67 +108,88 @@ def open_parquet(path: Path, dataset: str) -> Opened:
             )
         name = _choose(path, {c: str(t) for c, t in columns.items()}, dataset)
         dtype = np.dtype(columns[name].value_type.to_pandas_dtype())
-        meta = f.metadata
+        meta = file.metadata
         rows = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
-        d = _first_length(f, name)
+        d = _first_length(file, name)
         if meta.num_rows and not d:
             raise BadInput(f"{path}: the first list of {name!r} is empty; repair or remove it")
-    ends = np.cumsum(rows, dtype=np.int64)
+    ends = np.cumsum(rows, dtype=np.int64).tolist()
 
-    # blocks are smaller than row groups: decode each group once when they are read in order
-    @lru_cache(maxsize=1)
     def decode(group: int) -> np.ndarray:
-        start = int(ends[group]) - rows[group]
-        with reading_as("parquet", path), pq.ParquetFile(path, **options) as f:
-            chunks = f.read_row_group(group, columns=[name]).column(0).chunks
+        start = ends[group] - rows[group]
+        with reading_as("parquet", path):
+            chunks = file.read_row_group(group, columns=[name]).column(0).chunks
         parts = []
         for chunk in chunks:
             parts.append(_list_rows(path, chunk, d, start).astype(dtype, copy=False))
             start += len(chunk)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def read(start: int, stop: int) -> np.ndarray:
-        x = np.empty((stop - start, d), dtype)
-        for group in range(np.searchsorted(ends, start, "right"), len(ends)):
-            at = int(ends[group]) - rows[group]
-            if at >= stop:
-                break
-            low, high = max(start, at), min(stop, int(ends[group]))
-            if low == high:
-                continue
-            x[low - start : high - start] = decode(group)[low - at : high - at]
-        return x
-
-    return Opened((int(meta.num_rows), d), dtype, read, None)
+    return Opened((int(meta.num_rows), d), dtype, _by_piece(path, ends, d, dtype, decode), None)
 
 
-def _open_mat73(path: Path, dataset: str) -> Opened:
+def _open_mat73(f: BinaryIO, path: Path, dataset: str) -> Opened:
     h5py = _library("h5py", path)
     found = {}
-    with reading_as("MAT 7.3", path), h5py.File(path) as f:
-        for name, item in f.items():
+    with reading_as("MAT 7.3", path):
+        file = h5py.File(name_of(f))
+        for name, item in file.items():
             # a sparse matrix is a group and a complex one holds pairs, both with the class of
             # their parts
             kind = bytes(item.attrs.get("MATLAB_class", b"")).decode()
             if kind in _MAT_NUMBERS and _is_matrix(h5py, item):
                 found[name] = f"{kind} {list(item.shape[::-1])}"
-    return _hdf5_matrix(path, _choose(path, found, dataset, "X"), transposed=True)
+    return _hdf5_matrix(path, file[_choose(path, found, dataset, "X")], transposed=True)
 
 
-def _hdf5_matrix(path: Path, name: str, transposed: bool) -> Opened:
+def _hdf5_matrix(path: Path, matrix, transposed: bool) -> Opened:
     """`transposed`: the file holds `[d, n]`, as MATLAB writes them."""
-    h5py = _library("h5py", path)
-    with reading_as("HDF5", path), h5py.File(path) as f:
-        shape, stored = f[name].shape, f[name].dtype
-    dtype = stored.newbyteorder("=")
+    with reading_as("HDF5", path):
+        n, d = matrix.shape[::-1] if transposed else matrix.shape
+        dtype = matrix.dtype.newbyteorder("=")
+        tall = matrix.chunks[1 if transposed else 0] if matrix.chunks else 1
 
-    # opened each time: an open file would have to be closed by somebody
-    def read(start: int, stop: int) -> np.ndarray:
-        with reading_as("HDF5", path), h5py.File(path) as f:
-            x = f[name][:, start:stop].T if transposed else f[name][start:stop]
+    def fetch(start: int, stop: int) -> np.ndarray:
+        with reading_as("HDF5", path):
+            x = matrix[:, start:stop].T if transposed else matrix[start:stop]
         return np.ascontiguousarray(x, dtype)
 
-    return Opened(shape[::-1] if transposed else shape, dtype, read, None)
+    # HDF5 unpacks a chunk for each read that touches it: chunks taller than a read are kept
+    rows = min(tall, max(1, _MAX_PIECE_BYTES // (max(d, 1) * dtype.itemsize)))
+    ends = range(rows, n + rows, rows)
+    by_piece = _by_piece(path, ends, d, dtype, lambda i: fetch(i * rows, min((i + 1) * rows, n)))
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return fetch(start, stop) if stop - start >= rows else by_piece(start, stop)
+
+    return Opened((n, d), dtype, read, None)
+
+
+def _by_piece(
+    path: Path, ends: Sequence[int], d: int, dtype: np.dtype, decode: Callable[[int], np.ndarray]
+) -> Callable[[int, int], np.ndarray]:
+    """`read` of rows that are decoded by the piece, of which it keeps the last.
+
+    Args:
+        ends: the row at which each piece ends, rising.
+        decode: number of a piece -> its rows `[.., d]`.
+    """
+    latest, lock = lru_cache(maxsize=1)(decode), Lock()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        x, at = np.empty((stop - start, d), dtype), start
+        while at < stop:
+            piece = bisect_right(ends, at)
+            first = ends[piece - 1] if piece else 0
+            with lock:
+                rows = latest(piece)[at - first : stop - first]
+            if not len(rows):
+                raise BadInput(f"{path}: holds fewer rows than its header says; get it again")
+            x[at - start : at - start + len(rows)] = rows
+            at += len(rows)
+        return x
+
+    return read
 
 
 def _first_length(f, name: str) -> int:

@@ -14,11 +14,13 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from sigah_jax import whole
 from sigah_jax.data.containers import Opened, reading_as
+from sigah_jax.data.files import read_into
 from sigah_jax.errors import BadInput
 
 # every row: i32 d, then d values
@@ -31,11 +33,10 @@ MAX_DIM = 1_000_000
 BLOCK_BYTES = 2**24
 
 
-def open_vecs(path: Path, dtype: np.dtype) -> Opened:
+def open_vecs(f: BinaryIO, path: Path, dtype: np.dtype) -> Opened:
     """Rows that each begin with their d; that of row 0 counts, the others are checked by `read`."""
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        d = int.from_bytes(f.read(4), "little", signed=True)
+    size = os.fstat(f.fileno()).st_size
+    d = int.from_bytes(f.read(4), "little", signed=True)
     check_array(path, (1, d), dtype)
     record = _record(d, dtype, True)
     n, rest = divmod(size, record.itemsize)
@@ -44,23 +45,22 @@ def open_vecs(path: Path, dtype: np.dtype) -> Opened:
             f"{path}: {size} bytes are {n} rows of {record.itemsize} (d={d}) and {rest} bytes; "
             "the file is cut off or of another format, get it again"
         )
-    return _records(path, n, record, 0)
+    return _records(f, path, n, record, 0)
 
 
-def open_bin(path: Path, dtype: np.dtype) -> Opened:
+def open_bin(f: BinaryIO, path: Path, dtype: np.dtype) -> Opened:
     """n and d once, then the rows."""
-    with path.open("rb") as f:
-        header = f.read(8)
+    header = f.read(8)
     if len(header) < 8:
         raise BadInput(f"{path}: {len(header)} bytes, its header alone needs 8; get it again")
     n, d = struct.unpack("<II", header)
     check_array(path, (n, d), dtype)
-    return _whole_records(path, n, _record(d, dtype, False), 8)
+    return _whole_records(f, path, n, _record(d, dtype, False), 8)
 
 
-def open_npy(path: Path) -> Opened:
+def open_npy(f: BinaryIO, path: Path) -> Opened:
     """A file of `np.save`, its array stored by rows."""
-    with path.open("rb") as f, reading_as("npy", path):
+    with reading_as("npy", path):
         version = np.lib.format.read_magic(f)
         if version == (1, 0):
             shape, by_column, dtype = np.lib.format.read_array_header_1_0(f)
@@ -73,7 +73,7 @@ def open_npy(path: Path) -> Opened:
             f"{path}: is stored by columns, so rows cannot be read alone; "
             "save it with np.save(path, np.ascontiguousarray(x))"
         )
-    return _whole_records(path, shape[0], _record(shape[1], dtype, False), offset)
+    return _whole_records(f, path, shape[0], _record(shape[1], dtype, False), offset)
 
 
 def write_vectors(path: Path, shape: tuple[int, int], dtype, blocks: Iterable[np.ndarray]) -> None:
@@ -182,26 +182,27 @@ def _record(d: int, dtype: np.dtype, numbered: bool) -> np.dtype:
     return np.dtype([("d", "<i4")] * numbered + [("x", dtype, (d,))])
 
 
-def _whole_records(path: Path, n: int, record: np.dtype, offset: int) -> Opened:
+def _whole_records(f: BinaryIO, path: Path, n: int, record: np.dtype, offset: int) -> Opened:
     """`_records` of a file whose header says n: the size must agree."""
-    size, expected = path.stat().st_size, offset + n * record.itemsize
+    size, expected = os.fstat(f.fileno()).st_size, offset + n * record.itemsize
     if size != expected:
         raise BadInput(
             f"{path}: {size} bytes, but its header, {n} rows of {record.itemsize} bytes, needs "
             f"{expected}; the file is cut off or damaged, get it again"
         )
-    return _records(path, n, record, offset)
+    return _records(f, path, n, record, offset)
 
 
-def _records(path: Path, n: int, record: np.dtype, offset: int) -> Opened:
+def _records(f: BinaryIO, path: Path, n: int, record: np.dtype, offset: int) -> Opened:
     stored, (d,) = record["x"].subdtype
     native = stored.newbyteorder("=")
 
     def read(start: int, stop: int) -> np.ndarray:
         # not through a memory map: its pages would stay resident
+        rows = np.empty(stop - start, record)
         with reading_as("rows", path):
-            rows = np.fromfile(path, record, stop - start, offset=offset + start * record.itemsize)
-        if len(rows) < stop - start:
+            whole_rows = read_into(rows, f, offset + start * record.itemsize)
+        if not whole_rows:
             raise BadInput(f"{path}: got shorter since it was opened; start again")
         if "d" in record.names and (wrong := rows["d"] != d).any():
             row = int(wrong.argmax())
@@ -215,6 +216,6 @@ def _records(path: Path, n: int, record: np.dtype, offset: int) -> Opened:
         if "d" in record.names:
             for start, stop in row_blocks((n, d), stored.itemsize):
                 read(start, stop)
-        return np.memmap(path, record, "r", offset, (n,))["x"]
+        return np.memmap(f, record, "r", offset, (n,))["x"]
 
     return Opened((n, d), native, read, view if stored.isnative else None)

@@ -9,14 +9,17 @@ Not responsible for the bytes of a format (`raw`, `containers`, `idx`), NaN
 (`datasets.check_finite`) nor for what the rows are used for.
 """
 
+import hashlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from sigah_jax.data import containers, raw
+from sigah_jax.data.files import open_regular
 from sigah_jax.data.idx import parse_idx, read_bytes
 from sigah_jax.data.raw import BINS, VECS, check_array, extension, row_blocks
 from sigah_jax.errors import BadInput
@@ -28,6 +31,8 @@ KNOWN = (*VECS, *BINS, ".npy", "-ubyte[.gz]", ".idx[.gz]", *CONTAINERS)
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _LFS_POINTER = b"version https://git-lfs"
 
+_SAMPLES, _SAMPLE_BYTES = 66, 4096  # of `fingerprint`
+
 
 class Vectors(NamedTuple):
     """A file of vectors that was opened: what it holds and how to get at it."""
@@ -37,6 +42,7 @@ class Vectors(NamedTuple):
     dtype: np.dtype  # integers or floats, native byte order
     read: Callable[[int, int], np.ndarray]  # (start, stop) -> a new [stop - start, d] array
     view: Callable[[], np.ndarray] | None  # () -> [n, d], not a copy; see `as_array`
+    file: BinaryIO | None  # all reads are of this open file; None for a Lance data set
 
 
 def open_vectors(path: Path, dataset: str = "") -> Vectors:
@@ -53,22 +59,23 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
             numbers. `read` raises it too: for a row with another d, or a damaged block.
     """
     path = Path(path)
-    _check_file(path)
+    f = open_regular(path)
+    _check_start(f, path)
     kind = _format(path)
     if dataset and kind not in CONTAINERS:
         raise BadInput(f"{path}: {kind} files hold one array, without a name; leave :{dataset} out")
     if kind in VECS:
-        opened = raw.open_vecs(path, np.dtype(VECS[kind]))
+        opened = raw.open_vecs(f, path, np.dtype(VECS[kind]))
     elif kind in BINS:
-        opened = raw.open_bin(path, np.dtype(BINS[kind]))
+        opened = raw.open_bin(f, path, np.dtype(BINS[kind]))
     elif kind == ".npy":
-        opened = raw.open_npy(path)
+        opened = raw.open_npy(f, path)
     elif kind == ".mat":
-        opened = containers.open_mat(path, dataset)
+        opened = containers.open_mat(f, path, dataset)
     elif kind == ".parquet":
-        opened = containers.open_parquet(path, dataset)
+        opened = containers.open_parquet(f, path, dataset)
     elif kind in CONTAINERS:
-        opened = containers.open_hdf5(path, dataset)
+        opened = containers.open_hdf5(f, path, dataset)
     else:
         x = parse_idx(read_bytes(path), path)
         # labels have rank 1, no rows have no d: the check below refuses both
@@ -81,7 +88,7 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
             raise ValueError(f"{path}: rows {start} to {stop} of {shape[0]}")
         return read(start, stop)
 
-    return Vectors(path, shape, dtype.newbyteorder("="), read_rows, view)
+    return Vectors(path, shape, dtype.newbyteorder("="), read_rows, view, f)
 
 
 def load(v: Vectors, dtype=np.float32) -> np.ndarray:
@@ -99,6 +106,36 @@ def as_array(v: Vectors) -> np.ndarray:
     check the d of every row, without keeping the pages. Other formats are loaded.
     """
     return v.view() if v.view else load(v, v.dtype)
+
+
+def fingerprint(v: Vectors) -> dict:
+    """What tells an opened file from a changed one, for JSON.
+
+    Returns:
+        {"bytes": its size, "modified_ns": time of its last change, "content": SHA-256 of its
+        first and last 4 KiB and of 64 blocks evenly between them}.
+    """
+    fd = v.file.fileno()
+    file, content = os.fstat(fd), hashlib.sha256()
+    last = max(0, file.st_size - _SAMPLE_BYTES)
+    for i in range(_SAMPLES):
+        content.update(os.pread(fd, _SAMPLE_BYTES, last * i // (_SAMPLES - 1)))
+    return {
+        "bytes": file.st_size,
+        "modified_ns": file.st_mtime_ns,
+        "content": content.hexdigest(),
+    }
+
+
+def check_unchanged(v: Vectors, then: dict) -> None:
+    """Raises BadInput if `v.path` names another file now, or its `fingerprint` is not `then`."""
+    try:
+        same = os.path.samestat(v.path.stat(), os.fstat(v.file.fileno()))
+    except OSError:
+        same = False
+    if not same or fingerprint(v) != then:
+        what = "has changed" if same else "was removed or replaced by another file"
+        raise BadInput(f"{v.path}: {what} while it was in use; leave it as it is and start again")
 
 
 def why_bad(x: np.ndarray, row: int) -> str:
@@ -119,16 +156,10 @@ def _format(path: Path) -> str:
     raise BadInput(f"{path}: no known format of vectors by its name; {hint}")
 
 
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb") as f:
-            start = f.read(256)
-    except IsADirectoryError as e:
-        raise BadInput(f"{path}: is a directory; name a file in it") from e
-    except OSError as e:
-        raise BadInput(
-            f"{path}: cannot be read ({e.strerror}); check the path and its permissions"
-        ) from e
+def _check_start(f: BinaryIO, path: Path) -> None:
+    """Refuses what a failed download leaves; the file is read from its start again."""
+    start = f.read(256)
+    f.seek(0)
     if not start:
         raise BadInput(f"{path}: is empty; get it again")
     if _WEB_PAGE.match(start):

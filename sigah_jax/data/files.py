@@ -1,0 +1,54 @@
+"""A file that is read: opened once, so that all that is read of it is one content.
+
+Whatever happens to its path meanwhile, an open file keeps the content that it was opened with.
+
+Not responsible for formats (`raw`, `containers`, `idx`).
+"""
+
+import os
+import stat
+import weakref
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from sigah_jax.errors import BadInput
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file; it closes when nothing refers to it any more.
+
+    Raises:
+        BadInput: there is none, it may not be read, or it is a directory, FIFO, socket or device.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise BadInput(f"{path}: is a directory; name a file in it")
+        if not stat.S_ISREG(mode):  # opening a FIFO would wait for a writer
+            raise BadInput(f"{path}: is a FIFO, socket or device; copy what it gives into a file")
+        fd = os.open(path, os.O_RDONLY)
+    except OSError as e:
+        raise BadInput(
+            f"{path}: cannot be read ({e.strerror}); check the path and its permissions"
+        ) from e
+    f = open(fd, "rb", closefd=False)  # noqa: SIM115
+    weakref.finalize(f, os.close, fd)
+    return f
+
+
+def name_of(f: BinaryIO) -> str:
+    """A path by which a library opens the content of `f`, wherever the path of `f` points now."""
+    return f"/dev/fd/{f.fileno()}"
+
+
+def read_into(x: np.ndarray, f: BinaryIO, offset: int) -> bool:
+    """Fills `x` with the bytes at `offset`; False if the file ends before.
+
+    Threads and processes may share `f`, because its position is not used.
+    """
+    left = memoryview(x.view(np.uint8))
+    while len(left) and (got := os.preadv(f.fileno(), [left], offset)):
+        left, offset = left[got:], offset + got
+    return not len(left)
