@@ -24,6 +24,7 @@ from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.errors import BadInput, BitsRefused, command
+from sigah_jax.report.collect import reading
 
 # SiGAH and its ablations: what differs from `preset=best`
 VARIANTS = {
@@ -92,17 +93,20 @@ def of_other_settings(path: Path, method: str, bits: int) -> bool:
     """
     if method not in VARIANTS or not path.exists():
         return False
-    held, now = json.loads(path.read_text())["config"], _variant(get_config, method, bits)
-    now = json.loads(json.dumps(now.to_dict()))  # tuples are lists there
-    return any(held[group] != now[group] for group in ("model", "loss", "began", "optim", "train"))
+    now = json.loads(json.dumps(_variant(get_config, method, bits).to_dict()))  # tuples are lists
+    with reading(path) as held:
+        groups = ("model", "loss", "began", "optim", "train")
+        return any(held["config"][group] != now[group] for group in groups)
 
 
 def of_other_file(path: Path, data: str) -> bool:
     """Whether the cell at `path` is of a file with another name than `data` gives, or of none."""
-    held = json.loads(path.read_text()) if path.exists() else {}
-    if "config" not in held:  # a length that the method cannot have
+    if not path.exists():
         return False
-    return Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name
+    with reading(path) as held:
+        if "not_applicable" in held:
+            return False
+        return Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name
 
 
 def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Path) -> None:
@@ -113,9 +117,9 @@ def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Pat
     if method in VARIANTS:
         workdir = runs / data_name(data) / method / f"bits{bits}" / f"seed{seed}"
         train.train_and_evaluate(config, workdir, cache)
-        cell = json.loads((workdir / "results.json").read_text())
-        cell["metrics"] = cell["metrics"]["sigah"]
-        cell["pr_curve"] = cell.pop("pr_curves")["sigah"]
+        with reading(workdir / "results.json") as cell:
+            cell["metrics"] = cell["metrics"]["sigah"]
+            cell["pr_curve"] = cell.pop("pr_curves")["sigah"]
     else:
         cell = run_baseline(config, method, cache)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,8 @@ def alike(z: np.ndarray, synthetic: np.ndarray) -> tuple[str, str]:
 def ranking(xq: np.ndarray, xb: np.ndarray, truth: np.ndarray) -> list[str]:
     """map@1000, precision@100 and recall@100 of ‖x_q - x_b‖, ties to the lower id.
 
+    Relevance is by id, as in the tables: see `retrieval.metrics`.
+
     Args:
         xq: `[Q, P]`; xb: `[N, P]`; truth: `[Q, 1000 or more]` of `evaluate.cached_ground_truth`.
     """

@@ -28,7 +28,7 @@ from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.report import comparison, comparison_plots, readme
-from sigah_jax.report.collect import Cell, read_cells
+from sigah_jax.report.collect import METRICS, Cell, read_cells
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)
 ABLATION = ("sigah", "sigah_one_head", *(name for name in VARIANTS if name not in MAIN))
@@ -82,14 +82,12 @@ def documents(cells: list[Cell]) -> dict[str, str]:
     for dataset in sorted({c.dataset for c in cells}):
         origin = next((c.data for c in cells if c.dataset == dataset and c.data), "")
         md += ["", f"## {dataset}", "", f"{origin}."]
-        for metric in comparison.METRICS:
+        for metric in METRICS:
             table = comparison.over_bits(cells, dataset, metric, MAIN, BITS)
             md += ["", comparison.markdown(*table)]
             tex += [comparison.latex(*table, f"{dataset}, {metric}"), ""]
         if any(c.dataset == dataset and c.method in ABLATION[2:] for c in cells):
-            table = comparison.over_metrics(
-                cells, dataset, SHORT_BITS, ABLATION, comparison.METRICS
-            )
+            table = comparison.over_metrics(cells, dataset, SHORT_BITS, ABLATION, METRICS)
             md += ["", f"### Ablation of SiGAH at {SHORT_BITS} bits", ""]
             md += [comparison.markdown(*table)]
             tex += [comparison.latex(*table, f"{dataset}, ablation of SiGAH"), ""]
@@ -126,7 +124,7 @@ def write(args) -> None:
         whole.write_text(args.results / name, text)
     comparison_plots.draw(cells, MAIN, BITS, SHORT_BITS, args.results / "plots")
     if args.readme.exists():
-        text = args.readme.read_text()
+        text = args.readme.read_text("utf-8")
         filled = readme.fill(text, lambda name: short_table(cells, name))
         whole.write_text(args.readme, filled)
 
@@ -137,9 +135,10 @@ def differing(args) -> list[str]:
     paths = [(cell_path(args.results, c.dataset, c.method, c.bits, c.seed), c) for c in cells]
     old = [str(path) for path, c in paths if of_other_settings(path, c.method, c.bits)]
     wanted = {args.results / name: text for name, text in documents(cells).items()}
-    text = args.readme.read_text()
+    text = args.readme.read_text("utf-8")
     wanted[args.readme] = readme.fill(text, lambda name: short_table(cells, name))
-    return old + [str(p) for p, text in wanted.items() if not p.exists() or p.read_text() != text]
+    held = {p: p.read_text("utf-8") if p.exists() else None for p in wanted}
+    return old + [str(p) for p, text in wanted.items() if held[p] != text]
 
 
 def parse(argv: list[str] | None):
@@ -190,8 +189,8 @@ def main(argv: list[str] | None = None) -> int:
     jobs = [job_of(cell, args) for cell in missing]
     failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
     write(args)
-    for job in failed:
-        print(f"failed: {job.name}: {local.last_line(job.log)} ({job.log})", file=sys.stderr)
+    for job, why in failed:
+        print(f"failed: {job.name}: {why}", file=sys.stderr)
     return int(bool(failed))
 
 

@@ -35,7 +35,6 @@ from sigah_jax.measure import recall
 from sigah_jax.model import networks, standardise
 from sigah_jax.retrieval import (
     asymmetric,
-    euclidean,
     hamming,
     histograms,
     metrics,
@@ -244,14 +243,14 @@ def pipeline(args) -> Sides:
     engine, half = parallel.engine("auto"), len(xq) // 2
     h = fitting.fit(xb[:FIT_ROWS], args.bits, changes={"train.steps": FIT_STEPS})
     cb = h.encode(xb)
-    truth = euclidean.knn(xq[:half], xb, 10, engine)[1]
+    truth = neighbours.nearest_sets(xq[:half], xb, (10,), engine)
 
     def found(x: np.ndarray, count: int) -> np.ndarray:
         candidates = hamming.search(h.encode_queries(x), cb, count, engine)[1]
         return rerank.rerank(x, xb, candidates, 10)[1]
 
     count = 10
-    while (got := recall(found(xq[:half], count), truth)) < RECALL:
+    while (got := recall(xq[:half], xb, found(xq[:half], count), truth)) < RECALL:
         count *= 2
     megabytes = {"vectors": xb.nbytes / 1e6, "codes": cb.nbytes / 1e6}
     print(f"{count} codes are re-ranked: recall@10 {got:.3f}")

@@ -10,7 +10,6 @@ Not responsible for running (`launch.sweep`) nor for the cells of `experiments.p
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,10 +22,11 @@ from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.errors import BadInput, command
 from sigah_jax.report import comparison, comparison_plots
-from sigah_jax.report.collect import Cell
+from sigah_jax.report.collect import METRICS, Cell, make_cell, reading
 from sigah_jax.report.tables import display_name
 from sigah_jax.rundir import NOT_IDENTITY
 
+_REMEDY = "remove it, then the training's command evaluates again; or give other directories"
 # what says who and what is asked for, and where and how it ran
 NOT_COMPARED = ("seed", "preset", "model.bits", "data.name", "eval.baselines", *NOT_IDENTITY)
 
@@ -35,14 +35,11 @@ class Run(NamedTuple):
     """A finished run."""
 
     workdir: Path
-    results: dict
+    dataset: str  # of a file of vectors, the name of the file
+    bits: int
+    preset: str
     fields: dict[str, Any]  # dotted name -> value, of those that are compared
-
-    @property
-    def dataset(self) -> str:
-        """The name of its data set; of a file of vectors, the file's."""
-        data = self.results["config"]["data"]
-        return Path(data["base"]).stem if data["name"] == "vectors" else data["name"]
+    cells: list[Cell]  # one for each method
 
 
 def find_runs(directories: Sequence[Path]) -> tuple[list[Run], list[Path]]:
@@ -62,19 +59,19 @@ def find_runs(directories: Sequence[Path]) -> tuple[list[Run], list[Path]]:
 
 def read_run(path: Path) -> Run:
     """A run by its results file."""
-    try:
-        results = json.loads(path.read_text())
-        fields = {
-            name: value
-            for name, value in flatten_dict(results["config"], sep=".").items()
-            if name not in NOT_COMPARED
-        }
-        run = Run(path.parent, results, fields)
-        if not all((run.dataset, results["metrics"], results["pr_curves"], results["data"])):
+    with reading(path, _REMEDY) as r:
+        config, bits, seed, curves = r["config"], r["bits"], r["seed"], r["pr_curves"]
+        data, preset = config["data"], config["preset"]
+        dataset = Path(data["base"]).stem if data["name"] == "vectors" else data["name"]
+        cells = [
+            make_cell(dataset, method, bits, seed, metrics, curves.get(method, []), r["data"])
+            for method, metrics in r["metrics"].items()
+        ]
+        if not cells or not isinstance(preset, str):
             raise ValueError("it lacks a part")
-        return run
-    except (ValueError, KeyError, TypeError) as e:
-        raise BadInput(f"{path}: not the results of a run ({e!r}); move it away") from e
+        fields = flatten_dict(config, sep=".")
+        fields = {name: value for name, value in fields.items() if name not in NOT_COMPARED}
+        return Run(path.parent, dataset, bits, preset, fields, cells)
 
 
 def cells_of(runs: Sequence[Run]) -> list[Cell]:
@@ -85,21 +82,20 @@ def cells_of(runs: Sequence[Run]) -> list[Cell]:
     """
     differing, cells, owners = differing_fields(runs), {}, {}
     for run in runs:
-        r = run.results
         own = {name: run.fields.get(name) for name in differing[run.dataset]}
         data = [f"{k.removeprefix('data.')}={v}" for k, v in own.items() if k.startswith("data.")]
-        model = [f"preset={r['config']['preset']}"] * (r["config"]["preset"] != "best")
+        model = [f"preset={run.preset}"] * (run.preset != "best")
         model += [f"{k}={v}" for k, v in own.items() if not k.startswith("data.")]
         dataset = ", ".join([run.dataset, *data])
-        for method, metrics in r["metrics"].items():
-            name = method
-            if method == "sigah" and model:
-                name = ", ".join([display_name(method), *model])
-            key = (dataset, name, r["bits"], r["seed"])
-            if method == "sigah" and owners.setdefault(key, run) is not run:
+        for cell in run.cells:
+            name = cell.method
+            if name == "sigah" and model:
+                name = ", ".join([display_name(name), *model])
+            key = (dataset, name, cell.bits, cell.seed)
+            if cell.method == "sigah" and owners.setdefault(key, run) is not run:
                 both = f"{owners[key].workdir} and {run.workdir}"
                 raise BadInput(f"{both}: differ in nothing, both are {key}; give one of them")
-            cells[key] = Cell(*key, metrics, r["pr_curves"].get(method, []), r["data"])
+            cells[key] = cell._replace(dataset=dataset, method=name)
     return list(cells.values())
 
 
@@ -107,8 +103,7 @@ def differing_fields(runs: Sequence[Run]) -> dict[str, list[str]]:
     """By data set the fields with several values among runs of one preset and length."""
     groups = defaultdict(list)
     for run in runs:
-        config = run.results["config"]
-        groups[run.dataset, config["preset"], run.results["bits"]].append(run.fields)
+        groups[run.dataset, run.preset, run.bits].append(run.fields)
     differing = defaultdict(set)
     for (dataset, *_), members in groups.items():
         names = set().union(*members)
@@ -138,7 +133,7 @@ def write(cells: Sequence[Cell], directory: Path) -> None:
     """`tables.md`, of all metrics, and `plots/`; the curves are of the longest codes."""
     directory.mkdir(parents=True, exist_ok=True)
     datasets = sorted({c.dataset for c in cells})
-    text = "\n\n".join(table(cells, d, m) for d in datasets for m in comparison.METRICS)
+    text = "\n\n".join(table(cells, d, m) for d in datasets for m in METRICS)
     whole.write_text(directory / "tables.md", f"{text}\n")
     bits = sorted({c.bits for c in cells})
     comparison_plots.draw(cells, methods_of(cells), bits, bits[-1], directory / "plots")
@@ -149,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="runs are below")
-    parser.add_argument("--metric", default="map", choices=comparison.METRICS, help="printed")
+    parser.add_argument("--metric", default="map", choices=METRICS, help="printed")
     parser.add_argument("--output", type=Path, help="default: DIR/collected, of the first")
     args = parser.parse_args(argv)
     output = args.output or args.directories[0] / "collected"

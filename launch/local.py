@@ -11,6 +11,7 @@ Not responsible for what a command does: one that is stopped is given again, and
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -28,6 +29,8 @@ from sigah_jax import locks
 from sigah_jax.errors import BadInput, NonFinite
 
 POLL_SECS = 0.2
+LOG_BYTES = 65536  # of a log's end, in which its last words are looked for
+FRAME = re.compile(r' {4}|  File "')  # lines of a traceback between its head and the exception
 TERMINATED = 128 + signal.SIGTERM  # exit code of a run that saved at SIGTERM, as in a shell
 FINAL = (BadInput.exit_code, NonFinite.exit_code)  # the same command would end the same way
 MAX_TERMINATIONS = 100  # of one job; ours: four days of preemptions an hour apart
@@ -65,19 +68,23 @@ def device_slots(devices: str, per_run: int) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": group} for group in groups]
 
 
-def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: int) -> list[Job]:
-    """Runs all jobs, as many at a time as there are slots, and returns those that failed.
+def run_jobs(
+    jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: int
+) -> list[tuple[Job, str]]:
+    """Runs all jobs, as many at a time as there are slots, and returns those that failed, and why.
 
     Args:
         slots: what a process of each slot has in its environment beside ours.
         retries: how often a job that ends otherwise than by `FINAL` is given again. One that
             was terminated (SIGTERM) is given again up to `MAX_TERMINATIONS` times beside these.
 
+    A job that cannot be started, for instance because the disk of its log is full, has failed.
+
     An interrupt (Ctrl-C) or SIGTERM ends the running processes with SIGTERM, waits for them and
-    goes on up, as KeyboardInterrupt or SystemExit(143).
+    is raised as KeyboardInterrupt or SystemExit(143). A second one ends the waiting.
     """
-    waiting, running, ends, failed = deque(jobs), {}, Counter(), []
-    with _exit_at_sigterm(), contextlib.closing(Board(len(jobs), len(slots))) as board:
+    waiting, running, ends = deque(jobs), {}, Counter()
+    with _raising_signals(), contextlib.closing(Board(len(jobs), len(slots))) as board:
         try:
             while waiting or running:
                 for slot in (s for s in range(len(slots)) if s not in running):
@@ -92,13 +99,11 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], retries: i
                     del running[slot]
                     verdict = _judge(run, ends, retries)
                     board.ended(run, verdict)
-                    if verdict == "failed":
-                        failed.append(run.job)
-                    elif verdict != "done":
+                    if verdict not in ("done", "failed"):
                         waiting.append(run.job)
         finally:
-            _stop(running.values())
-    return failed
+            _stop(running.values(), board)
+    return board.failed
 
 
 def in_use(lock: Path) -> bool:
@@ -115,11 +120,21 @@ def in_use(lock: Path) -> bool:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty; of a progress bar, its last state."""
-    with log.open("rb") as f:
-        f.seek(max(0, log.stat().st_size - 4096))
-        lines = f.read().decode(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    """What the last command of a log said last: its error, if there is one, or its last line.
+
+    Of a traceback that is the line of the exception, and of a progress bar its last state.
+    """
+    try:
+        with log.open("rb") as f:
+            f.seek(max(0, log.stat().st_size - LOG_BYTES))
+            lines = f.read().decode(errors="replace").splitlines()
+    except OSError as e:
+        return f"no log ({e.strerror})"
+    start = max((i + 1 for i, line in enumerate(lines) if line.startswith("$ ")), default=0)
+    said = [line.strip() for line in lines[start:] if line.strip() and not FRAME.match(line)]
+    errors = [line for line in said if line.startswith("error: ")]
+    last = (errors or said or ["no output"])[-1]
+    return "a traceback that was cut off" if last.startswith("Traceback (most ") else last
 
 
 def _start_next(waiting: deque, environment: Mapping[str, str], board: "Board") -> Running | None:
@@ -129,7 +144,11 @@ def _start_next(waiting: deque, environment: Mapping[str, str], board: "Board") 
         if job.done.exists():
             board.skipped(job)
             continue
-        process = _start(job, environment)
+        try:
+            process = _start(job, environment)
+        except OSError as e:
+            board.cannot_start(job, e)
+            continue
         if process:
             return Running(job, process, time.monotonic())
         waiting.append(job)
@@ -139,7 +158,7 @@ def _start_next(waiting: deque, environment: Mapping[str, str], board: "Board") 
 def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen | None:
     """The process of a job, which inherits the lock of its log; None if it runs elsewhere."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("a") as log:
+    with job.log.open("a", encoding="utf-8", errors="surrogateescape") as log:
         if not _take(job, log):
             return None
         log.write(f"$ {shlex.join(job.argv)}\n")
@@ -164,7 +183,8 @@ def _judge(run: Running, ends: Counter, retries: int) -> str:
     if code == 0 and run.job.done.exists():
         return "done"
     if code == BadInput.exit_code:
-        with run.job.log.open("a") as log:
+        # without its log, which may be removed or on a full disk, nobody else runs it
+        with contextlib.suppress(OSError), run.job.log.open("a") as log:
             if not _take(run.job, log):
                 return "busy"
     terminated = code in (TERMINATED, -signal.SIGTERM)
@@ -173,23 +193,43 @@ def _judge(run: Running, ends: Counter, retries: int) -> str:
     return "failed" if code in FINAL or ends[run.job.name, end] > limit else end
 
 
-def _stop(running: Sequence[Running]) -> None:
+def _stop(running: Collection[Running], board: "Board") -> None:
     for run in running:
         run.process.terminate()
+    if running:
+        board.stopping(running)
     for run in running:
         run.process.wait()
 
 
 @contextlib.contextmanager
-def _exit_at_sigterm() -> Iterator[None]:
+def _raising_signals() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143), and SIGINT, unless it is ignored, KeyboardInterrupt."""
+
     def leave(*_):
         sys.exit(TERMINATED)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    handlers = {signal.SIGTERM: leave, signal.SIGINT: signal.default_int_handler}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        del handlers[signal.SIGINT]
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _why(run: Running) -> str:
+    """Why a process ended, as far as its code, its log and the disk tell."""
+    code, log = run.process.returncode, run.job.log
+    words = last_line(log)
+    if not words.startswith("error: "):
+        words = f"{f'signal {-code}' if code < 0 else f'exit code {code}'}, {words}"
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(log.parent).free < LOG_BYTES:  # the log may lack its last words
+                words += ", its disk is full"
+    return f"{words} ({log})"
 
 
 class Board:
@@ -197,7 +237,8 @@ class Board:
 
     def __init__(self, total: int, slots: int):
         self.start, self.total = time.monotonic(), total
-        self.done = self.failed = self.here = 0  # `here`: ended in this queue
+        self.done = self.here = 0  # `here`: ended in this queue
+        self.failed: list[tuple[Job, str]] = []  # and why
         rows = range(slots + 1) if sys.stderr.isatty() else ()
         self.rows = [tqdm(position=i, bar_format="{desc}", leave=False) for i in rows]
 
@@ -225,12 +266,24 @@ class Board:
     def ended(self, run: Running, verdict: str) -> None:
         """A process of ours ended."""
         words = f"{verdict}, {time.monotonic() - run.start:.0f} s"
+        why = _why(run)
         self.done += verdict == "done"
-        self.failed += verdict == "failed"
         self.here += verdict in ("done", "failed")
-        if verdict != "done":
-            words += f", {last_line(run.job.log)} ({run.job.log})"
-        self._say(f"{run.job.name}: {words}")
+        if verdict == "failed":
+            self.failed.append((run.job, why))
+        self._say(f"{run.job.name}: {words}{'' if verdict == 'done' else f', {why}'}")
+
+    def cannot_start(self, job: Job, error: OSError) -> None:
+        """A job has failed because there is no process for it."""
+        self.failed.append((job, f"cannot be started ({error.strerror}: {job.log})"))
+        self._say(f"{job.name}: {self.failed[-1][1]}")
+
+    def stopping(self, running: Collection[Running]) -> None:
+        """The queue has asked its processes to end, and waits for them."""
+        names = ", ".join(run.job.name for run in running)
+        text = f"waiting until these have saved and ended, or for another interrupt: {names}"
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
     def close(self) -> None:
         """Takes the table away."""
@@ -238,10 +291,10 @@ class Board:
             row.close()
 
     def _counts(self) -> str:
-        left = self.total - self.done - self.failed
+        left = self.total - self.done - len(self.failed)
         spent = time.monotonic() - self.start
         time_left = tqdm.format_interval(spent / self.here * left) if self.here else "?"
-        return f"{self.done}/{self.total} done, {self.failed} failed, {time_left} left"
+        return f"{self.done}/{self.total} done, {len(self.failed)} failed, {time_left} left"
 
     def _say(self, text: str) -> None:
         tqdm.write(f"{self._counts()} | {text}", file=sys.stdout)

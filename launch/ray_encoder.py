@@ -134,7 +134,7 @@ class Encoder:
         partial = path.with_name(f"_{path.name}.{whole.this_process()}.partial")
         v, others = open_source(fragment, self.options.column, self.h.d)
         try:
-            with partial.open("wb") as f:
+            with whole.create(partial) as f:
                 packed, good = fragment_codes(self.h, v, fragment.start, fragment.stop)
                 if not (self.options.skip_bad or good.all()):
                     row = fragment.start + int(good.argmin())

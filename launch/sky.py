@@ -12,6 +12,7 @@ import json
 import shlex
 
 from launch.local import TERMINATED, Job
+from sigah_jax.errors import BadInput, printable
 
 _TASK = """# Written by launch.sweep. {point}
 name: {name}
@@ -51,10 +52,16 @@ def task(
         bucket: `gs://…` or `s3://…`; the runs of all points are there, as below `runs/`.
         data_bucket: the same of the data directory; empty: none, as for MNIST.
         retries: how often a run that breaks is started again; one that was preempted always is.
+
+    Raises:
+        BadInput: a line break in the point or its command, whose rest would be YAML of its own.
     """
+    for text in (job.name, *job.argv):
+        if printable(text) != text:
+            raise BadInput(f"{printable(text)}: holds a control character; take it out, or rename")
     return _TASK.format(
         point=job.name,
-        name=name,
+        name=json.dumps(name),
         accelerators=json.dumps(accelerators),
         retries=retries,
         terminated=TERMINATED,

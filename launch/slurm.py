@@ -16,17 +16,18 @@ from pathlib import Path
 
 from launch.local import FINAL, MAX_TERMINATIONS, TERMINATED, Job
 from sigah_jax import whole
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, printable
 
 _SCRIPT = r"""#!/usr/bin/env bash
-#SBATCH {name}
+{name}
 #SBATCH --array={indices}
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@60
-#SBATCH {directory}
-#SBATCH {output}
-{options}# Written by launch.sweep: task i is point i.
+{directory}
+{output}
+{options}
+# Written by launch.sweep: task i is point i.
 set -u
 
 case $SLURM_ARRAY_TASK_ID in
@@ -42,7 +43,7 @@ case $? in
   0) ;;
   75) echo "$point: runs in another sweep"; exit 0 ;;
   *)
-    echo "$point: $log cannot be locked; keep runs/ on a file system that supports locks (flock)"
+    echo "$point: $log cannot be locked; it needs a disk with free space and locks (flock)"
     exit {bad_input}
     ;;
 esac
@@ -55,7 +56,8 @@ for _ in {{0..{retries}}}; do
   code=$?
   case $code in 0 | {final}) break ;; esac
 done
-echo "$point: exit code $code, $(tail -n 1 "$log") ($log)"
+last=$(tail -n 100 "$log" | grep -v -e '^    ' -e '^  File "' | tail -n 1)  # of no traceback
+echo "$point: exit code $code, $last ($log)"
 if [ $code -eq {terminated} ]; then
   if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_terminations} ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
@@ -75,13 +77,16 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
         options: of sbatch, as on its command line: `"--partition=gpu --gres=gpu:1 --time=4:00:00"`.
         output: directory of what the tasks themselves say; the runs have their logs.
         retries: how often a run that ends otherwise than by `local.FINAL` or 143 is started again.
+
+    Raises:
+        BadInput: a line break in an option or a path, whose rest would be a command of the script.
     """
     return _SCRIPT.format(
-        name=shlex.quote(f"--job-name={name}"),
+        name=_option(f"--job-name={name}"),
         indices=",".join(map(str, jobs)),
-        directory=shlex.quote(f"--chdir={Path.cwd()}"),
-        output=shlex.quote(f"--output={output / '%A_%a.log'}"),
-        options="".join(f"#SBATCH {shlex.quote(option)}\n" for option in shlex.split(options)),
+        directory=_option(f"--chdir={Path.cwd()}"),
+        output=_option(f"--output={output / '%A_%a.log'}"),
+        options="\n".join(map(_option, shlex.split(options))),
         cases="\n".join(_case(number, job) for number, job in jobs.items()),
         retries=retries,
         final=" | ".join(map(str, (*FINAL, TERMINATED))),
@@ -89,6 +94,12 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
         bad_input=BadInput.exit_code,
         max_terminations=MAX_TERMINATIONS,
     )
+
+
+def _option(text: str) -> str:
+    if printable(text) != text:
+        raise BadInput(f"{printable(text)}: holds a control character; take it out, or rename")
+    return f"#SBATCH {shlex.quote(text)}"
 
 
 def _case(number: int, job: Job) -> str:

@@ -119,8 +119,8 @@ def run_local(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
             print(f"{job.name}: {'finished' if job.done.exists() else shlex.join(job.argv)}")
         return 0
     failed = local.run_jobs(list(jobs.values()), slots, args.retries)
-    for job in failed:
-        print(f"failed: {job.name}: {local.last_line(job.log)} ({job.log})", file=sys.stderr)
+    for job, why in failed:
+        print(f"failed: {job.name}: {why}", file=sys.stderr)
     return int(bool(failed))
 
 
@@ -159,7 +159,7 @@ def write_sky(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             whole.write_text(path, text)
-        print(f"sky jobs launch --yes --detach-run {path}")
+        print(f"sky jobs launch --yes --detach-run {shlex.quote(str(path))}")
     return 0
 
 

@@ -5,6 +5,7 @@ Not responsible for data sets: an experiment file takes `get_config` and fills `
 
 import math
 
+import numpy as np
 from ml_collections import config_dict
 
 from sigah_jax import watching
@@ -172,6 +173,7 @@ def check_field(name: str) -> None:
 def change(config, name: str, value) -> None:
     """Sets a field by its dotted name; BadInput if there is none, or it has another type."""
     check_field(name)
+    value = _plain(value)
     *groups, field = name.split(".")
     try:
         node = config
@@ -189,6 +191,13 @@ def change(config, name: str, value) -> None:
         raise BadInput(
             f"config.{name}={value!r}: {reason}; the fields are in sigah_jax/config.py"
         ) from e
+
+
+def _plain(value):
+    """Numbers and arrays of numpy as Python's, also inside a tuple."""
+    if isinstance(value, tuple | list):
+        return tuple(_plain(v) for v in value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 # field -> (least, greatest) value

@@ -7,6 +7,7 @@ a bug of ours and keeps its traceback.
 import errno
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -38,6 +39,15 @@ class NonFinite(ArithmeticError):
     """
 
     exit_code = 3
+
+
+def printable(text: str) -> str:
+    """The text on one line: control characters, line ends and bytes that are not UTF-8 as escapes.
+
+    What a stranger wrote, a server or a file name, may otherwise steer the terminal.
+    """
+    unsafe = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+    return re.sub(unsafe, lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def of_path(e: OSError) -> BadInput | None:

@@ -5,6 +5,7 @@ Shapes: Q queries, N base rows, d columns, W packed bytes, K bits.
 Not responsible for training; used by it and by `--mode=eval`.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,9 +71,14 @@ def encode_baseline(
     params, method: str, data: Dataset, block_rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Packed codes of the queries `[nq, W]` and of the base `[nb, W]` by a fitted baseline."""
-    project = METHODS[method].project
-    encode = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), block_rows)
+    encode = parallel.map_rows(packed(METHODS[method].project), block_rows)
     return encode(params, data.xq), encode(params, data.xb)
+
+
+@functools.cache  # one object for a method: see `parallel.pmap`
+def packed(project: Callable) -> Callable:
+    """`(params, x [B, d]) -> [B, W] u1`, the codes of a baseline's real projections."""
+    return lambda params, x: codes.pack(project(params, x) > 0)
 
 
 def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict, dict]:
@@ -101,6 +107,6 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
         except BitsRefused:
             values[method] = {}
             continue
-        packed = encode_baseline(params, method, data, config.eval.block_rows)
-        add(method, *packed, start, METHODS[method].own_distance)
+        cq, cb = encode_baseline(params, method, data, config.eval.block_rows)
+        add(method, cq, cb, start, METHODS[method].own_distance)
     return values, curves, seconds

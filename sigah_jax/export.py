@@ -9,8 +9,8 @@
   and tpu.
 - `.npz`: plain arrays for `numpy_encoder.py`, which needs numpy alone.
 
-n is free in all. Before a file gets its name it is run beside the hasher: bits may differ only
-where the projection is within `MARGIN` of zero, and are counted.
+n is free in all, and may be 0. Before a file gets its name it is run beside the hasher: bits may
+differ only where the projection is within `MARGIN` of zero, and are counted.
 
 Shapes: n rows, d columns, P features, K bits, W packed bytes.
 
@@ -18,7 +18,6 @@ Not responsible for rows with NaN: an exported encoder gives them some code.
 """
 
 import argparse
-import functools
 import importlib
 import io
 import json
@@ -99,8 +98,9 @@ def to_stablehlo(h: hasher.Hasher) -> bytes:
         base, query, _ = hash_functions.projections(h.nets, params, vectors)
         return codes.pack(base > 0), codes.pack(query > 0), query
 
-    n, d = jax_export.symbolic_shape(f"n, {h.d}")
-    vectors = jax.ShapeDtypeStruct((n, d), np.float32)
+    # a dimension variable is at least 1, and there may be no rows
+    shape = jax_export.symbolic_shape(f"n - 1, {h.d}")
+    vectors = jax.ShapeDtypeStruct(shape, np.float32)
     return bytes(jax_export.export(jax.jit(encode), platforms=PLATFORMS)(vectors).serialize())
 
 
@@ -211,8 +211,8 @@ def compare(h: hasher.Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement
     generator = np.random.default_rng(0)
     width = codes.packed_bytes(h.bits)
     x = h.synthesise(generator.integers(0, 256, (SAMPLE_ROWS, width), np.uint8))
-    project = jax.jit(functools.partial(hash_functions.projections, h.nets))
-    us = [np.asarray(u) for u in project(h.params, x)[:2]]
+    project = jax.jit(hash_functions.projections, static_argnums=0)
+    us = [np.asarray(u) for u in project(h.nets, h.params, x)[:2]]
     *packed, other = run(x)
     ours = h.encode(x), h.encode_queries(x)
     differ = [

@@ -32,7 +32,8 @@ def fit(
 
     500 random rows become validation queries, which choose the checkpoint, and 100,000 random
     others, or all, the training set, whose exact neighbour graph is computed first. Progress goes
-    to standard output and error.
+    to standard output and error. What is compiled serves all later calls with the same shapes and
+    config; a process that fits dozens of shapes frees it by `jax.clear_caches()`.
 
     Args:
         x: `[n, d]`, integers or floats; a memory map is read by rows.
@@ -48,15 +49,15 @@ def fit(
         What `hasher.load(workdir)` returns.
 
     Raises:
-        BadInput: n too small, rows with NaN or infinity or that float32 cannot tell apart, a bad
-            field, a `workdir` where another array or config was trained on.
+        BadInput: n too small, masked values, rows with NaN or infinity or that float32 cannot tell
+            apart, a bad field, a `workdir` where another array or config was trained on.
         NonFinite: a loss is not finite.
     """
     if workdir is None:
         with tempfile.TemporaryDirectory(prefix="sigah_jax-") as directory:
             h = fit(x, bits, directory, changes)
         return h._replace(facts=h.facts | {"workdir": None})
-    x = x if isinstance(x, np.ndarray) else np.asarray(x)
+    x = np.asarray(hasher.as_array(x, "x"))
     x = x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
     config = config_of(x, bits, changes or {})
     workdir = Path(os.path.expanduser(workdir))

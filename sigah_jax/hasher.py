@@ -35,7 +35,7 @@ LOOKS = 20  # at a run directory, where checkpoints come and go while it is read
 
 
 class Hasher(NamedTuple):
-    """`load` gives it; `make_hasher` gives one whose parameters are replaced as they change."""
+    """Returned by `load`; training replaces the parameters of one of `make_hasher`."""
 
     nets: networks.Networks
     block_rows: int  # rows in one call, over all devices
@@ -204,7 +204,7 @@ class Hasher(NamedTuple):
 
     def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """x as an array, if it holds vectors that can be encoded; otherwise BadInput."""
-        x = x if isinstance(x, np.ndarray | jax.Array) else np.asarray(x)
+        x = as_array(x, "vectors")
         if x.ndim != 2 or x.shape[1] != self.d:
             raise BadInput(f"vectors of shape {x.shape}: this hasher was trained on [n, {self.d}]")
         if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
@@ -228,7 +228,7 @@ class Hasher(NamedTuple):
         self, function: Callable, packed: np.ndarray | jax.Array, columns: int
     ) -> np.ndarray:
         width = codes.packed_bytes(self.bits)
-        packed = packed if isinstance(packed, np.ndarray | jax.Array) else np.asarray(packed)
+        packed = as_array(packed, "codes")
         if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
             raise BadInput(
                 f"codes are {packed.dtype} {list(packed.shape)}: codes of {self.bits} bits are "
@@ -238,6 +238,27 @@ class Hasher(NamedTuple):
         for start, y in function(self.params, lambda i, j: packed[i:j], 0, len(packed)):
             out[start : start + len(y)] = y
         return out
+
+
+def as_array(x, name: str) -> np.ndarray | jax.Array:
+    """What somebody gave as `name` as an array: a list, a data frame, a tensor on the CPU.
+
+    Raises:
+        BadInput: values are masked, the matrix is sparse, or numpy cannot make an array of it.
+    """
+    if isinstance(x, jax.Array):
+        return x
+    if np.ma.is_masked(x):
+        raise BadInput(
+            f"{name}: {np.ma.count_masked(x)} values are masked; fill or drop their rows"
+        )
+    if hasattr(x, "toarray"):  # of scipy
+        raise BadInput(f"{name}: a sparse matrix ({type(x).__name__}); give its .toarray()")
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as e:  # ragged lists, tensors on another device
+        why = " ".join(str(e).split())
+        raise BadInput(f"{name}: no array of numbers ({why}); give a numpy array [n, d]") from e
 
 
 def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
@@ -253,14 +274,14 @@ def params_of(state: step.State) -> dict:
 
 
 def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hasher:
-    """A hasher over all devices; keep it, each one compiles anew.
+    """A hasher over all devices; hashers of equal networks share what they compile.
 
     Args:
         block_rows: rows a device and call.
     """
 
     def rows(function: Callable) -> Callable:
-        return parallel.map_blocks(functools.partial(function, nets), block_rows)
+        return parallel.map_blocks(_with_networks(function, nets), block_rows)
 
     return Hasher(
         nets,
@@ -274,6 +295,11 @@ def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hashe
         params,
         {},
     )
+
+
+@functools.cache  # one object for equal networks: see `parallel.pmap`
+def _with_networks(function: Callable, nets: networks.Networks) -> Callable:
+    return functools.partial(function, nets)
 
 
 def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:

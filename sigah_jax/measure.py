@@ -25,13 +25,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax import hasher, logs, parallel, prepare, rundir, train, whole
+from sigah_jax import evaluate, hasher, logs, parallel, prepare, rundir, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset, open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.report import measured
-from sigah_jax.retrieval import asymmetric, codes, euclidean, hamming, neighbours, rerank
+from sigah_jax.retrieval import asymmetric, euclidean, hamming, neighbours, rerank
 
 
 class Encoder(NamedTuple):
@@ -56,10 +56,16 @@ class Search(NamedTuple):
     block_rows: int  # encoded at once
 
 
-def recall(ids: np.ndarray, truth: np.ndarray) -> float:
-    """The share of the true nearest that were found: `[Q, k], [Q, k] -> ` mean over queries."""
-    hits = [len(np.intersect1d(a, b)) for a, b in zip(ids, truth, strict=True)]
-    return sum(hits) / truth.size
+def recall(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray, truth: np.ndarray) -> float:
+    """The share of the found rows that are as near as the k-th true neighbour, over all queries.
+
+    By distance and not by id: of base rows at equal distance each is as good as the other.
+
+    Args:
+        ids, truth: `[Q, k]` base ids, distinct in a row.
+    """
+    limits = neighbours.exact_distances(xq, xb, truth).max(axis=1, keepdims=True)
+    return float((neighbours.exact_distances(xq, xb, ids) <= limits).mean())
 
 
 def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
@@ -88,7 +94,8 @@ def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
         start = time.monotonic()
         ids = way()
         milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
-        found[name] = measured.Found(recall(ids, search.truth), milliseconds)
+        share = recall(data.xq, data.xb, ids, search.truth)
+        found[name] = measured.Found(share, milliseconds)
     rate = len(data.xb) / encode_secs
     return measured.Row(encoder.method, encoder.bits, cb.shape[1], encoder.fit_secs, rate, found)
 
@@ -134,7 +141,7 @@ def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
     start = time.monotonic()
     params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
     seconds, project = time.monotonic() - start, METHODS[method].project
-    packed = parallel.map_rows(lambda p, x: codes.pack(project(p, x) > 0), config.eval.block_rows)
+    packed = parallel.map_rows(evaluate.packed(project), config.eval.block_rows)
     real = parallel.map_rows(project, config.eval.block_rows)
     encode = functools.partial(packed, params)
     return Encoder(method, bits, seconds, encode, encode, functools.partial(real, params), None)

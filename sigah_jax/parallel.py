@@ -1,13 +1,14 @@
 """Devices, placement and the one `pmap` wrapper: all that knows of several devices.
 
-Every parallel function of the package is made here, over one axis named `AXIS`, and runs on the
-devices of this process alone unless it is given `all_devices()`. Shapes: n devices, B rows a
-device, d columns.
+Every parallel function of the package is made here, over one axis named `AXIS`, and runs in
+single precision, on the devices of this process alone unless it is given `all_devices()`.
+Shapes: n devices, B rows a device, d columns.
 
 Not responsible for what is computed: functions and arrays come in, functions and
 arrays go out. Nor for processes that join and leave: `hosts`.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,21 +37,42 @@ def pmap(
     donate_argnums: Sequence[int] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Callable:
-    """`jax.pmap` over `AXIS`.
+    """`jax.pmap` over `AXIS`, one for all who ask with the same arguments.
+
+    JAX keeps what it compiled for the life of the process, so `fn` must be the same object each
+    time: a function of a module, or one that a cached function returned.
 
     Arguments with axis `None` are the same on every device and stay unstacked;
     arguments with axis 0 are `[n, ...]`, a slice a device of this process. Results with axis
     `None` must be equal on every device: read them with `fetch`. Over devices of several processes
     all call the same functions in the same order.
     """
-    return jax.pmap(
-        fn,
-        axis_name=AXIS,
-        in_axes=in_axes,
-        out_axes=out_axes,
-        donate_argnums=tuple(donate_argnums),
-        devices=local_devices(devices),
+    return _pmap(fn, in_axes, out_axes, tuple(donate_argnums), tuple(local_devices(devices)))
+
+
+@functools.cache
+def _pmap(fn, in_axes, out_axes, donate_argnums, devices) -> Callable:
+    return single_precision(
+        jax.pmap(
+            fn,
+            AXIS,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            donate_argnums=donate_argnums,
+            devices=devices,
+        )
     )
+
+
+def single_precision(fn: Callable) -> Callable:
+    """`fn` in float32 and int32, also for a user who enabled JAX's double precision."""
+
+    @functools.wraps(fn)
+    def run(*args, **kwargs):
+        with jax.enable_x64(False):
+            return fn(*args, **kwargs)
+
+    return run
 
 
 def replicated(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
@@ -65,8 +87,12 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     Through a compiled copy: `device_put` may alias the host's or another device's
     buffer, and a later donation would then free memory that is still in use.
     """
-    copy = jax.jit(lambda t: jax.tree.map(lambda a: a.copy(), t), out_shardings=replicated(devices))
+    copy = jax.jit(_copy, out_shardings=replicated(devices))
     return copy(jax.tree.map(np.asarray, tree))
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(lambda a: a.copy(), tree)
 
 
 def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None) -> Any:
@@ -105,7 +131,8 @@ def map_blocks(
     """Makes a function that runs a per-row `fn` over rows, block by block.
 
     Args:
-        fn: `(params, x [B, d]) -> y [B, ...]`; row i of y may depend on row i of x only.
+        fn: `(params, x [B, d]) -> y [B, ...]`; row i of y may depend on row i of x only. As in
+            `pmap`, the same object each time.
         block_rows: rows a device and call; memory is bounded by it. Fewer rows in all take
             one block of the next power of two, so few shapes are compiled. The number of devices
             has no say in that: a matrix product of another shape may add in another order.
@@ -114,8 +141,7 @@ def map_blocks(
     Returns:
         `(params, read, first, rows) -> (start, y [b, ...]), …` on the host, in order, for rows
         `first` to `rows`, of which `read(start, stop)` gives `[stop - start, d]`. The last block
-        is padded with zero rows, which are cut off again. Keep the function: each call of
-        `map_blocks` compiles anew.
+        is padded with zero rows, which are cut off again.
     """
     devs = local_devices(devices)
     n, mapped = len(devs), pmap(fn, in_axes=(None, 0), out_axes=0, devices=devs)

@@ -52,6 +52,8 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     log.line(
         f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
     )
+    if data.warning:
+        log.line(f"warning: {data.warning}")
     per_step = config.train.anchors * (1 + config.train.others)
     if per_step > nt:
         raise BadInput(
@@ -95,13 +97,10 @@ def setup(config, workdir: Path, cache: Path, data: Dataset, log: logs.Log) -> S
         # both are deterministic, but a resumed run takes them from the checkpoint all the same
         first = first_arrays(config, data.xt, features)
         tx = step.make_optimisers(config)
-        init = jax.jit(
-            lambda key, *arrays: step.init_state(key, nets, tx, *arrays),
-            out_shardings=parallel.replicated(),
-        )
+        init = jax.jit(step.init_state, static_argnums=(1, 2), out_shardings=parallel.replicated())
         # of equal machines they are the same, but equal replicas must not depend on that
         host = hosts.from_first(jax.tree.map(np.asarray, first))
-        state = init(jax.random.key(config.seed), *host)
+        state = init(jax.random.key(config.seed), nets, tx, *host)
     else:
         like = step.abstract_state(nets, step.make_optimisers(config), d)
         state = _restore(workdir, latest, like)
@@ -140,14 +139,16 @@ def refit_setup(config, s: Setup, workdir: Path, own: Path, log: logs.Log) -> Se
         log.line(f"resumed at step {latest} of {config.train.steps} of the decoder's own")
         return s._replace(nets=nets, state=state)
     first = parallel.fetch(_restore(workdir, checkpoints.best_step(workdir), s.state))
+    begin = jax.jit(_begin_refit, static_argnums=(1, 2), out_shardings=parallel.replicated())
+    return s._replace(nets=nets, state=begin(jax.random.key(config.seed), nets, tx, first))
 
-    def begin(key: jax.Array, first: step.State) -> step.State:
-        gen = {"hash": first.gen["hash"], "decoder": networks.init_decoder(key, nets)}
-        opt = {"gen_opt": tx.gen.init(gen), "dis_opt": tx.dis.init(first.dis)}
-        return first.replace(step=jnp.int32(0), gen=gen, **opt)
 
-    begin = jax.jit(begin, out_shardings=parallel.replicated())
-    return s._replace(nets=nets, state=begin(jax.random.key(config.seed), first))
+def _begin_refit(
+    key: jax.Array, nets: networks.Networks, tx: step.Optimisers, first: step.State
+) -> step.State:
+    gen = {"hash": first.gen["hash"], "decoder": networks.init_decoder(key, nets)}
+    opt = {"gen_opt": tx.gen.init(gen), "dis_opt": tx.dis.init(first.dis)}
+    return first.replace(step=jnp.int32(0), gen=gen, **opt)
 
 
 def latest_step(workdir: Path) -> int | None:

@@ -38,10 +38,11 @@ def run_directory(config, experiment: str, overrides: dict) -> Path:
     elsewhere = ("seed", *NOT_IDENTITY)  # in the path, or without a part in the result
     fields |= {k: v for k, v in sorted(overrides.items()) if k not in elsewhere}
     arguments = ",".join(f"{name}={value}" for name, value in fields.items())
-    safe = re.sub(r"[^\w.,=+-]", "_", arguments)
+    # ASCII: a file system counts bytes, and not every locale has every letter
+    safe = re.sub(r"[^\w.,=+-]", "_", arguments, flags=re.ASCII)
     if safe != arguments or len(safe) > 200:
-        digest = hashlib.blake2b(arguments.encode(), digest_size=4).hexdigest()
-        safe = f"{safe[:190]}-{digest}"
+        whole = arguments.encode(errors="surrogateescape")
+        safe = f"{safe[:190]}-{hashlib.blake2b(whole, digest_size=4).hexdigest()}"
     return Path("runs") / experiment / safe / f"seed{config.seed}"
 
 

@@ -23,6 +23,16 @@ def this_process() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
+def create(path: Path, buffering: int = -1) -> BinaryIO:
+    """Opens a new file for bytes in place of whatever has that name.
+
+    A symbolic link is replaced and never followed, so that one which someone has left there
+    cannot lead to another file.
+    """
+    path.unlink(missing_ok=True)
+    return path.open("xb", buffering)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for bytes, which gets its name once all is on the disk.
@@ -39,7 +49,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         for left in path.parent.glob(f"{name}*"):
             if _is_dead(left):
                 left.unlink(missing_ok=True)
-        f = partial.open("wb")
+        f = create(partial)
         try:
             yield f
             f.flush()
@@ -66,9 +76,12 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, as UTF-8, whole or not at all."""
+    """Writes a text file, as UTF-8, whole or not at all.
+
+    Bytes of a file name that are not UTF-8 are written as they are.
+    """
     with writing(path) as f:
-        f.write(text.encode())
+        f.write(text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -66,6 +66,11 @@ def projections(h: hasher.Hasher, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.asarray(base), np.asarray(query)
 
 
+def memory_maps() -> int:
+    """Of this process; Linux ends a process that asks for more than 65,530."""
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+
 def vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
     """Rows far from the origin, of unequal variances."""
     rng = np.random.default_rng(seed)

@@ -43,6 +43,16 @@ def test_an_archive_cannot_write_elsewhere(tmp_path):
     assert outside.read_text() == "untouched" and names(tmp_path) == ["data", "outside"]
 
 
+def test_a_link_in_place_of_a_file_being_unpacked_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / "one.unpacking").symlink_to(victim)
+    (tmp_path / "s.tar.gz").write_bytes(tar_gz({"s/one": b"data"}))
+    extract(tmp_path / "s.tar.gz", (Member("s/one", "one", 4),), tmp_path)
+    assert (tmp_path / "one").read_bytes() == b"data" and victim.read_text() == "untouched"
+    assert names(tmp_path) == ["one", "victim"]
+
+
 @pytest.mark.parametrize(
     "damage, member, words",
     [

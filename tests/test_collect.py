@@ -8,8 +8,8 @@ from matplotlib.image import imread
 
 from launch import collect
 from sigah_jax import config, rundir
-from sigah_jax.report.comparison import METRICS
-from sigah_jax.report.comparison_plots import RECALL_AT
+from sigah_jax.errors import BadInput
+from sigah_jax.report.collect import METRICS, RECALL_AT
 
 
 def claimed(root, bits=32, seed=0, preset="best", **fields):
@@ -137,11 +137,45 @@ def test_two_runs_that_differ_in_nothing_are_refused(tmp_path, capsys):
     assert f"{a} and {b}: differ in nothing" in err
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": {}, "metrics": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": {}, "metrics": {}}', "\xff"])
 def test_a_file_that_is_no_result_is_named(tmp_path, text, capsys):
     path = finished(tmp_path, 0.5) / "results.json"
-    path.write_text(text)
-    assert f"{path}: not the results of a run" in refusal(capsys, tmp_path)
+    path.write_text(text, "latin-1")
+    err = refusal(capsys, tmp_path)
+    assert f"{path}: damaged" in err and "remove it, then the training's command" in err
+
+
+def parts(tree, path=()):
+    """The paths of all parts of a JSON object, of a list only down to its first entry."""
+    for key in tree if isinstance(tree, dict) else range(len(tree[:1])):
+        yield (*path, key)
+        if isinstance(tree[key], dict | list) and key != "config":
+            yield from parts(tree[key], (*path, key))
+
+
+def test_whatever_part_of_a_result_is_wrong_is_named_or_not_needed(tmp_path):
+    path = finished(tmp_path, 0.5) / "results.json"
+    text, refused, gone = path.read_text(), set(), object()
+    places = [*parts(json.loads(text)), ("config", "data"), ("config", "preset")]
+    places += [("config", "data", "name"), ("config", "data", "base")]
+    for place in places:
+        for value in (gone, None, "x", -7, 1e30, 10**400, float("nan"), True, [], [[]], {"a": 1}):
+            results = at = json.loads(text)
+            for key in place[:-1]:
+                at = at[key]
+            if value is gone:
+                del at[place[-1]]
+            else:
+                at[place[-1]] = value
+            path.write_text(json.dumps(results))
+            runs = []
+            try:
+                runs = collect.find_runs([tmp_path])[0]
+            except BadInput as e:
+                assert str(e).startswith(f"{path}: damaged") and "\n" not in str(e)
+                refused.add(place)
+            [collect.table(collect.cells_of(runs), r.dataset, m) for r in runs for m in METRICS]
+    assert set(places) - refused == {("config", "data", "base")}  # of a set that has a name
 
 
 def test_a_directory_that_does_not_exist_is_named(tmp_path, capsys):

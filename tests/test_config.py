@@ -1,5 +1,8 @@
 """The base configuration: arguments, presets, and what `validate` refuses."""
 
+import json
+
+import numpy as np
 import pytest
 
 from sigah_jax import config
@@ -120,6 +123,24 @@ def test_a_group_is_no_field_and_one_value_is_a_tuple_of_one():
     assert c.model.hash_widths == (512,) and c.sinks == ("wandb",)
     config.change(c, "eval.baselines", ("itq", "lsh"))
     assert c.eval.baselines == ("itq", "lsh")
+
+
+def test_numbers_of_numpy_are_taken_as_pythons():
+    c = config.get_config()
+    for name, value in {
+        "seed": np.int64(3),
+        "train.steps": np.array(40),
+        "optim.gen_lr": np.float32(0.5),
+        "model.query_head": np.bool_(False),
+        "model.hash_widths": [np.int32(64), 32],
+        "model.dis_widths": np.array([16, 8]),
+    }.items():
+        config.change(c, name, value)
+    assert (c.seed, c.train.steps, c.optim.gen_lr, c.model.query_head) == (3, 40, 0.5, False)
+    assert (c.model.hash_widths, c.model.dis_widths) == ((64, 32), (16, 8))
+    json.dumps(c.to_dict())  # as the run directory keeps it
+    with pytest.raises(BadInput, match=r"config\.seed=2\.5"):
+        config.change(c, "seed", np.float64(2.5))
 
 
 def test_the_neighbours_weight_follows_the_length():

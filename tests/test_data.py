@@ -71,6 +71,40 @@ def test_another_seed_draws_others_and_max_rows_keeps_some():
     assert len(datasets.assemble(column(1000), None, None, fields(max_rows=60), "").xb) == 50
 
 
+def normal(n=4000, d=8):
+    return np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+
+
+@pytest.mark.parametrize("value, far", [(1e10, 1), (1e15, 1), (-9999, 30)])
+def test_rows_that_hold_nearly_all_variance_are_named_with_their_number_in_the_file(value, far):
+    x = normal()
+    x[500 : 500 + far] = value
+    changes = {"base": "mine.npy", "train": "learn.npy"}
+    for xb, learn, name in ((x, None, "mine.npy"), (normal(), x, "learn.npy")):
+        got = datasets.assemble(xb, None, learn, fields(**changes), "")
+        row = int(got.warning.removeprefix(f"{name}: row ").split()[0])
+        assert 500 <= row < 500 + far
+        # fewer: some became queries
+        count = int(got.warning.split("times as far (")[1].split()[0])
+        assert count == np.sum(got.xt[:, 0] == np.float32(value)) > 0
+        assert "remove or repair them" in got.warning and "\n" not in got.warning
+
+
+def test_heavy_tails_and_few_distinct_rows_are_no_outliers():
+    rng, (n, d) = np.random.default_rng(0), (5000, 24)
+    for x in (
+        mnist.load_images()[:5000],
+        rng.lognormal(0, 2, (n, d)),
+        rng.standard_t(2, (n, d)),
+        rng.poisson(rng.gamma(0.3, 3, (n, d))),
+        rng.poisson(0.02, (n, d)),  # most rows are zeros
+        normal(n, d) * (rng.random((n, 1)) < 0.005),
+        normal(n, d) * rng.lognormal(0, 1.5, (n, 1)),
+    ):
+        x = np.asarray(x, np.float32)
+        assert datasets.warn_of_outliers(x, np.arange(len(x)), "x") == ""
+
+
 @pytest.mark.parametrize(
     "n, changes, words",
     [

@@ -66,6 +66,9 @@ def test_all_formats_give_the_codes_of_the_hasher(untrained, suffix):
     encode = run(write(untrained))
     for n in (1, 300):  # n is free
         assert_agrees(untrained, encode, hashers.vectors(n, D, seed=n), 0.95)
+    shapes = [y.shape for y in encode(np.zeros((0, D), np.float32))]
+    width = -(-untrained.bits // 8)
+    assert shapes == [(0, width), (0, width), (0, untrained.bits)]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def test_stablehlo_is_for_three_platforms_and_any_number_of_rows(workdir):
     exported = jax.export.deserialize(bytearray(export.to_stablehlo(hasher.load(workdir))))
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
     assert [str(a.dtype) for a in exported.out_avals] == ["uint8", "uint8", "float32"]
-    assert str(exported.in_avals[0].shape) == "(n, 20)"
+    assert str(exported.in_avals[0].shape) == "(n - 1, 20)"
 
 
 def test_onnx_and_npz_tell_which_encoder_they_are(workdir):
@@ -142,6 +145,14 @@ def test_the_numpy_encoder_needs_neither_jax_nor_this_package(workdir, tmp_path)
         np.load(tmp_path / "codes.npy") ^ h.encode_queries(x), axis=1, count=BITS
     )
     assert (np.abs(h.project(x)[differ.astype(bool)]) < 1e-5).all()
+
+
+def test_the_numpy_encoder_packs_the_last_axis(untrained):
+    arrays, x = export.plain_arrays(untrained), hashers.vectors(6, D)
+    for encode in (numpy_encoder.encode, numpy_encoder.encode_queries):
+        flat = encode(arrays, x)
+        np.testing.assert_array_equal(encode(arrays, x.reshape(2, 3, D)), flat.reshape(2, 3, -1))
+        np.testing.assert_array_equal(encode(arrays, x[4]), flat[4])
 
 
 def test_an_encoder_that_disagrees_is_not_written(workdir, tmp_path, monkeypatch):

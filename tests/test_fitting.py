@@ -6,13 +6,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import hashers
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 import sets
 
 import sigah_jax
-from sigah_jax import hasher, train
+from sigah_jax import fitting, hasher, logs, prepare, train
+from sigah_jax.data import datasets
 from sigah_jax.errors import BadInput
 
 D, BITS = 20, 24
@@ -80,6 +84,32 @@ def test_the_same_call_in_another_thread_trains_nothing_and_gives_the_same(run, 
     assert "resumed at step 200 of 200" in capsys.readouterr().out
 
 
+def test_what_is_compiled_is_shared_by_fits_of_equal_shapes(run, rows, tmp_path):
+    before = hashers.memory_maps()  # `run` has compiled
+    sigah_jax.fit(2 * rows, BITS, tmp_path / "run", SHORT | {"seed": 1})
+    # hundreds, when each fit kept its own
+    assert hashers.memory_maps() < before + 50
+
+
+def test_codes_are_the_same_where_doubles_are_the_default(run, rows, tmp_path):
+    with jax.enable_x64(True):  # what JAX_ENABLE_X64=1 sets
+        h = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+        doubled = h.encode(rows), h.encode_queries(rows), h.project(rows)
+    wanted = run[0].encode(rows), run[0].encode_queries(rows), run[0].project(rows)
+    for got, want in zip(doubled, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == want.dtype
+
+
+def test_an_outlier_is_told_before_training(rows, tmp_path, capsys):
+    x = rows.copy()
+    x[77] = 1e10
+    config = fitting.config_of(x, BITS, SHORT)
+    data = datasets.assemble(x[:0], x[:0], x, config.data, "here")
+    prepare.check_data(config, data, logs.Log(tmp_path / "log.txt"))
+    assert "warning: vectors: row 77 lies " in capsys.readouterr().out
+
+
 def test_sigterm_is_noted_while_training_and_then_left_as_it_was():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ZeroDivisionError), train.noting_sigterm() as came:
@@ -135,6 +165,8 @@ def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept
         # 50 validation queries and a step of 64 anchors with 2 others each: 50 + 192
         (np.zeros((241, 5)), 8, SHORT, "241 rows, expected at least 242: 50 validation"),
         (np.zeros((1267, 5)), 8, {}, "1267 rows, expected at least 1268: 500 validation"),
+        (np.ma.masked_equal(NORMAL, NORMAL[3, 3]), 8, {}, "x: 1 values are masked; fill or drop"),
+        (scipy.sparse.csr_matrix(NORMAL), 8, {}, "x: a sparse matrix.*toarray"),
         (np.zeros(5), 8, {}, r"float64 \[5\]: expected integers or floats, \[n, d\]"),
         (np.zeros((2000, 5), complex), 8, {}, "expected integers or floats"),
         (np.zeros((2000, 5)), 0, {}, "bits=0"),

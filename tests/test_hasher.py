@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 from sigah_jax import hasher, whole
 from sigah_jax.errors import BadInput
@@ -150,9 +151,25 @@ def test_blocks_give_bad_rows_codes_of_zeros(h):
     np.testing.assert_array_equal(np.flatnonzero(~np.concatenate([g for *_, g in got])), bad)
 
 
+class OnDevice:
+    """A tensor that numpy cannot read, as one of torch on a GPU."""
+
+    def __array__(self, *_, **__):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu()")
+
+
+MASKED = np.ma.masked_equal(np.arange(60.0).reshape(3, 20), 7)
+
+
 @pytest.mark.parametrize(
     "x, words",
     [
+        (MASKED, "^vectors: 1 values are masked; fill or drop their rows"),
+        (scipy.sparse.csr_matrix(np.eye(20)), r"a sparse matrix \(csr_matrix\); give its .toarray"),
+        (scipy.sparse.coo_array(np.eye(20)), r"a sparse matrix \(coo_array\); give its .toarray"),
+        (OnDevice(), r"can't convert cuda:0 .*to numpy. Use Tensor.cpu\(\)\); give a numpy array"),
+        ([[1.0, 2.0], [3.0]], "vectors: no array of numbers .*inhomogeneous"),
+        (np.full((3, 20), None), "vectors of object: expected integers or floats"),
         (np.zeros((3, 19)), r"trained on \[n, 20\]"),
         (np.zeros(20), r"trained on \[n, 20\]"),
         (np.zeros((3, 20), complex), "expected integers or floats"),
@@ -164,6 +181,18 @@ def test_what_holds_no_vectors_is_refused(h, x, words):
     for encode in (h.encode, h.encode_queries, h.project, h.features):
         with pytest.raises(BadInput, match=words):
             encode(x)
+
+
+def test_whatever_numpy_reads_as_an_array_is_encoded(h):
+    x = vectors(30, D)
+    frame = pytest.importorskip("pandas").DataFrame(x)
+    for same in (frame, np.ma.array(x), x.tolist()):
+        np.testing.assert_array_equal(h.encode(same), h.encode(x))
+
+
+def test_masked_codes_are_refused(h):
+    with pytest.raises(BadInput, match="codes: 4 values are masked"):
+        h.decode(np.ma.masked_equal(np.zeros((1, 4), np.uint8), 0))
 
 
 def test_synthetic_features_are_those_of_the_decoder_in_input_units(h):
@@ -316,3 +345,18 @@ def test_a_directory_of_something_else_and_a_missing_checkpoint_are_named(workdi
         hasher.load(workdir, "21")
     with pytest.raises(BadInput, match="expected best, latest or a step"):
         hasher.load(workdir, "last")
+
+
+def test_what_is_compiled_is_shared_by_all_hashers_of_equal_networks(workdir):
+    x = vectors(100, D)
+
+    def use():
+        h = hasher.load(workdir)
+        h.encode(x), h.encode_queries(x), h.project(x), h.decode(h.encode(x))
+
+    use()
+    before = hashers.memory_maps()
+    for _ in range(5):
+        use()
+    # each of them kept 60 of its own, so that a service that reloads came to its end
+    assert hashers.memory_maps() < before + 20

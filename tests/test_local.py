@@ -85,10 +85,13 @@ def test_how_often_a_job_is_started(tmp_path, name, code, expected, capsys):
     bad = job(tmp_path, name, f"print('words of {name}'); sys.stdout.flush(); {code}")
     failed = local.run_jobs([bad, job(tmp_path, "other", DONE)], [{}], 2)
     assert starts(tmp_path, name) == expected and starts(tmp_path, "other") == 1
-    assert failed == ([] if name == "finished" else [bad])
+    assert [failure[0] for failure in failed] == ([] if name == "finished" else [bad])
     if failed:
         out = capsys.readouterr().out
-        assert f"{name}: failed, " in out and f"words of {name} ({bad.log})" in out
+        how = {"bad_input": "exit code 2", "not_finite": "exit code 3", "killed": "signal 9"}
+        why = f", words of {name} ({bad.log})"
+        assert f"{name}: failed, " in out and why in out
+        assert how.get(name, "exit code") in failed[0][1] and failed[0][1].endswith(why)
 
 
 @pytest.mark.parametrize("end", ["sys.exit(143)", "os.kill(os.getpid(), 15)"])
@@ -101,7 +104,7 @@ def test_a_terminated_job_is_given_again_without_being_counted(tmp_path, end):
 def test_a_job_that_is_terminated_for_ever_is_given_up(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(local, "MAX_TERMINATIONS", 2)
     a = job(tmp_path, "a", "sys.exit(143)")
-    assert local.run_jobs([a], [{}], 0) == [a]
+    assert len(local.run_jobs([a], [{}], 0)) == 1
     assert starts(tmp_path, "a") == 3 and "a: failed, " in capsys.readouterr().out
 
 
@@ -171,7 +174,7 @@ def test_the_lock_of_a_run_is_tried_only_under_that_of_its_log(tmp_path, monkeyp
         return look(lock)
 
     monkeypatch.setattr(local, "in_use", locked_look)
-    assert local.run_jobs([a], [{}], 0) == [a]
+    assert len(local.run_jobs([a], [{}], 0)) == 1
     assert len(looks) == 2  # before its start, and to see why it ended
 
 
@@ -208,6 +211,80 @@ def test_an_interrupt_lets_the_running_processes_save(tmp_path, number, error):
         local.run_jobs([a], [{}], 0)
     assert local.last_line(a.log) == "saved"
     assert error is KeyboardInterrupt or e.value.code == 143
+
+
+STUBBORN = (
+    "import signal; signal.signal(15, lambda *_: (time.sleep(2), "
+    + DONE.replace("done}", "done}y")
+    + ", sys.exit(143))); open('{done}x', 'w').close(); time.sleep(60)"
+)
+SWEEP = """
+import sys
+sys.path.insert(0, {root!r})
+from tests import test_local
+from launch import local
+from pathlib import Path
+local.run_jobs([test_local.job(Path({tmp!r}), "point 7", test_local.STUBBORN)], [{{}}], 0)
+"""
+
+
+def test_an_interrupt_says_at_once_what_is_waited_for_and_a_second_one_leaves(tmp_path):
+    code = SWEEP.format(root=ROOT, tmp=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "point 7.donex").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    line = process.stderr.readline()
+    assert line.startswith("waiting until these have saved and ended") and "point 7" in line
+    assert not (tmp_path / "point 7.doney").exists()
+    process.send_signal(signal.SIGINT)
+    assert process.wait() and not (tmp_path / "point 7.doney").exists()
+    while not (tmp_path / "point 7.doney").exists():  # it saves all the same
+        time.sleep(0.01)
+
+
+def test_a_job_that_cannot_be_started_fails_alone_and_says_why(tmp_path, monkeypatch, capsys):
+    bad, good = job(tmp_path, "bad", DONE), job(tmp_path, "good", DONE)
+    popen = subprocess.Popen
+
+    def start(argv, **more):
+        if argv == bad.argv:
+            raise OSError(28, "No space left on device")
+        return popen(argv, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    ((failed, why),) = local.run_jobs([bad, good], [{}], 2)
+    assert failed == bad and "No space left on device" in why and str(bad.log) in why
+    assert good.done.exists() and "1/2 done, 1 failed" in capsys.readouterr().out
+
+
+LOGS = {
+    "step 1\n\nstep 2\r step 3\n \n": "step 3",
+    "": "no output",
+    "$ run\n": "no output",
+    "$ run\nerror: of the first start\n$ run\nstep 1\n": "step 1",
+    "error: x.npy: cut off\nException ignored in: <f>\nValueError: late\n": "error: x.npy: cut off",
+    'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g(\nOSError: full\n': (
+        "OSError: full"
+    ),
+    'step 1\nTraceback (most recent call last):\n  File "a.py", line 1, in f\n    g(\n    ^^^^': (
+        "a traceback that was cut off"
+    ),
+}
+
+
+@pytest.mark.parametrize("text, expected", LOGS.items())
+def test_the_last_line_of_a_log_is_the_one_that_says_something(tmp_path, text, expected):
+    (tmp_path / "log").write_text(text)
+    assert local.last_line(tmp_path / "log") == expected
+
+
+def test_a_log_that_was_removed_ends_no_queue(tmp_path):
+    place = tmp_path / "runs"
+    a = job(place, "a", f"import shutil; shutil.rmtree({str(place)!r}); sys.exit(2)")
+    place.mkdir()
+    ((failed, why),) = local.run_jobs([a], [{}], 0)
+    assert failed == a and why.startswith("exit code 2, no log (No such file or directory)")
 
 
 def test_on_a_terminal_a_table_shows_what_runs(tmp_path):

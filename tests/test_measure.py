@@ -7,6 +7,7 @@ import pytest
 from sigah_jax import measure
 from sigah_jax.report import measured
 from sigah_jax.report.measured import Found, Row
+from sigah_jax.retrieval import neighbours
 
 ROWS, COLUMNS = 3000, 12
 
@@ -84,9 +85,35 @@ def test_itq_has_no_more_bits_than_columns():
 
 
 def test_recall_by_hand():
-    # the first query found 2 and 3 of 1, 2, 3; the second all: (2 + 3) / 6
-    ids, truth = np.array([[2, 3, 9], [4, 5, 6]]), np.array([[1, 2, 3], [6, 5, 4]])
-    assert measure.recall(ids, truth) == pytest.approx(5 / 6)
+    # the first query found 1 and 2 of 0, 1, 2; the second all: (2 + 3) / 6
+    xb = np.float32([[1], [2], [3], [4], [5], [6]])
+    xq, ids, truth = (
+        np.float32([[0], [7]]),
+        np.array([[1, 2, 3], [3, 4, 5]]),
+        [[0, 1, 2], [5, 4, 3]],
+    )
+    assert measure.recall(xq, xb, ids, np.array(truth)) == pytest.approx(5 / 6)
+
+
+def test_of_rows_at_equal_distance_each_is_a_hit():
+    # rows 1 to 3 are equally far from 0, and so the two nearest are row 0 and any one of them
+    xq, xb = np.zeros((1, 2), np.float32), np.float32([[0, 1], [2, 0], [0, 2], [-2, 0], [9, 9]])
+    found = [
+        measure.recall(xq, xb, np.array([ids]), np.array([[0, 1]])) for ids in ([0, 3], [4, 0])
+    ]
+    assert found == [1.0, 0.5]
+
+
+def test_recall_does_not_depend_on_the_order_of_the_base():
+    # counts: most distances are shared by many rows
+    rng = np.random.default_rng(0)
+    xb, xq = (rng.poisson(1, (n, 6)).astype(np.float32) for n in (400, 30))
+    found = np.stack([rng.choice(400, 10, replace=False) for _ in xq])
+    order = rng.permutation(400)
+    place = np.argsort(order)  # row i of the base is row place[i] of the shuffled one
+    truths = [neighbours.nearest_sets(xq, x, (10,), "cpu") for x in (xb, xb[order])]
+    want = measure.recall(xq, xb, found, truths[0])
+    assert want == measure.recall(xq, xb[order], place[found], truths[1]) > 0
 
 
 def row(method, bits, hamming, reranked):

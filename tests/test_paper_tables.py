@@ -177,6 +177,33 @@ def test_a_cell_of_other_settings_is_named_and_not_taken_for_todays(tmp_path, ve
     assert f"{path}: old" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": 1}', '{"config": {"data": {}}}'])
+def test_a_damaged_cell_is_named_and_starts_nothing(tmp_path, vectors, text, capsys):
+    for method in ("lsh", "sigah"):
+        argv = flags(tmp_path, vectors, f"--methods={method}", "--bits=64", "--seeds=1")
+        path = cell.cell_path(tmp_path / "results", "small", method, 64, 0)
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        for more in ([], ["--dry_run"], ["--check"]):
+            assert paper_tables.main([*argv, *more]) == 2
+            out = capsys.readouterr()
+            assert out.err.startswith(f"error: {path}: damaged") and out.err.count("\n") == 1
+            assert "remove it, then the same command runs it again" in out.err
+        path.unlink()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_damaged_results_of_a_run_make_no_cell(tmp_path, vectors, monkeypatch, capsys):
+    argv = ["--method=sigah", "--bits=64", f"--results={tmp_path}", f"--runs={tmp_path}"]
+    workdir = tmp_path / "small" / "sigah" / "bits64" / "seed0"
+    workdir.mkdir(parents=True)
+    (workdir / "results.json").write_text('{"metrics": {"sigah": {}}, "pr_curves": []}')
+    monkeypatch.setattr(cell.train, "train_and_evaluate", lambda *_: None)  # it is finished
+    assert cell.main([f"--data=small={vectors}", *argv]) == 2
+    assert f"error: {workdir}/results.json: damaged" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("seed0.json"))
+
+
 def test_an_unknown_data_set_starts_nothing(tmp_path, vectors, capsys):
     for name in ("mnst", "speed"):
         argv = flags(tmp_path, vectors, f"--datasets={name}", "--methods=lsh")

@@ -1,6 +1,7 @@
 """Run directories: their names, their lock, whose config they hold."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,9 @@ def test_values_that_are_no_file_names_stay_apart():
     paths = {rundir.run_directory(c, "v", {"data.base": base}) for base in ("a/b", "a_b", "a:b")}
     assert len(paths) == 3
     assert all(len(path.parts) == 4 for path in paths)
-    long = rundir.run_directory(c, "v", {"data.base": "x" * 500})
-    assert len(long.parts[2]) < 255  # the limit of a file name
+    for letter in ("x", "ü", "語", "\udcff"):  # the last is a byte that is not UTF-8
+        long = rundir.run_directory(c, "v", {"data.base": 500 * letter})
+        assert len(os.fsencode(long.parts[2])) < 255  # the limit of a file name, in bytes
 
 
 def test_the_same_config_may_come_back_and_another_may_not(tmp_path):

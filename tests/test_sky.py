@@ -1,5 +1,6 @@
 """SkyPilot task files, as SkyPilot itself reads them."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -68,6 +69,29 @@ def test_data_comes_from_a_bucket_of_its_own(with_data):
     task = yaml.safe_load(with_data.read_text())
     assert task["file_mounts"]["/data"] == {"source": "s3://sets/all", "mode": "COPY"}
     assert task["envs"] == {"SIGAH_DATA": "/data"} and "/sweep" in task["file_mounts"]
+
+
+@pytest.mark.parametrize("stem", ["a #1, [b]", "a'b"])
+def test_a_name_stays_a_name_in_yaml(tmp_path, monkeypatch, capsys, stem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{stem}.py").write_text((ROOT / "experiments" / "mnist.py").read_text())
+    flags = [f"--config={stem}.py", *SKY, "--accelerators=L4:1", "--only=:1"]
+    assert sweep.main(flags) == 0
+    (path,) = Path("runs").rglob("*.yaml")
+    task = yaml.safe_load(path.read_text())
+    assert task["name"] == f"sweep-{stem}-0" and "\n" not in task["run"].strip()
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(shown)[-1] == str(path)
+
+
+@pytest.mark.parametrize("value", ["x\nsetup: evil", "x\rsetup: evil", "x\u2028y", "x\x85y"])
+def test_a_line_break_in_a_value_is_refused(tmp_path, monkeypatch, capsys, value):
+    monkeypatch.chdir(tmp_path)
+    flags = [MNIST, *SKY, "--accelerators=L4:1", "--only=:1", f"--config.data.dir={value}"]
+    assert sweep.main(flags) == 2
+    err = capsys.readouterr().err
+    assert "--config.data.dir=x\\" in err and "holds a control character" in err
+    assert not list(tmp_path.rglob("*.yaml"))
 
 
 def test_skypilot_accepts_the_bucket_of_data(with_data):

@@ -212,16 +212,18 @@ def test_a_task_does_not_run_without_a_lock(tmp_path, code):
     done = run_alone(tmp_path, {0: job("a", DONE)}, programs)
     assert done.returncode == 2 and not Path("started").exists()
     log = job("a", DONE).log
-    assert f"point 0 (a): {log} cannot be locked; keep runs/ on a file system" in done.stdout
+    assert f"point 0 (a): {log} cannot be locked; it needs a disk with" in done.stdout
 
 
 @pytest.mark.parametrize("restarts, asks", [("", True), ("99", True), ("100", False)])
 def test_a_run_that_never_gets_on_is_not_queued_for_ever(tmp_path, restarts, asks):
-    programs = {"srun": "exit 143", "scontrol": 'echo "$@"'}
+    says = r"printf 'Traceback\nOSError: no space\n  File \"x\"\n    f()\n    ^^^\n'"
+    programs = {"srun": f'{says} >>"${{1#--output=}}"; exit 143', "scontrol": 'echo "$@"'}
     environment = {"SLURM_ARRAY_JOB_ID": "7"}
     environment |= {"SLURM_RESTART_COUNT": restarts} if restarts else {}
     done = run_alone(tmp_path, {0: job("a", DONE)}, programs, **environment)
     assert done.returncode == 143 and done.stderr == ""
+    assert "point 0 (a): exit code 143, OSError: no space (runs/" in done.stdout
     assert ("requeue 7_0\n" in done.stdout) == asks
     assert ("use a longer --time" in done.stdout) != asks
 
@@ -237,6 +239,38 @@ def test_bash_accepts_the_script_and_its_head_says_what_was_asked_for(tmp_path):
     assert head[-3:] == [
         "#SBATCH --partition=gpu", "#SBATCH --gres=gpu:1", "#SBATCH '--comment=two words'"
     ]  # fmt: skip
+
+
+EVIL = "a\ntouch planted\n#"
+
+
+@pytest.mark.parametrize("name", [EVIL, "a\rb", "a\x00b", "a\u2028b", "a\x1b[2J"])
+def test_a_line_break_in_a_name_or_an_option_is_refused(name):
+    with pytest.raises(BadInput, match=r"--job-name=a\\.*holds a control character") as e:
+        slurm.script(name, {0: job("a", DONE)}, "", Path("out"), 2)
+    assert str(e.value).isprintable()
+    with pytest.raises(BadInput, match=r"--output=a\\.*holds a control character"):
+        slurm.script("a", {0: job("a", DONE)}, "", Path(name), 2)
+    with pytest.raises(BadInput, match=r"--comment=a\\.*holds a control character"):
+        slurm.script("a", {0: job("a", DONE)}, f"--comment='{name}'", Path("out"), 2)
+
+
+def test_an_experiment_with_a_line_break_in_its_name_writes_no_script(monkeypatch, capsys):
+    file = Path(f"{EVIL}.py")
+    shutil.copy(ROOT / "experiments" / "mnist.py", file)
+    assert sweep.main([f"--config={file}", "--executor=slurm"]) == 2
+    assert "\\ntouch planted\\n#" in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_a_line_break_in_a_value_is_part_of_the_value(tmp_path):
+    """The commands of points, unlike the head, are quoted by bash, which keeps line ends."""
+    evil = job("it's\ntouch planted\n", DONE)
+    evil = evil._replace(log=Path("runs/a\ntouch planted\n.log"), done=Path("a\ntouch planted\n"))
+    words = tmp_path / "words"
+    srun = f'shift 2; printf "%s\\0" "$@" >{words}'
+    done = run_alone(tmp_path, {0: evil._replace(argv=["x", EVIL])}, {"srun": srun})
+    assert done.returncode == 0 and not Path("planted").exists()
+    assert words.read_text() == f"x\0{EVIL}\0"
 
 
 def test_without_sbatch_the_script_is_written_and_the_remedy_said(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import resource
 import threading
 
 import pytest
-from servers import CUT, DATA, FAST, Hit, Page, md5, names, serve, serve_ftp
+from servers import CUT, DATA, FAST, Hit, Page, md5, names, serve, serve_bytes, serve_ftp
 
 from sigah_jax.data import transfer
 from sigah_jax.errors import BadInput
@@ -177,6 +177,67 @@ def test_a_server_that_is_not_there(tmp_path):
         assert reason.startswith(f"{url}/a: no connection (") and "object at" not in reason
         assert reason.endswith("Connection refused), 3 times in a row")
     assert reasons[2].startswith("x: Invalid URL 'x': No scheme supplied")
+
+
+STEERS = b"\x1b[2J\x1b]0;title\x07\x9b1m"  # a terminal clears its screen and has another title
+NINES = b"9" * 5000  # more digits than Python reads as a number
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 404 " + STEERS + b"\r\n\r\n",
+        b"HTTP/1.1 404 " + b"x" * 60_000 + b"\r\n\r\n",
+        b"HTTP/1.1 20" + STEERS + b" OK\r\n\r\n",
+        STEERS + b"\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://" + STEERS + b"/\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\n\r\n",
+        b"HTTP/1.1 206 OK\r\nContent-Range: " + STEERS + b"\r\n\r\n",
+        HEAD + b"Content-Length: \xb2\r\n\r\n1",
+        HEAD + b"Content-Length: " + NINES + b"\r\n\r\n1",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + STEERS + b"\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n12345\r\n",
+    ],
+)
+def test_what_a_server_says_is_shown_as_plain_text(tmp_path, answer, capsys):
+    with serve_bytes(answer) as address:
+        (reason,) = transfer.fetch([f"{address}/a"], tmp_path / "f", 9, patience=FAST)
+    assert reason.isprintable() and len(reason) < 400
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
+    assert "f" not in names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "7",
+        '{"a": 1, "b": 2}',
+        "[1, 2]",
+        '["{url}", 5]',
+        '["{url}", "a\\nb"]',
+        '["{url}", "κ"]',
+        "[",
+    ],
+)
+def test_a_damaged_note_of_where_a_part_came_from_starts_again(tmp_path, state):
+    with serve({"/a": [Page()]}) as (address, hits):
+        (tmp_path / "f.part").write_bytes(b"old" * 1000)
+        (tmp_path / "f.part.json").write_text(state.replace("{url}", f"{address}/a"))
+        size = len(DATA)
+        assert transfer.fetch([f"{address}/a"], tmp_path / "f", size, patience=FAST) == []
+    assert (tmp_path / "f").read_bytes() == DATA and [hit.range for hit in hits] == [None]
+
+
+@pytest.mark.parametrize("size", [3000, len(DATA)])
+def test_a_link_in_place_of_a_part_is_not_followed(tmp_path, size):
+    victim = tmp_path / "victim"
+    victim.write_bytes(bytes(size))
+    for name in ("f.part", "f.part.json"):
+        (tmp_path / name).symlink_to(victim)
+    reasons, _ = get({"/a": [Page(cut=CUT), Page()]}, tmp_path / "f")
+    assert reasons == [] and (tmp_path / "f").read_bytes() == DATA
+    assert victim.read_bytes() == bytes(size) and names(tmp_path) == ["f", "victim"]
 
 
 def test_a_server_that_falls_silent(tmp_path):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sigah_jax import parallel
 from sigah_jax.baselines import (
     agh,
     bae,
@@ -45,7 +46,7 @@ def _fit_spreading(key: jax.Array, xt: np.ndarray, bits: int) -> spreading.Sprea
     return spreading.fit(key, xt, bits, epochs=15, width=256, koleo_weight=weight)
 
 
-METHODS = {
+_SETTINGS = {
     "sign": Method(sign.fit, sign.project, random=False),
     "lsh": Method(lsh.fit, lsh.project),
     "pca_sign": Method(pca_sign.fit, pca_sign.project, random=False),
@@ -73,4 +74,8 @@ METHODS = {
     "sgen": Method(partial(sgen.fit, steps=1000), sgen.project),  # ours: 2,500 are no better
     "spreading": Method(_fit_spreading, spreading.project),
     "bae": Method(partial(bae.fit, steps=800, widths=(512, 512)), bae.project),
+}
+METHODS = {
+    name: method._replace(fit=parallel.single_precision(method.fit))
+    for name, method in _SETTINGS.items()
 }

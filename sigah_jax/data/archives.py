@@ -8,6 +8,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
+from sigah_jax import whole
 from sigah_jax.data.sources import Member
 from sigah_jax.data.transfer import has_size, write_all
 from sigah_jax.errors import BadInput
@@ -58,7 +59,7 @@ def _extract_member(
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tar.extractfile(info) as source, part.open("wb", buffering=0) as f:
+        with tar.extractfile(info) as source, whole.create(part, buffering=0) as f:
             while chunk := source.read(_CHUNK_BYTES):
                 write_all(f, chunk, path)
             os.fsync(f.fileno())

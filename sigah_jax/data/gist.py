@@ -40,8 +40,12 @@ def make_gist(
         block_rows: images a device and call; the result does not depend on it.
         devices: defaults to all.
     """
-    mapped = parallel.map_rows(lambda _, images: gist(images), block_rows, devices)
+    mapped = parallel.map_rows(_of_block, block_rows, devices)
     return lambda images: mapped(None, images)
+
+
+def _of_block(_: None, images: jax.Array) -> jax.Array:
+    return gist(images)
 
 
 def gist(images: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 Not responsible for asking again, other mirrors or what is written to disk: `transfer`.
 """
 
+import re
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -13,7 +14,10 @@ from typing import NamedTuple
 import requests
 import urllib3
 
+from sigah_jax.errors import printable
+
 _CHUNK_BYTES = 1 << 18
+REASON_CHARS = 300  # of what a server said
 NETWORK_ERRORS = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -66,9 +70,12 @@ def open_url(
     """
     ask = _open_ftp if url.startswith("ftp://") else _open_http
     try:
-        return ask(url, start, version, wanted, timeout, stack)
-    except NETWORK_ERRORS as e:
-        return _network_refusal(e, timeout)
+        answer = ask(url, start, version, wanted, timeout, stack)
+    except (*NETWORK_ERRORS, ValueError) as e:  # ValueError: an address or a number that is none
+        answer = _network_refusal(e, timeout)
+    if isinstance(answer, Refusal):  # the one place where a server's words may reach a terminal
+        answer = answer._replace(reason=printable(answer.reason[:REASON_CHARS]))
+    return answer
 
 
 def _open_http(
@@ -90,9 +97,9 @@ def _open_http(
         return Refusal("sent an HTML page in place of the file")
     etag = got.get("ETag", "")
     now = etag if etag.startswith('"') else got.get("Last-Modified", "")  # weak ETags do not count
-    total = got.get("Content-Length", "")
+    length = got.get("Content-Length", "")
     if status == 206:
-        asked, _, total = got.get("Content-Range", "").partition("/")
+        asked, _, length = got.get("Content-Range", "").partition("/")
         if not asked.startswith(f"bytes {start}-"):
             return Refusal(f"answers with the range {asked!r}, asked for byte {start} on")
         if start and version and now and now != version:
@@ -100,17 +107,29 @@ def _open_http(
     elif wanted.prefix:
         if start and version:  # If-Range failed
             return Refusal("the file on the server has changed", again=True, discard=True)
-        whole = f"all {int(total) / 1e9:.3g} GB" if total.isdigit() else "the whole file"
+        whole = f"all {int(length) / 1e9:.3g} GB" if _is_size(length) else "the whole file"
         return Refusal(
             f"does not serve byte ranges; {whole} would have to come for the first "
             f"{wanted.size_bytes} bytes"
         )
     else:
         start = 0
-    short = total.isdigit() and int(total) < wanted.size_bytes
-    if short or (total.isdigit() and not wanted.prefix and int(total) > wanted.size_bytes):
-        return Refusal(f"has {total} bytes, expected {wanted.size_bytes}")
-    return Body(start, now, response.raw.stream(_CHUNK_BYTES, decode_content=False))
+    if _is_size(length):
+        total, expected = int(length), wanted.size_bytes
+        if total < expected or (total > expected and not wanted.prefix):
+            return Refusal(f"has {total} bytes, expected {expected}")
+    return Body(start, now, _chunks(response.raw))
+
+
+def _chunks(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
+    try:
+        yield from raw.stream(_CHUNK_BYTES, decode_content=False)
+    except ValueError as e:  # a chunk of negative length
+        raise EOFError from e
+
+
+def _is_size(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,18}", text) is not None
 
 
 def _open_ftp(

@@ -104,7 +104,7 @@ def write_vectors(path: Path, shape: tuple[int, int], dtype, blocks: Iterable[np
     record = _record(d, dtype, kind in VECS)
     partial = path.with_name(f"{path.name}.partial-{whole.this_process()}")
     with _writing(path):
-        f = partial.open("wb")
+        f = whole.create(partial)
     try:
         with _writing(path):
             if kind in BINS:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from sigah_jax import whole
 from sigah_jax.data.protocols import NETWORK_ERRORS, TIMEOUTS, Body, Refusal, Wanted, open_url
 from sigah_jax.errors import BadInput
 
@@ -63,6 +65,8 @@ def fetch(
     """
     wanted = Wanted(size_bytes, digest, prefix)
     part = path.with_name(path.name + ".part")
+    if part.is_symlink():  # someone's, and what comes would be written elsewhere
+        _discard(part)
     reasons = []
     for url in urls:
         if reasons:
@@ -166,7 +170,9 @@ def _held(url: str, part: Path, wanted: Wanted) -> tuple[int, str]:
     held = _size(part)
     try:
         came_from, version = json.loads((part.parent / f"{part.name}.json").read_text())
-    except (OSError, ValueError):
+        if not re.fullmatch("[!-~][ -~]*", version):  # what a header may hold
+            version = ""
+    except (OSError, ValueError, TypeError):
         came_from, version = "", ""
     if 0 < held <= wanted.size_bytes:
         if came_from == url and version:
@@ -179,9 +185,10 @@ def _held(url: str, part: Path, wanted: Wanted) -> tuple[int, str]:
 def _open_part(url: str, part: Path, answer: Body):
     """The part, cut to where the answer starts; unbuffered, so what has come survives a kill."""
     try:
-        f = part.open("ab", buffering=0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        f = os.fdopen(os.open(part, flags, 0o666), "ab", buffering=0)
         f.truncate(answer.start)
-        (part.parent / f"{part.name}.json").write_text(json.dumps([url, answer.version]))
+        whole.write_text(part.parent / f"{part.name}.json", json.dumps([url, answer.version]))
         return f
     except OSError as e:
         raise BadInput(f"{part}: cannot be written ({e.strerror}); choose another --dir") from e

@@ -22,8 +22,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import lax
+from ml_collections import config_dict
 
 from sigah_jax.model import binarize, losses, networks
+
+PARTS = ("model", "loss", "began", "optim", "train")  # of the config, all that a step depends on
 
 
 @struct.dataclass
@@ -54,6 +57,22 @@ class Optimisers(NamedTuple):
     dis: optax.GradientTransformation
 
 
+def shared(make: Callable) -> Callable:
+    """`make(config, ...)`, whose result is one object for all who ask with equal arguments.
+
+    So that what JAX compiles of it is shared in a process. Of the config only `PARTS` count.
+    """
+    cached = functools.cache(make)
+
+    @functools.wraps(make)
+    def of(config, *arguments):
+        parts = {name: config[name].to_dict() for name in PARTS}
+        return cached(config_dict.FrozenConfigDict(parts), *arguments)
+
+    return of
+
+
+@shared
 def make_optimisers(config) -> Optimisers:
     """Adam for both nets, cosine from the initial rate to `final_lr_share` of it.
 
@@ -65,6 +84,7 @@ def make_optimisers(config) -> Optimisers:
     return Optimisers(gen, _adam(config, config.optim.dis_lr))
 
 
+@shared
 def make_refit_optimisers(config) -> Optimisers:
     """The same for a hash network that stays as it is."""
     decoder = _adam(config, config.optim.gen_lr * config.optim.decoder_lr_factor)
@@ -244,6 +264,7 @@ def dis_update(
     return state.replace(dis=dis, dis_opt=dis_opt, kappa=kappa), info
 
 
+@shared
 def make_train_steps(config, nets: networks.Networks, tx, population: int, axis: str) -> Callable:
     """Makes `(state, training set [n, P], Batch of [S, ...]) -> (state, infos of [S])`.
 

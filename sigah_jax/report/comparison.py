@@ -14,17 +14,6 @@ from sigah_jax.report.collect import Cell
 from sigah_jax.report.tables import display_name
 
 NOT_RUN, NOT_APPLICABLE, NOT_AVAILABLE = "not run", "n/a", "not available"
-METRICS = (
-    "map",
-    "map@1000",
-    "area_rp",
-    "precision@100",
-    "recall@10",
-    "recall@100",
-    "1-recall@1",
-    "1-recall@10",
-    "1-recall@100",
-)
 
 
 def values_of(

@@ -15,12 +15,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sigah_jax.report.collect import Cell
+from sigah_jax.report.collect import RECALL_AT, Cell
 from sigah_jax.report.comparison import values_of
 from sigah_jax.report.plots import COLOURS, DASHES, MARKERS, STYLE, save
 from sigah_jax.report.tables import display_name
 
-RECALL_AT = (1, 10, 100, 1000, 10000)
 PANEL = (4.4, 3.8)  # inches
 COLUMNS = 3  # panels side by side
 LEGEND = 1.7  # inches beside the panels

@@ -28,7 +28,7 @@ WAYS = {
 class Found(NamedTuple):
     """One way of searching, all queries together."""
 
-    recall: float  # share of the true k nearest among the k found
+    recall: float  # share of the k found that are as near as the k-th true neighbour
     milliseconds: float  # a query, wall time
 
 

@@ -6,6 +6,12 @@ mean over all orders inside each group, equally likely (McSherry & Najork 2008, 
 Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores). Pure
 numpy float64.
 
+What is relevant has no ties: of base rows at one Euclidean distance on the border of a relevance
+set those of lower id are in it, so that every set has its size and all methods are compared by the
+same sets. The order of the base says nothing of the codes, so this is one fair draw of the ties. On
+MNIST, tiny60k and deep60k no border of 150 test queries has a tie. Rows of whole numbers have many:
+there no ranking reaches 1, and `sigah_jax.measure` counts by distance.
+
 Not responsible for counting (`histograms`) or for what is relevant (`neighbours`).
 """
 

@@ -89,6 +89,18 @@ def nearest_sets(
     return result
 
 
+def exact_distances(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Squared distances of each query and its own rows, by direct differences.
+
+    Args:
+        xq: `[Q, d]`; xb: `[N, d]`; ids: `[Q, k]` base ids.
+
+    Returns:
+        `[Q, k] f64`. Equal rows have equal distances, and whole numbers have exact ones below 2⁵³.
+    """
+    return np.stack([_exact_distances(x, xb, row) for x, row in zip(xq, ids, strict=True)])
+
+
 def _sample_rank(k: int, nb: int, widen: int) -> tuple[int, int]:
     """(rank among a sample of the base that lies beyond the k-th row, rows of the sample).
 
