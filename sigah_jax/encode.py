@@ -27,8 +27,9 @@ import numpy as np
 
 from sigah_jax import hasher, progress, resumable, whole
 from sigah_jax.data.datasets import open_file
+from sigah_jax.data.files import fingerprint
 from sigah_jax.data.raw import row_blocks
-from sigah_jax.data.vectors import Vectors, check_unchanged, fingerprint, why_bad
+from sigah_jax.data.vectors import Vectors, check_unchanged, why_bad
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
 
@@ -64,7 +65,7 @@ def encode_file(
         raise BadInput(f"{v.path}: d={v.shape[1]}, this hasher was trained on d={h.d}")
     if path.exists() and path.samefile(v.path):
         raise BadInput(f"{path}: is the file of vectors itself; choose another --output")
-    content = fingerprint(v)
+    content = fingerprint(v.file)
     of = {
         "input": os.path.abspath(os.path.expanduser(name)),
         **content,
