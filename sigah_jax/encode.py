@@ -17,6 +17,11 @@ Not responsible for how a row becomes a code (`hasher`), for formats of vectors 
 nor for what a stopped run leaves (`resumable`).
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import os
 import sys

@@ -17,6 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sigah_jax import interrupts
+
 AXIS = "data"
 
 
@@ -69,7 +71,7 @@ def single_precision(fn: Callable) -> Callable:
 
     @functools.wraps(fn)
     def run(*args, **kwargs):
-        with jax.enable_x64(False):
+        with interrupts.deferring(), jax.enable_x64(False):
             return fn(*args, **kwargs)
 
     return run

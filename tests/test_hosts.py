@@ -145,7 +145,7 @@ def travelled(tmp_path_factory, base):
 def test_a_killed_process_ends_the_others_with_a_line(travelled):
     for code, _, err in travelled[1][:3]:
         assert code == hosts.LOST
-        assert "error: another process of this run was lost; the same command goes on" in err
+        assert "error: another process of this run was lost; the same command resumes" in err
         assert "Traceback" not in err
 
 
@@ -199,7 +199,7 @@ def test_the_loss_of_the_first_process_ends_another_that_is_busy():
         done = list(pool.map(lambda e: python(f"{code}; time.sleep(90)", e), each))
     assert done[1].returncode == hosts.LOST
     assert done[1].stderr.endswith(
-        "another process of this run was lost; the same command goes on\n"
+        "another process of this run was lost; the same command resumes\n"
     )
 
 
