@@ -9,6 +9,11 @@ were interrupted.
 Not responsible for which cells there are, nor for tables: `experiments.paper_tables`.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import importlib
 import json
@@ -146,7 +151,7 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     return facts | {"metrics": metrics, "pr_curve": results.curve_of(curve)}
 
 
-@command("the same command goes on")
+@command("the same command resumes")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -12,6 +12,11 @@ Shapes: Q queries, N base rows, P features.
 Not responsible for training.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import sys
 from collections.abc import Callable
@@ -125,7 +130,7 @@ def table(args, tell: Callable[[str], None]) -> None:
                 tell("| " + " | ".join(opq_row(key, data, truth)) + " |")
 
 
-@command("the same command goes on")
+@command("the same command resumes")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -3,12 +3,17 @@
     python -m experiments.paper_tables --datasets=mnist --bits=64 --seeds=1
     python -m experiments.paper_tables --datasets=mnist,mine=my.npy --devices=0,1,2,3
 
-A cell that is there is not run again, so the same command goes on after an interrupt, and two at
+A cell that is there is not run again, so the same command resumes after an interrupt, and two at
 the same time share the cells: `launch.local`. `results/` then holds the cells, `tables.md`,
 `tables.tex` and `plots/`, and README.md its short form.
 
 Not responsible for how a cell is run: `experiments.cell`.
 """
+
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
 
 import argparse
 import sys
@@ -167,7 +172,7 @@ def parse(argv: list[str] | None):
     return args
 
 
-@command("the same command goes on")
+@command("the same command resumes")
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 a cell failed or a table is old, 2 bad input, 130 interrupted."""
     args = parse(argv)

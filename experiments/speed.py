@@ -14,6 +14,11 @@ Timings on a shared machine are noisy: the sides alternate, and the table shows 
 median of each and the ratio of its median to that of the peer, the first line.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import atexit
 import shutil

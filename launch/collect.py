@@ -9,6 +9,11 @@ one preset and length, are named: those of `data` beside the data set, the other
 Not responsible for running (`launch.sweep`) nor for the cells of `experiments.paper_tables`.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import sys
 from collections import defaultdict
@@ -139,7 +144,7 @@ def write(cells: Sequence[Cell], directory: Path) -> None:
     comparison_plots.draw(cells, methods_of(cells), bits, bits[-1], directory / "plots")
 
 
-@command("the same command goes on")
+@command("the same command resumes")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -26,6 +26,11 @@ Not responsible for how a row becomes a code (`hasher`), for starting a cluster 
 stores.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import contextlib
 import importlib

@@ -25,13 +25,13 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from sigah_jax import locks
+from sigah_jax import interrupts, locks
 from sigah_jax.errors import BadInput, NonFinite
 
 POLL_SECS = 0.2
 LOG_BYTES = 65536  # of a log's end, in which its last words are looked for
 FRAME = re.compile(r' {4}|  File "')  # lines of a traceback between its head and the exception
-TERMINATED = 128 + signal.SIGTERM  # exit code of a run that saved at SIGTERM, as in a shell
+TERMINATED = interrupts.CODES[signal.SIGTERM]  # exit code of a run that saved at SIGTERM
 FINAL = (BadInput.exit_code, NonFinite.exit_code)  # the same command would end the same way
 MAX_TERMINATIONS = 100  # of one job; ours: four days of preemptions an hour apart
 
@@ -84,7 +84,7 @@ def run_jobs(
     is raised as KeyboardInterrupt or SystemExit(143). A second one ends the waiting.
     """
     waiting, running, ends = deque(jobs), {}, Counter()
-    with _raising_signals(), contextlib.closing(Board(len(jobs), len(slots))) as board:
+    with _noting_signals() as asked, contextlib.closing(Board(len(jobs), len(slots))) as board:
         try:
             while waiting or running:
                 for slot in (s for s in range(len(slots)) if s not in running):
@@ -101,8 +101,10 @@ def run_jobs(
                     board.ended(run, verdict)
                     if verdict not in ("done", "failed"):
                         waiting.append(run.job)
+                if asked:
+                    raise asked[0]
         finally:
-            _stop(running.values(), board)
+            _stop(running.values(), board, asked)
     return board.failed
 
 
@@ -193,31 +195,29 @@ def _judge(run: Running, ends: Counter, retries: int) -> str:
     return "failed" if code in FINAL or ends[run.job.name, end] > limit else end
 
 
-def _stop(running: Collection[Running], board: "Board") -> None:
+def _stop(running: Collection[Running], board: "Board", asked: list[BaseException]) -> None:
+    """Ends the processes and waits for them, until one more signal comes."""
     for run in running:
         run.process.terminate()
     if running:
         board.stopping(running)
-    for run in running:
-        run.process.wait()
+    before = len(asked)
+    while len(asked) == before and any(run.process.poll() is None for run in running):
+        time.sleep(POLL_SECS)
 
 
 @contextlib.contextmanager
-def _raising_signals() -> Iterator[None]:
-    """SIGTERM raises SystemExit(143), and SIGINT, unless it is ignored, KeyboardInterrupt."""
+def _noting_signals() -> Iterator[list[BaseException]]:
+    """The list in which SIGTERM, and SIGINT unless it is ignored, put what is to be raised.
 
-    def leave(*_):
-        sys.exit(TERMINATED)
-
-    handlers = {signal.SIGTERM: leave, signal.SIGINT: signal.default_int_handler}
+    A handler that raises might do so between the start of a process and our knowing it.
+    """
+    asked = []
+    causes = {signal.SIGTERM: SystemExit(TERMINATED), signal.SIGINT: KeyboardInterrupt()}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        del handlers[signal.SIGINT]
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        del causes[signal.SIGINT]
+    with interrupts.handling(lambda signum, _: asked.append(causes[signum]), *causes):
+        yield asked
 
 
 def _why(run: Running) -> str:

@@ -5,8 +5,10 @@ Shapes: n rows, d columns.
 Not responsible for the formats that `data.vectors` knows, nor for what becomes of the rows.
 """
 
+import hashlib
 import importlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sigah_jax.data.containers import reading_as
-from sigah_jax.data.files import name_of, open_regular
+from sigah_jax.data.files import fingerprint, name_of, open_regular
 from sigah_jax.data.parquet import list_rows, stored_lists
-from sigah_jax.data.vectors import Vectors, open_vectors
+from sigah_jax.data.vectors import Vectors, check_unchanged, open_vectors
 from sigah_jax.errors import BadInput
 
 
@@ -25,7 +27,7 @@ class Fragment(NamedTuple):
     """Rows of one input, which become one file."""
 
     path: str
-    version: int  # of a Lance data set, else 0
+    facts: str  # what tells the input from a changed one, as JSON
     start: int
     stop: int
     name: str  # of the file of codes
@@ -36,6 +38,7 @@ class Source(NamedTuple):
 
     vectors: Vectors
     others: Callable[[int, int], Iterator]  # (start, stop) -> tables of the other columns, in order
+    check: Callable[[], None]  # raises BadInput if the input is not the one that was planned
 
 
 def list_inputs(names: Iterable[str], output: Path) -> list[Path]:
@@ -79,52 +82,53 @@ def plan(paths: list[Path], column: str, fragment_rows: int) -> tuple[list[Fragm
     """
     fragments, inputs = [], []
     for index, path in enumerate(paths):
-        n, ends, version = _look(path, column)
-        file = path.stat()
-        state = {"bytes": file.st_size, "modified_ns": file.st_mtime_ns}
-        inputs.append({"path": str(path)} | ({"version": version} if version else state))
+        n, ends, facts = _look(path, column)
+        inputs.append({"path": str(path)} | facts)
         start = 0
         for end in ends or [*range(fragment_rows, n, fragment_rows), n]:
             if end - start >= fragment_rows or start < end == n:
                 name = f"{index:05d}-{start:012d}.parquet"
-                fragments.append(Fragment(str(path), version, start, end, name))
+                fragments.append(Fragment(str(path), json.dumps(facts), start, end, name))
                 start = end
     if not fragments:
         raise BadInput("--input: all files are empty; check the paths")
     return fragments, inputs
 
 
-def _look(path: Path, column: str) -> tuple[int, list[int], int]:
-    """(n, ends of row groups or [], version) without reading any rows."""
+def _look(path: Path, column: str) -> tuple[int, list[int], dict]:
+    """(n, ends of row groups or [], what tells it from a changed one) without reading any rows."""
     if path.suffix == ".lance":
         data = _lance(path, None, column)
         with reading_as("Lance", path):
-            return data.count_rows(), [], data.version
+            return data.count_rows(), [], _lance_facts(data)
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
         file = open_regular(path)
-        with reading_as("parquet", path), pq.ParquetFile(file) as f:
+        with reading_as("parquet", path), pq.ParquetFile(name_of(file)) as f:
             _check_columns(path, f.schema_arrow.names, column)
             ends = _group_ends(f.metadata)
-            return ends[-1] if ends else 0, ends, 0
-    return open_vectors(path).shape[0], [], 0
+            return ends[-1] if ends else 0, ends, fingerprint(file)
+    v = open_vectors(path)
+    return v.shape[0], [], fingerprint(v.file)
 
 
 def open_source(fragment: Fragment, column: str, d: int) -> Source:
     """Opens the input of a fragment.
 
     Raises:
-        BadInput: it cannot be read, has no such column, or vectors of another d.
+        BadInput: it cannot be read, is not the one that was planned, has no such column, or
+            vectors of another d.
     """
-    path = Path(fragment.path)
+    path, facts = Path(fragment.path), json.loads(fragment.facts)
     if path.suffix == ".lance":
-        source = _open_lance(path, fragment.version, column)
-    elif path.suffix.lower() == ".parquet":
-        vectors = open_vectors(path, column)
-        source = Source(vectors, _parquet_others(vectors, column))
+        source = _open_lance(path, facts, column)
     else:
-        source = Source(open_vectors(path), _row_numbers)
+        parquet = path.suffix.lower() == ".parquet"
+        v = open_vectors(path, column if parquet else "")
+        others = _parquet_others(v, column) if parquet else _row_numbers
+        source = Source(v, others, lambda: check_unchanged(v, facts))
+    source.check()
     found = source.vectors.shape[1]
     if found != d:
         raise BadInput(f"{path}: d={found}, this hasher was trained on d={d}")
@@ -169,10 +173,16 @@ def _lance(path: Path, version: int | None, column: str):
     return data
 
 
-def _open_lance(path: Path, version: int, column: str) -> Source:
+def _lance_facts(data) -> dict:
+    """The version of a Lance data set, and a hash of the names of its files, which never change."""
+    names = json.dumps([fragment.metadata.to_json() for fragment in data.get_fragments()])
+    return {"version": data.version, "files": hashlib.sha256(names.encode()).hexdigest()}
+
+
+def _open_lance(path: Path, facts: dict, column: str) -> Source:
     import pyarrow as pa
 
-    data = _lance(path, version, column)
+    data = _lance(path, facts["version"], column)
     kind = stored_lists(path, data.schema.field(column).type)
     names = [name for name in data.schema.names if name != column]
     if not pa.types.is_fixed_size_list(kind):
@@ -189,10 +199,16 @@ def _open_lance(path: Path, version: int, column: str) -> Source:
     def others(start: int, stop: int) -> Iterator:
         yield rows(names, start, stop) if names else next(_row_numbers(start, stop))
 
+    def check() -> None:
+        with reading_as("Lance", path):
+            same = _lance_facts(data) == facts
+        if not same:
+            raise BadInput(f"{path}: was replaced while it was in use; start again")
+
     with reading_as("Lance", path):
         shape = (data.count_rows(), kind.list_size)
     dtype = np.dtype(kind.value_type.to_pandas_dtype())
-    return Source(Vectors(path, shape, dtype, read, None, None), others)
+    return Source(Vectors(path, shape, dtype, read, None, None), others, check)
 
 
 def _check_columns(path: Path, names: list[str], column: str) -> None:

@@ -1,6 +1,6 @@
 """A sweep in a cloud: one SkyPilot task file a point, for managed jobs on spot machines.
 
-A machine that is taken away is replaced, wherever there is one, and the same command goes on from
+A machine that is taken away is replaced, wherever there is one, and the same command resumes from
 the last checkpoint, which lies in a bucket. Data sets may lie in another, of which every machine
 gets a copy, for they are memory-mapped. The files are written, and the commands that launch
 them printed: machines cost money, so a person starts them.

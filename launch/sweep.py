@@ -10,13 +10,18 @@
 What is given on the command line, by `--config.field=value` or `--config=FILE:bits=64`, holds for
 every point. A run has the directory that the same command would have by hand, but for ground truth
 and neighbour graph, which all points share in `runs/<experiment>/data`; one that is finished is not
-run again, so the same command goes on after an interrupt. Two sweeps at the same time share
+run again, so the same command resumes after an interrupt. Two sweeps at the same time share
 the points that both have: see `launch.local`. In a cloud they do not, and a run counts as finished
 only if its results are seen here; `sky jobs queue` tells what runs there. Every point is tried
 before anything starts.
 
 Not responsible for running (`launch.local`, `slurm`, `sky`) nor for tables (`launch.collect`).
 """
+
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
 
 import argparse
 import ast
@@ -207,7 +212,7 @@ def value_of(text: str) -> Any:
         return text
 
 
-@command("the same command goes on")
+@command("the same command resumes")
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 a point failed, 2 bad input, 130 interrupted."""
     args = parse(argv)

@@ -5,7 +5,7 @@
 #   launch/tpu_pod.sh [--dry_run] NAME ZONE stop      SIGTERM: it saves and ends
 # The run does not depend on this terminal: Ctrl-C only stops following. The run directory, and
 # --config.data.dir where the set is not embedded, must be seen by all hosts (Filestore, a mounted
-# bucket). After a preemption the same command goes on.
+# bucket). After a preemption the same command resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run() { "$@"; }

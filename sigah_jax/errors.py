@@ -8,13 +8,15 @@ import errno
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
+
+from sigah_jax import interrupts
 
 _PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
 _PATH_ERRORS += (errno.EEXIST, errno.ELOOP)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-INTERRUPTED = 130  # exit code after Ctrl-C: 128 + 2, as a shell reports it
 
 
 class BadInput(ValueError):
@@ -72,7 +74,7 @@ def command(interrupted: str) -> Callable:
     """Makes a `main` whose failures by its user's doing end in a line on stderr and an exit code.
 
     Args:
-        interrupted: what Ctrl-C leaves behind, or how to go on.
+        interrupted: what Ctrl-C and SIGTERM leave behind, or how to resume.
 
     Returns:
         decorator of a function that returns its exit code, or None for 0.
@@ -81,6 +83,7 @@ def command(interrupted: str) -> Callable:
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
         def run(*args, **kwargs) -> int:
+            interrupts.say(interrupted)
             try:
                 return main(*args, **kwargs) or 0
             except (BadInput, NonFinite) as e:
@@ -91,9 +94,9 @@ def command(interrupted: str) -> Callable:
                     raise
                 print(f"error: {bad}", file=sys.stderr)
                 return bad.exit_code
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
                 print(f"interrupted; {interrupted}", file=sys.stderr)
-                return INTERRUPTED
+                return interrupts.CODES[signal.SIGINT]
 
         return run
 

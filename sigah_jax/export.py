@@ -17,6 +17,11 @@ Shapes: n rows, d columns, P features, K bits, W packed bytes.
 Not responsible for rows with NaN: an exported encoder gives them some code.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import importlib
 import io

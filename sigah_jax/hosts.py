@@ -9,9 +9,11 @@ Not responsible for devices (`parallel`).
 """
 
 import ctypes
+import errno
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,14 +22,19 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from sigah_jax import interrupts
 from sigah_jax.errors import BadInput
 
 JOIN_SECS = 60  # all processes have joined by then, or none goes on
 HEARTBEAT_SECS = 30  # a process that is silent so long is lost, and ends the others
 LOST = 75  # exit code if another process is lost or late: EX_TEMPFAIL, worth another try
-_LOST_LINE = "another process of this run was lost; the same command goes on"
+_LOST_LINE = "another process of this run was lost; the same command resumes"
+_SIGTERM = "sigah_jax/sigterm"  # a key in the store of all processes
+_POLL_SECS = 0.25
+_PARTED = threading.Event()
 _ON_ABORT = None  # the handler of SIGABRT, kept alive
 
 
@@ -91,6 +98,8 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
         )
     except (ValueError, TypeError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
+        if "RPC server" in reason and _in_use(address):
+            _give_up(f"{address}: is in use by another program; free the port, or try again")
         raise BadInput(
             f"config.distributed={choice}: {reason} Set JAX_COORDINATOR_ADDRESS, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start by SLURM or on a TPU pod"
@@ -98,6 +107,8 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
     finally:
         timer.cancel()
     _tell_before_abort()
+    interrupts.before_leaving.append(_share_sigterm)
+    threading.Thread(target=_await_sigterm, daemon=True).start()
 
 
 def first() -> bool:
@@ -158,6 +169,7 @@ def leave() -> None:
     """Waits for all processes, and parts from them."""
     if jax.distributed.is_initialized():
         multihost_utils.sync_global_devices("leave")
+        _PARTED.set()
         jax.distributed.shutdown()
 
 
@@ -170,7 +182,9 @@ def quit_with(code: int) -> int:
         return code
     sys.stdout.flush()
     sys.stderr.flush()
-    if first():
+    if code == interrupts.CODES[signal.SIGTERM]:
+        _share_sigterm(code)
+    elif first():
         time.sleep(2)
     os._exit(code)
 
@@ -183,9 +197,45 @@ def lost(error: Exception) -> str | None:
     return f"{_LOST_LINE} ({lines[0][:150]})" if lines else None
 
 
+def _in_use(address: str) -> bool:
+    """Whether another process listens on the port of this host."""
+    try:
+        with socket.socket() as s:
+            s.bind(("", int(address.rpartition(":")[2])))
+        return False
+    except OSError as e:
+        return e.errno == errno.EADDRINUSE
+
+
 def _give_up(line: str) -> None:
     print(f"error: {line}", file=sys.stderr, flush=True)
     os._exit(LOST)
+
+
+def _share_sigterm(code: int) -> None:
+    """Tells all processes of a SIGTERM that ends this one, and waits until they know.
+
+    A process that leaves before would be lost to the others.
+    """
+    if code == interrupts.CODES[signal.SIGTERM]:
+        _store().key_value_set(_SIGTERM, "came", allow_overwrite=True)
+        time.sleep(8 * _POLL_SECS if first() else 4 * _POLL_SECS)
+
+
+def _await_sigterm() -> None:
+    """Sends this process the SIGTERM that another one got."""
+    while not _PARTED.wait(_POLL_SECS):
+        try:
+            _store().key_value_try_get(_SIGTERM)
+        except Exception:  # nobody got one, or process 0 is gone, which others tell
+            continue
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+
+def _store():
+    """The small store that process 0 keeps for all; JAX has no public name for it."""
+    return distributed.global_state.client
 
 
 def _tell_before_abort() -> None:

@@ -3,7 +3,13 @@
 python -m sigah_jax.main --config=experiments/mnist.py:bits=64
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -12,10 +18,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sigah_jax import hosts, parallel, rundir, train
+from sigah_jax import hosts, interrupts, parallel, rundir, train
 from sigah_jax.config import check_field
-from sigah_jax.errors import INTERRUPTED, BadInput, NonFinite, of_path
+from sigah_jax.errors import BadInput, NonFinite, of_path
 
+_RESUMES = "the same command resumes from the last checkpoint"
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default runs/<config>/…/seed<k>")
 _CACHE = flags.DEFINE_string(
@@ -82,6 +89,7 @@ def run(argv: list[str] | None = None) -> int:
     0; 2 bad input; 3 a loss not finite; 75 another process was lost; 130 Ctrl-C; 143 SIGTERM,
     state saved.
     """
+    interrupts.say(_RESUMES)
     try:
         app.run(main, argv=argv, flags_parser=parse_flags)
     except (BadInput, NonFinite) as e:
@@ -89,9 +97,9 @@ def run(argv: list[str] | None = None) -> int:
         return hosts.quit_with(e.exit_code)
     except SystemExit as e:
         return hosts.quit_with(e.code) if e.code else 0
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return hosts.quit_with(INTERRUPTED)
+    except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
+        print(f"interrupted; {_RESUMES}", file=sys.stderr)
+        return hosts.quit_with(interrupts.CODES[signal.SIGINT])
     except Exception as e:
         if isinstance(e, OSError) and (bad := of_path(e)):
             print(f"error: {bad}", file=sys.stderr)

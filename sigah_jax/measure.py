@@ -13,6 +13,11 @@ Shapes: n base rows, Q queries, d columns, K bits, W packed bytes, k neighbours.
 Not responsible for how a table or plot looks: `report.measured`.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import functools
 import os
@@ -230,7 +235,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-@command("the same command goes on")
+@command("the same command resumes")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
     args = parse(argv)
@@ -248,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as e:
         raise BadInput(
             f"--workdir={args.workdir}: cannot be written ({e.strerror or e}); free space or check "
-            "its permissions, then the same command goes on"
+            "its permissions, then the same command resumes"
         ) from e
     print(f"{args.workdir}/measure.md, measure.json, measure.png")
 

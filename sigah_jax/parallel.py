@@ -17,6 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sigah_jax import interrupts
+
 AXIS = "data"
 
 
@@ -52,16 +54,15 @@ def pmap(
 
 @functools.cache
 def _pmap(fn, in_axes, out_axes, donate_argnums, devices) -> Callable:
-    return single_precision(
-        jax.pmap(
-            fn,
-            AXIS,
-            in_axes=in_axes,
-            out_axes=out_axes,
-            donate_argnums=donate_argnums,
-            devices=devices,
-        )
+    mapped = jax.pmap(
+        fn,
+        AXIS,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        donate_argnums=donate_argnums,
+        devices=devices,
     )
+    return interrupts.deferring()(single_precision(mapped))
 
 
 def single_precision(fn: Callable) -> Callable:

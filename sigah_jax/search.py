@@ -21,6 +21,11 @@ Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours.
 Not responsible for how neighbours are found (`retrieval`) nor for formats (`data.vectors`).
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import contextlib
 import os

@@ -4,11 +4,8 @@ Not responsible for flags (`main`), for what comes before the first step (`prepa
 left behind at the end (`results`).
 """
 
-import contextlib
 import signal
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +17,7 @@ from sigah_jax import (
     evaluate,
     hasher,
     hosts,
+    interrupts,
     logs,
     parallel,
     prepare,
@@ -34,25 +32,11 @@ from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.model import step
 from sigah_jax.report import tables
 
-TERMINATED = 143  # exit code after SIGTERM: 128 + 15, as a shell reports it
+TERMINATED = interrupts.CODES[signal.SIGTERM]
 
 
 class Terminated(SystemExit):
     """SIGTERM was received and the state is saved."""
-
-
-@contextlib.contextmanager
-def noting_sigterm() -> Iterator[list]:
-    """SIGTERM fills the list in place of ending the process; not outside the main thread."""
-    came = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def train(
@@ -71,7 +55,7 @@ def train(
     validates: the same state gives the same metrics, and nobody waits.
 
     Args:
-        terminated: of `noting_sigterm`.
+        terminated: gets an item when SIGTERM comes.
         send, profiled: of `watching.open_sinks` and `watching.profiling`.
 
     Raises:
@@ -131,7 +115,7 @@ def train(
             checkpoints.save(workdir, done, state, shape, metrics, held)
         if stop:
             log.end_progress()
-            log.line(f"SIGTERM: saved step {done}; the same command goes on from there")
+            log.line(f"SIGTERM: saved step {done}; the same command resumes from there")
             raise Terminated(TERMINATED)
     log.end_progress()
     return state
@@ -194,12 +178,17 @@ def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -
 
 def watched(config, workdir: Path, log: logs.Log, s: prepare.Setup, tx: step.Optimisers) -> None:
     """`train`, with what listens to it: SIGTERM, the sinks of the metrics, the profiler."""
+    terminated = []
     with (
-        noting_sigterm() as terminated,
+        interrupts.handling(lambda *_: terminated.append(True), signal.SIGTERM),
         watching.open_sinks(config, workdir, int(s.state.step)) as send,
         watching.profiling(config, workdir) as profiled,
     ):
         train(config, workdir, log, s, tx, terminated, send, profiled)
+        stop = hosts.any_of(bool(terminated))
+    if stop or terminated:  # it came during the last save
+        log.line(f"SIGTERM: saved step {config.train.steps}; the same command resumes from there")
+        raise Terminated(TERMINATED)
 
 
 def refit(config, workdir: Path, log: logs.Log, s: prepare.Setup) -> None:

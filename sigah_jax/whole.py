@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from sigah_jax import interrupts
 from sigah_jax.errors import BadInput
 
 _DIGEST = "blake2b"  # the field of a JSON file that holds the hash of its other fields
+
+
+_temporary: set[Path] = set()  # files of `create` that have not got their names
 
 
 def this_process() -> str:
@@ -30,7 +34,16 @@ def create(path: Path, buffering: int = -1) -> BinaryIO:
     cannot lead to another file.
     """
     path.unlink(missing_ok=True)
+    _temporary.add(path)
     return path.open("xb", buffering)
+
+
+def _abandon(_: int) -> None:
+    for path in list(_temporary):
+        path.unlink(missing_ok=True)
+
+
+interrupts.before_leaving.append(_abandon)
 
 
 @contextlib.contextmanager
@@ -62,6 +75,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
                 f.close()
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+            _temporary.discard(partial)
 
 
 @contextlib.contextmanager

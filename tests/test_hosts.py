@@ -145,7 +145,7 @@ def travelled(tmp_path_factory, base):
 def test_a_killed_process_ends_the_others_with_a_line(travelled):
     for code, _, err in travelled[1][:3]:
         assert code == hosts.LOST
-        assert "error: another process of this run was lost; the same command goes on" in err
+        assert "error: another process of this run was lost; the same command resumes" in err
         assert "Traceback" not in err
 
 
@@ -199,8 +199,50 @@ def test_the_loss_of_the_first_process_ends_another_that_is_busy():
         done = list(pool.map(lambda e: python(f"{code}; time.sleep(90)", e), each))
     assert done[1].returncode == hosts.LOST
     assert done[1].stderr.endswith(
-        "another process of this run was lost; the same command goes on\n"
+        "another process of this run was lost; the same command resumes\n"
     )
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_sigterm_to_one_process_ends_all_also_where_nothing_is_saved(process):
+    """The first is busy, as in an evaluation, and the other waits for it inside a collective."""
+    code = "from sigah_jax import interrupts; interrupts.begin(); import time\n"
+    code += "from sigah_jax import hosts; hosts.join('on'); hosts.any_of(True); print('ready')\n"
+    code += "time.sleep(60) if hosts.first() else hosts.any_of(True)"
+    environment = {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-u", "-c", code],
+            env=os.environ | environment | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for one in running:
+        while one.stdout.readline() not in ("ready\n", ""):
+            pass
+    running[process].send_signal(signal.SIGTERM)
+    ended = end(running, timeout=30)
+    assert [code for code, *_ in ended] == [143, 143], ended
+    assert all(err.endswith("terminated\n") for *_, err in ended), ended
+
+
+def test_a_port_that_is_taken_is_named_and_worth_another_try():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        s.listen()
+        address = f"localhost:{s.getsockname()[1]}"
+        environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_ID": "0"}
+        done = python("hosts.join('on', 20)", environment | {"JAX_NUM_PROCESSES": "2"})
+    assert done.returncode == hosts.LOST
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert f"{address}: is in use by another program" in line
+    assert "Traceback" not in done.stderr
 
 
 def test_processes_of_different_configs_are_told_apart(tmp_path, base):

@@ -213,6 +213,28 @@ def test_an_interrupt_lets_the_running_processes_save(tmp_path, number, error):
     assert error is KeyboardInterrupt or e.value.code == 143
 
 
+def test_an_interrupt_while_a_process_starts_ends_that_process_too(tmp_path, monkeypatch, capsys):
+    code = (
+        "import signal; signal.signal(15, lambda *_: sys.exit(print('saved')));"
+        "open('{done}x', 'w').close(); time.sleep(60)"
+    )
+    a, popen, started = job(tmp_path, "a", code), subprocess.Popen, []
+
+    def start(*args, **more):
+        started.append(popen(*args, **more))
+        while not (tmp_path / "a.donex").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        local.run_jobs([a, job(tmp_path, "b", DONE)], [{}], 0)
+    assert started[0].poll() == 0 and local.last_line(a.log) == "saved"
+    assert "saved and ended, or for another interrupt: a" in capsys.readouterr().err
+    assert starts(tmp_path, "b") == 0
+
+
 STUBBORN = (
     "import signal; signal.signal(15, lambda *_: (time.sleep(2), "
     + DONE.replace("done}", "done}y")

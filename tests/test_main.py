@@ -194,7 +194,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(finished, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130 and "Traceback" not in stderr
-    assert stderr.endswith("interrupted; the same command goes on from the last checkpoint\n")
+    assert stderr.endswith("interrupted; the same command resumes from the last checkpoint\n")
     assert run(tmp_path / "stopped").returncode == 0
     assert_same(outcome(finished[0]), outcome(tmp_path / "stopped"))
 

@@ -181,6 +181,7 @@ def test_a_directory_made_by_another_config_is_refused(capsys):
     c.data.name = "mnist"
     rundir.claim(workdir, c).close()
     (workdir / "checkpoints" / "400").mkdir(parents=True)
+    (workdir / "checkpoints" / "400" / rundir.SEAL).write_text("{}")
     assert len(plan(file)) == 2
     text = Path("mine.py").read_text()
     Path("mine.py").write_text(text.replace("return c", "c.optim.gen_lr = 0.1; return c"))
@@ -225,7 +226,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_one_that_is_finished_runs_nothing(
         assert first.poll() is None
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
-    assert "the same command goes on" in first.communicate()[1] and first.returncode == 130
+    assert "the same command resumes" in first.communicate()[1] and first.returncode == 130
     (job,) = plan(*argv).values()
     assert not job.done.exists()
     assert sweep.main(argv) == 0

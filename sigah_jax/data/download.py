@@ -4,6 +4,11 @@ Not responsible for addresses and checksums (`sources`), for one file's transfer
 for what is in an archive (`archives`).
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import contextlib
 import functools

@@ -8,6 +8,11 @@ them say how long a run takes and what memory it needs, and nothing about retrie
 Shapes: B rows of a block, m intrinsic dimensions, d columns.
 """
 
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax import interrupts
+
+    interrupts.begin()
+
 import argparse
 import shutil
 import sys
@@ -83,7 +88,7 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int =
         write_vectors(path, (rows, benchmark.d), np.float32, made)
 
 
-@command("the same command goes on")
+@command("the same command resumes")
 def main() -> None:
     """Exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
