@@ -190,7 +190,7 @@ BAD = {
     "hdf5 without rows": (lambda d: put_hdf5(d / "x.h5", a=np.ones((0, 2))), "n=0"),
     "mat of complex": (
         lambda d: put_mat(d / "x.mat", X=np.ones((2, 2)) * 1j),
-        "holds complex numbers",
+        "holds complex128",
     ),
     "mat of text": (lambda d: put_mat(d / "x.mat", X="words"), "no matrix of numbers"),
     "mat of bool": (lambda d: put_mat(d / "x.mat", X=np.ones((2, 2), bool)), "no matrix"),

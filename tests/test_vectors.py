@@ -307,39 +307,17 @@ def test_a_small_gzip_unpacks_to_no_more_than_its_header_names(tmp_path):
         open_vectors(path)
 
 
-def compressed_mat(path: Path, rows: int, size: int) -> Path:
-    """A MAT file of version 5 whose compressed matrix X of 3 x 4 claims other rows and bytes."""
+def test_a_small_mat_file_unpacks_to_no_more_than_it_can_hold(tmp_path):
+    path = tmp_path / "x.mat"
     io.savemat(path, {"X": np.ones((3, 4))}, do_compression=True)
     data = path.read_bytes()
     # 128 bytes of text; then type 15 = compressed and its length, and zlib's bytes
     matrix = zlib.decompress(data[136:])
-    # rows, columns; then type 9 = double and bytes
-    for old, new in (((3, 4), (rows, 4)), ((9, 96), (9, size))):
-        assert matrix.count(struct.pack("<II", *old)) == 1
-        matrix = matrix.replace(struct.pack("<II", *old), struct.pack("<II", *new))
-    packed = zlib.compress(matrix)
-    return put(path, data[:128] + struct.pack("<ii", 15, len(packed)) + packed)
-
-
-def test_a_small_mat_file_unpacks_to_no_more_than_it_can_hold(tmp_path):
-    path = compressed_mat(tmp_path / "x.mat", 10**8, 32 * 10**8)
-    with pytest.raises(BadInput, match=r"names 3200000000 bytes of values, but .* cannot unpack"):
+    assert matrix.count(struct.pack("<II", 3, 4)) == 1
+    packed = zlib.compress(matrix.replace(struct.pack("<II", 3, 4), struct.pack("<II", 10**8, 4)))
+    put(path, data[:128] + struct.pack("<ii", 15, len(packed)) + packed)
+    with pytest.raises(BadInput, match=r"names 400000000 bytes of values, but .* cannot unpack"):
         open_vectors(path)
-    path = compressed_mat(tmp_path / "y.mat", 2, 96)
-    with pytest.raises(BadInput, match=r"y\.mat: cannot be read as MAT \(96 bytes are no 2 x 4"):
-        open_vectors(path)
-    path = compressed_mat(tmp_path / "z.mat", 2, 64)  # 32 bytes are left over
-    with pytest.raises(BadInput, match=r"z\.mat: cannot be read as MAT \(a compressed matrix"):
-        open_vectors(path)
-
-
-def test_one_flipped_bit_that_says_complex_is_told(tmp_path):
-    path = tmp_path / "x.mat"
-    io.savemat(path, {"X": np.ones((3, 4)), "Y": np.ones((3, 4))})
-    data = bytearray(path.read_bytes())
-    data[145] ^= 8  # SciPy then reads imaginary parts that are not there, and ends the process
-    with pytest.raises(BadInput, match="holds complex numbers"):
-        open_vectors(put(path, bytes(data)))
 
 
 @pytest.mark.parametrize("name", ["x.idx", "x.idx.gz", "x.mat", "x.h5", "x.parquet", "x.npy"])

@@ -8,6 +8,7 @@ by file name (`vectors`).
 
 import contextlib
 import importlib
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -17,8 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from sigah_jax.data.files import check_unpacked, name_of
-from sigah_jax.data.mat import list_matrices, read_matrix
+from sigah_jax.data.files import check_memory, check_unpacked, name_of
 from sigah_jax.errors import BadInput, printable
 
 # MATLAB class -> dtype, of arrays of numbers; logical, char, sparse and cell are among the others
@@ -76,14 +76,24 @@ def open_mat(f: BinaryIO, path: Path, dataset: str) -> Opened:
     if f.read(10) == b"MATLAB 7.3":
         return _open_hdf5(f, path, dataset, "X", of_matlab=True)
 
+    from scipy import io
+
     with reading_as("MAT", path):
-        matrices = {k: m for k, m in list_matrices(f).items() if len(m.shape) == 2}
-        found = {name: f"{m.kind} {list(m.shape)}" for name, m in matrices.items()}
-        matrix = matrices[choose(path, found, dataset, "X")]
-        if matrix.is_complex:
-            raise BadInput(f"{path}: holds complex numbers, expected real ones; convert it")
-        # MATLAB packs a double matrix of small integers as bytes
-        return in_memory(read_matrix(f, path, matrix, np.dtype(_MAT_NUMBERS[matrix.kind])))
+        listed = io.whosmat(f)
+    matrices = {v[0]: v[1:] for v in listed if len(v[1]) == 2 and v[2] in _MAT_NUMBERS}
+    found = {name: f"{kind} {list(shape)}" for name, (shape, kind) in matrices.items()}
+    name = choose(path, found, dataset, "X")
+    (n, d), kind = matrices[name]
+    check_unpacked(path, n * d, os.fstat(f.fileno()).st_size)  # a byte a value, or more
+    # by columns, then by rows
+    check_memory(path, 2 * n * d * np.dtype(_MAT_NUMBERS[kind]).itemsize)
+    with reading_as("MAT", path):
+        x = io.loadmat(f, variable_names=[name])[name]
+    # complex numbers have the class of their parts: the caller refuses them
+    if not np.iscomplexobj(x):
+        # MATLAB packs a double matrix of small integers as bytes; and it stores by columns
+        x = np.ascontiguousarray(x, _MAT_NUMBERS[kind])
+    return in_memory(x)
 
 
 def _open_hdf5(f: BinaryIO, path: Path, dataset: str, default: str, of_matlab: bool) -> Opened:
