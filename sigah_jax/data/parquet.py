@@ -65,7 +65,7 @@ def stored_lists(path: Path, kind):
 
 def _first_length(path: Path, f, name: str) -> int:
     """How many numbers the first list of a column holds that is not null."""
-    for batch in f.iter_batches(1000, columns=[name]):
+    for batch in f.iter_batches(1, columns=[name]):
         lists = batch.column(name)
         lengths = getattr(lists, "storage", lists).value_lengths().drop_null()
         if len(lengths) and not lengths[0].as_py():
