@@ -186,6 +186,8 @@ def restore(workdir: Path, step: int, like: Any, sharding: Any, alone: bool = Fa
         with _checkpointer(alone) as checkpointer:
             args = ocp.args.StandardRestore(target)
             return checkpointer.restore((path / "state").resolve(), args=args)
+    except PermissionError as e:
+        raise BadInput(f"{e.filename}: cannot be read ({e.strerror}); check its permissions") from e
     except (OSError, ValueError, KeyError) as e:
         facts(workdir, step)  # raises Gone if that is the reason
         raise BadInput(f"{path}: damaged ({_first_line(e)}); {_DAMAGED}") from e

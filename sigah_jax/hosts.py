@@ -87,6 +87,9 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
     # SIGTERM is noted by `train`, which saves first; JAX's own service would swallow it
     jax.config.update("jax_enable_preemption_service", False)
     late = f"{address}: not all processes of this run were there after {timeout_secs:.0f} s; check "
+    taken = f"{address}: is in use by another program; free the port, or try again"
+    if processes.get("process_id") == 0 and _in_use(address):  # in which JAX may crash
+        _give_up(taken)
     timer = threading.Timer(timeout_secs, _give_up, [late + "the address, and start all at once"])
     timer.daemon = True
     timer.start()
@@ -99,7 +102,7 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
     except (ValueError, TypeError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
         if "RPC server" in reason and _in_use(address):
-            _give_up(f"{address}: is in use by another program; free the port, or try again")
+            _give_up(taken)
         raise BadInput(
             f"config.distributed={choice}: {reason} Set JAX_COORDINATOR_ADDRESS, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start by SLURM or on a TPU pod"

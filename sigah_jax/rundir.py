@@ -111,8 +111,13 @@ def begun(workdir: Path) -> bool:
 
 def saved_steps(workdir: Path) -> list[int]:
     """The steps of the checkpoints there, rising: those that are sealed, see `checkpoints`."""
-    found = [p for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdecimal()]
-    return sorted(int(p.name) for p in found if (p / SEAL).exists() or (p / OLD_SEAL).exists())
+    try:
+        found = [p for p in (workdir / "checkpoints").iterdir() if p.name.isdecimal()]
+        return sorted(int(p.name) for p in found if (p / SEAL).exists() or (p / OLD_SEAL).exists())
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise BadInput(f"{e.filename}: cannot be read ({e.strerror}); check its permissions") from e
 
 
 def _join(workdir: Path, config) -> IO:

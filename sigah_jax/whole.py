@@ -118,7 +118,7 @@ def read_json(path: Path, remedy: str) -> dict:
     except FileNotFoundError:
         raise
     except OSError as e:
-        raise BadInput(f"{path}: cannot be read ({e.strerror}); {remedy}") from e
+        raise BadInput(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
     except ValueError as e:
         raise BadInput(f"{path}: damaged (it is not JSON); {remedy}") from e
     if not isinstance(value, dict):

@@ -39,7 +39,6 @@ WRITERS = {
     "x.idx": lambda path: path.write_bytes(IMAGES),
     "x.idx.gz": lambda path: path.write_bytes(gzip.compress(IMAGES)),
     "x4.mat": lambda path: io.savemat(path, {"X": X}, format="4"),
-    "x5.mat": lambda path: io.savemat(path, {"X": X, "Y": X}),
     "packed.mat": lambda path: io.savemat(path, {"X": X}, do_compression=True),
     "x7.mat": lambda path: put_mat73(path, X=X),
     "x.h5": lambda path: put_hdf5(path, x=X),

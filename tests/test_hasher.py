@@ -1,8 +1,13 @@
 """The trained encoder as a library: codes, projections, synthetic features, what it tells."""
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import hashers
 import jax
@@ -360,3 +365,37 @@ def test_what_is_compiled_is_shared_by_all_hashers_of_equal_networks(workdir):
         use()
     # each of them kept 60 of its own, so that a service that reloads came to its end
     assert hashers.memory_maps() < before + 20
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from sigah_jax import hasher
+if os.geteuid() == 0:  # root may read every file
+    os.setuid(65534)
+workdir = Path(sys.argv[1])
+for name in sys.argv[2:]:
+    mode = (workdir / name).stat().st_mode
+    (workdir / name).chmod(0)
+    try:
+        hasher.load(workdir)
+    except ValueError as e:
+        print(e)
+    (workdir / name).chmod(mode)
+"""
+
+
+def test_a_part_of_a_run_that_may_not_be_read_is_named_and_not_called_damaged(workdir):
+    names = ["config.json", "checkpoints", "checkpoints/20", "checkpoints/20/seal.json"]
+    names += ["checkpoints/20/state/_METADATA"]
+    with tempfile.TemporaryDirectory() as directory:  # that of pytest is closed to others
+        copy = Path(shutil.copytree(workdir, Path(directory) / "run"))
+        for path in (Path(directory), copy, *copy.rglob("*")):
+            if os.geteuid() == 0:
+                os.chown(path, 65534, 65534)
+        command = [sys.executable, "-c", AS_NOBODY, str(copy), *names]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stdout.splitlines()
+    assert len(said) == len(names), done
+    for line, name in zip(said, names, strict=True):
+        assert f"{copy / name}" in line and "cannot be read (Permission denied); check" in line
