@@ -204,6 +204,8 @@ def _in_use(address: str) -> bool:
     """Whether another process listens on the port of this host."""
     try:
         with socket.socket() as s:
+            # what an earlier run left closing is not in use
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(("", int(address.rpartition(":")[2])))
         return False
     except OSError as e:
