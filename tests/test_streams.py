@@ -50,7 +50,9 @@ def work(tmp_path):
 def test_the_work_is_done_and_its_exit_code_is_kept(work, tmp_path, redirected, errors):
     code, _, stderr = work(WORK + DONE, redirected)
     assert code == 5 and (tmp_path / "done").read_text() == "all of it"
-    assert stderr.startswith(errors) and stderr.count("\n") == (0 if not errors else 1 + (errors != "e"))
+    assert stderr.startswith(errors) and stderr.count("\n") == (
+        0 if not errors else 1 + (errors != "e")
+    )
 
 
 def test_what_is_printed_does_not_come_into_a_file_that_is_opened(work, tmp_path):
