@@ -121,8 +121,9 @@ class Encoder:
         """Writes the file of a fragment and returns its number of bad rows.
 
         Raises:
-            BadInput: a bad row without `skip_bad`, an input or a disk that refuses, a fragment
-                that killed too many workers; no file is there then.
+            BadInput: a bad row without `skip_bad`, an input that changed since it was planned, an
+                input or a disk that refuses, a fragment that killed too many workers; no file is
+                there then.
         """
         path = Path(self.options.output, fragment.name)
         lost = list(path.parent.glob(f"_{path.name}.*.partial"))
@@ -132,7 +133,7 @@ class Encoder:
                 "--fragment_rows in a new --output, or more --num_cpus"
             )
         partial = path.with_name(f"_{path.name}.{whole.this_process()}.partial")
-        v, others = open_source(fragment, self.options.column, self.h.d)
+        v, others, check = open_source(fragment, self.options.column, self.h.d)
         try:
             with whole.create(partial) as f:
                 packed, good = fragment_codes(self.h, v, fragment.start, fragment.stop)
@@ -141,6 +142,7 @@ class Encoder:
                     reason = why_bad(v.read(row, row + 1)[0], row)
                     raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
                 _write_codes(f, others(fragment.start, fragment.stop), packed, good)
+                check()
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(partial, path)

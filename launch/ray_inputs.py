@@ -5,8 +5,10 @@ Shapes: n rows, d columns.
 Not responsible for the formats that `data.vectors` knows, nor for what becomes of the rows.
 """
 
+import hashlib
 import importlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sigah_jax.data.containers import reading_as
-from sigah_jax.data.vectors import Vectors, open_vectors
+from sigah_jax.data.files import fingerprint, name_of, open_regular
+from sigah_jax.data.vectors import Vectors, check_unchanged, open_vectors
 from sigah_jax.errors import BadInput
 
 
@@ -23,7 +26,7 @@ class Fragment(NamedTuple):
     """Rows of one input, which become one file."""
 
     path: str
-    version: int  # of a Lance data set, else 0
+    facts: str  # what tells the input from a changed one, as JSON
     start: int
     stop: int
     name: str  # of the file of codes
@@ -34,6 +37,7 @@ class Source(NamedTuple):
 
     vectors: Vectors
     others: Callable[[int, int], Iterator]  # (start, stop) -> tables of the other columns, in order
+    check: Callable[[], None]  # raises BadInput if the input is not the one that was planned
 
 
 def list_inputs(names: Iterable[str], output: Path) -> list[Path]:
@@ -77,48 +81,51 @@ def plan(paths: list[Path], column: str, fragment_rows: int) -> tuple[list[Fragm
     """
     fragments, inputs = [], []
     for index, path in enumerate(paths):
-        n, ends, version = _look(path, column)
-        file = path.stat()
-        state = {"bytes": file.st_size, "modified_ns": file.st_mtime_ns}
-        inputs.append({"path": str(path)} | ({"version": version} if version else state))
+        n, ends, facts = _look(path, column)
+        inputs.append({"path": str(path)} | facts)
         start = 0
         for end in ends or [*range(fragment_rows, n, fragment_rows), n]:
             if end - start >= fragment_rows or start < end == n:
                 name = f"{index:05d}-{start:012d}.parquet"
-                fragments.append(Fragment(str(path), version, start, end, name))
+                fragments.append(Fragment(str(path), json.dumps(facts), start, end, name))
                 start = end
     if not fragments:
         raise BadInput("--input: all files are empty; check the paths")
     return fragments, inputs
 
 
-def _look(path: Path, column: str) -> tuple[int, list[int], int]:
-    """(n, ends of row groups or [], version) without reading any rows."""
+def _look(path: Path, column: str) -> tuple[int, list[int], dict]:
+    """(n, ends of row groups or [], what tells it from a changed one) without reading any rows."""
     if path.suffix == ".lance":
         data = _lance(path, None, column)
-        return data.count_rows(), [], data.version
+        return data.count_rows(), [], _lance_facts(data)
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
-        with reading_as("parquet", path), pq.ParquetFile(path) as f:
+        file = open_regular(path)
+        with reading_as("parquet", path), pq.ParquetFile(name_of(file)) as f:
             _check_columns(path, f.schema_arrow.names, column)
-            return f.metadata.num_rows, _group_ends(f.metadata), 0
-    return open_vectors(path).shape[0], [], 0
+            return f.metadata.num_rows, _group_ends(f.metadata), fingerprint(file)
+    v = open_vectors(path)
+    return v.shape[0], [], fingerprint(v.file)
 
 
 def open_source(fragment: Fragment, column: str, d: int) -> Source:
     """Opens the input of a fragment.
 
     Raises:
-        BadInput: it cannot be read, has no such column, or vectors of another d.
+        BadInput: it cannot be read, is not the one that was planned, has no such column, or
+            vectors of another d.
     """
-    path = Path(fragment.path)
+    path, facts = Path(fragment.path), json.loads(fragment.facts)
     if path.suffix == ".lance":
-        source = _open_lance(path, fragment.version, column)
-    elif path.suffix.lower() == ".parquet":
-        source = Source(open_vectors(path, column), _parquet_others(path, column))
+        source = _open_lance(path, facts, column)
     else:
-        source = Source(open_vectors(path), _row_numbers)
+        parquet = path.suffix.lower() == ".parquet"
+        v = open_vectors(path, column if parquet else "")
+        others = _parquet_others(v, column) if parquet else _row_numbers
+        source = Source(v, others, lambda: check_unchanged(v, facts))
+    source.check()
     found = source.vectors.shape[1]
     if found != d:
         raise BadInput(f"{path}: d={found}, this hasher was trained on d={d}")
@@ -131,11 +138,11 @@ def _row_numbers(start: int, stop: int) -> Iterator:
     yield pa.table({"row": np.arange(start, stop, dtype=np.int64)})
 
 
-def _parquet_others(path: Path, column: str) -> Callable[[int, int], Iterator]:
+def _parquet_others(v: Vectors, column: str) -> Callable[[int, int], Iterator]:
     import pyarrow.parquet as pq
 
     def others(start: int, stop: int) -> Iterator:
-        with reading_as("parquet", path), pq.ParquetFile(path) as f:
+        with reading_as("parquet", v.path), pq.ParquetFile(name_of(v.file)) as f:
             names = [name for name in f.schema_arrow.names if name != column]
             if not names:
                 yield from _row_numbers(start, stop)
@@ -163,10 +170,16 @@ def _lance(path: Path, version: int | None, column: str):
     return data
 
 
-def _open_lance(path: Path, version: int, column: str) -> Source:
+def _lance_facts(data) -> dict:
+    """The version of a Lance data set, and a hash of the names of its files, which never change."""
+    names = json.dumps([fragment.metadata.to_json() for fragment in data.get_fragments()])
+    return {"version": data.version, "files": hashlib.sha256(names.encode()).hexdigest()}
+
+
+def _open_lance(path: Path, facts: dict, column: str) -> Source:
     import pyarrow as pa
 
-    data = _lance(path, version, column)
+    data = _lance(path, facts["version"], column)
     kind, names = data.schema.field(column).type, [n for n in data.schema.names if n != column]
     if not pa.types.is_fixed_size_list(kind):
         raise BadInput(f"{path}: column {column!r} is {kind}, expected lists of fixed size")
@@ -185,9 +198,13 @@ def _open_lance(path: Path, version: int, column: str) -> Source:
     def others(start: int, stop: int) -> Iterator:
         yield rows(names, start, stop) if names else next(_row_numbers(start, stop))
 
+    def check() -> None:
+        if _lance_facts(data) != facts:
+            raise BadInput(f"{path}: was replaced while it was in use; start again")
+
     shape = (data.count_rows(), kind.list_size)
     dtype = np.dtype(kind.value_type.to_pandas_dtype())
-    return Source(Vectors(path, shape, dtype, read, None, None), others)
+    return Source(Vectors(path, shape, dtype, read, None, None), others, check)
 
 
 def _check_columns(path: Path, names: list[str], column: str) -> None:

@@ -32,8 +32,9 @@ import numpy as np
 
 from sigah_jax import hasher, progress, resumable, whole
 from sigah_jax.data.datasets import open_file
+from sigah_jax.data.files import fingerprint
 from sigah_jax.data.raw import row_blocks
-from sigah_jax.data.vectors import Vectors, why_bad
+from sigah_jax.data.vectors import Vectors, check_unchanged, why_bad
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
 
@@ -60,7 +61,8 @@ def encode_file(
 
     Raises:
         BadInput: another d; a `path` that is the file of vectors, also by a link; a bad row
-            without `skip_bad`, nothing is left then; and as `resumable.open_output`.
+            without `skip_bad`, or an input that changed meanwhile, nothing is left then; and as
+            `resumable.open_output`.
     """
     v = open_file(name)
     n = v.shape[0]
@@ -68,11 +70,10 @@ def encode_file(
         raise BadInput(f"{v.path}: d={v.shape[1]}, this hasher was trained on d={h.d}")
     if path.exists() and path.samefile(v.path):
         raise BadInput(f"{path}: is the file of vectors itself; choose another --output")
-    file = v.path.stat()
+    content = fingerprint(v.file)
     of = {
         "input": os.path.abspath(os.path.expanduser(name)),
-        "bytes": file.st_size,
-        "modified_ns": file.st_mtime_ns,
+        **content,
         "encoder": h.describe()["encoder"],
         "bits": h.bits,
         "rows_are": ("queries" if queries else "base") if h.query_head else "both",
@@ -84,11 +85,12 @@ def encode_file(
         out.state["bad"] = [i for i in out.state.get("bad", ()) if i < out.state["rows"]]
         try:
             _append_codes(h, v, out)
+            check_unchanged(v, content)
         except KeyboardInterrupt:
             resumable.save(out)
             raise
         except BadInput:
-            if not out.state["rows"]:
+            if out.state["rows"] in (0, n):  # all are there, but the input has changed
                 resumable.discard(out)
             raise
         resumable.save(out)

@@ -9,9 +9,11 @@ Not responsible for devices (`parallel`).
 """
 
 import ctypes
+import errno
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -96,7 +98,7 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
         )
     except (ValueError, TypeError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
-        if re.search("already in use|bind", str(e), re.I):
+        if "RPC server" in reason and _in_use(address):
             _give_up(f"{address}: is in use by another program; free the port, or try again")
         raise BadInput(
             f"config.distributed={choice}: {reason} Set JAX_COORDINATOR_ADDRESS, "
@@ -193,6 +195,16 @@ def lost(error: Exception) -> str | None:
         return None
     lines = [line for line in str(error).splitlines() if re.search("gloo|nccl|UNAVAIL", line, re.I)]
     return f"{_LOST_LINE} ({lines[0][:150]})" if lines else None
+
+
+def _in_use(address: str) -> bool:
+    """Whether another process listens on the port of this host."""
+    try:
+        with socket.socket() as s:
+            s.bind(("", int(address.rpartition(":")[2])))
+        return False
+    except OSError as e:
+        return e.errno == errno.EADDRINUSE
 
 
 def _give_up(line: str) -> None:

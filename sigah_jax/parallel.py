@@ -54,16 +54,15 @@ def pmap(
 
 @functools.cache
 def _pmap(fn, in_axes, out_axes, donate_argnums, devices) -> Callable:
-    return single_precision(
-        jax.pmap(
-            fn,
-            AXIS,
-            in_axes=in_axes,
-            out_axes=out_axes,
-            donate_argnums=donate_argnums,
-            devices=devices,
-        )
+    mapped = jax.pmap(
+        fn,
+        AXIS,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        donate_argnums=donate_argnums,
+        devices=devices,
     )
+    return interrupts.deferring()(single_precision(mapped))
 
 
 def single_precision(fn: Callable) -> Callable:
@@ -71,7 +70,7 @@ def single_precision(fn: Callable) -> Callable:
 
     @functools.wraps(fn)
     def run(*args, **kwargs):
-        with interrupts.deferring(), jax.enable_x64(False):
+        with jax.enable_x64(False):
             return fn(*args, **kwargs)
 
     return run

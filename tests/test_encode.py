@@ -193,8 +193,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped(workdir, h, here, monkeypat
     np.testing.assert_array_equal(np.load("codes.npy"), whole)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_process_that_is_stopped_loses_no_codes(workdir, h, here, sign):
+@pytest.mark.parametrize(
+    ("sign", "code", "said"),
+    [
+        (signal.SIGKILL, -9, ""),
+        (signal.SIGINT, 130, "interrupted; the same command resumes where it stopped\n"),
+        (signal.SIGTERM, 143, "terminated; the same command resumes where it stopped\n"),
+    ],
+)
+def test_a_process_that_is_stopped_resumes_to_the_same_codes(workdir, h, here, sign, code, said):
     rows = 30_000  # in blocks of 16
     x = hashers.vectors(rows, D)
     np.save("x.npy", x)
@@ -207,11 +214,9 @@ def test_a_process_that_is_stopped_loses_no_codes(workdir, h, here, sign):
         time.sleep(0.005)
     process.send_signal(sign)
     _, err = process.communicate()
-    assert process.returncode == (-9 if sign == signal.SIGKILL else 130), err
+    assert (process.returncode, err) == (code, said)
     state = json.loads((here / "codes.npy.partial.json").read_text())
     assert state["rows"] < rows and not (here / "codes.npy").exists()
-    if sign == signal.SIGINT:
-        assert state["rows"] > 0 and "the same command resumes" in err and "Traceback" not in err
     assert run(workdir) == 0
     codes, sure = np.load("codes.npy"), np.abs(hashers.projections(h, x)[0]).min(1) > 1e-5
     np.testing.assert_array_equal(codes[sure], h.encode(x)[sure])
@@ -242,6 +247,64 @@ def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
         assert f"codes.npy.partial: was begun with another {field}" in capsys.readouterr().err
     assert run(workdir, "--overwrite") == 0
     np.testing.assert_array_equal(np.load("codes.npy"), h.encode(hashers.vectors(301, D)))
+
+
+def replace(path, x):
+    """Another file of the same name, size and times."""
+    stat = path.stat()
+    np.save("y.npy", x)
+    os.replace("y.npy", path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def write_over(path, x):
+    with path.open("r+b") as f:
+        np.save(f, x)
+
+
+@pytest.mark.parametrize("change", [replace, write_over, lambda path, x: path.unlink()])
+def test_an_input_that_changes_while_it_is_encoded_is_refused_and_begun_anew(
+    workdir, h, here, monkeypatch, capsys, change
+):
+    blocks = hasher.Hasher.encode_blocks
+    np.save("x.npy", hashers.vectors(300, D))
+    x = hashers.vectors(300, D, 1)
+
+    def changed(*arguments):
+        for block in blocks(*arguments):
+            yield block
+            if block[0] == 128:
+                change(here / "x.npy", x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hasher.Hasher, "encode_blocks", changed)
+        assert run(workdir) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: x.npy: ") and "while it was in use" in err
+    assert set(names(here)) <= {"x.npy"}
+    np.save("x.npy", x)
+    assert run(workdir) == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), h.encode(x))
+
+
+def test_another_content_of_the_same_size_and_time_does_not_resume(
+    workdir, h, here, monkeypatch, capsys
+):
+    blocks = hasher.Hasher.encode_blocks
+
+    def one(*arguments):
+        yield next(blocks(*arguments))
+        raise KeyboardInterrupt
+
+    np.save("x.npy", hashers.vectors(300, D))
+    with monkeypatch.context() as patch:
+        patch.setattr(hasher.Hasher, "encode_blocks", one)
+        assert run(workdir) == 130
+    replace(here / "x.npy", x := hashers.vectors(300, D, 1))
+    assert run(workdir) == 2
+    assert "codes.npy.partial: was begun with another content" in capsys.readouterr().err
+    assert run(workdir, "--overwrite") == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), h.encode(x))
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])

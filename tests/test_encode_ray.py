@@ -178,6 +178,79 @@ def test_lance_is_read_at_one_version(workdir, here, others):
     np.testing.assert_array_equal(in_numpy(table["code"])[0], expected(workdir, "x.npy"))
 
 
+def write_lance(path, x, fixed=True):
+    lists = pa.FixedSizeListArray.from_arrays(x.ravel(), x.shape[1]) if fixed else list(x)
+    pytest.importorskip("lance").write_dataset(pa.table({"v": lists}), path)
+
+
+def replace_file(path, new):
+    """Another content of the same size and times."""
+    stat = path.stat()
+    os.utime(new, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.replace(new, path)
+
+
+def replace_lance(path, new):
+    shutil.rmtree(path)
+    new.rename(path)
+
+
+@pytest.mark.parametrize("moment", ["before", "codes", "others"])
+@pytest.mark.parametrize(
+    ("write", "end", "replace"),
+    [
+        (np.save, ".npy", replace_file),
+        (write_parquet, ".parquet", replace_file),
+        (write_lance, ".lance", replace_lance),
+    ],
+)
+def test_an_input_that_is_replaced_leaves_no_codes_of_another_content(
+    workdir, here, monkeypatch, write, end, replace, moment
+):
+    """Between two fragments, or while the second is read: before its codes or before the rest."""
+    path, new = here / f"x{end}", here / f"new{end}"
+    write(path, x := hashers.vectors(210, D))
+    write(new, hashers.vectors(210, D, 1))
+    fragments, _ = ray_inputs.plan(ray_inputs.list_inputs([path], Path("out")), "v", 70)
+    e = encoder(workdir)
+    assert e(fragments[0]._asdict())["error"] == ""
+    if moment == "before":
+        replace(path, new)
+
+    def replacing(name):
+        step = getattr(ray_encoder, name)
+
+        def call(*arguments):
+            replace(path, new)
+            return step(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if moment != "before":
+            name = {"codes": "fragment_codes", "others": "_write_codes"}[moment]
+            patch.setattr(ray_encoder, name, replacing(name))
+        error = e(fragments[1]._asdict())["error"]
+    if end != ".lance":
+        assert f"{path}: " in error and "while it was in use" in error
+    else:  # an open data set keeps its files
+        assert not error or f"{path}: " in error
+    assert e(fragments[2]._asdict())["error"].startswith(f"{path}: ")
+    np.save("x.npy", x)
+    table = pq.read_table("out")
+    wanted = expected(workdir, "x.npy")[: table.num_rows]
+    np.testing.assert_array_equal(in_numpy(table["code"])[0], wanted)
+
+
+def test_an_input_that_changes_where_it_is_is_refused(workdir, here):
+    np.save("x.npy", hashers.vectors(210, D))
+    fragments, _ = ray_inputs.plan([here / "x.npy"], "v", 70)
+    with open("x.npy", "r+b") as f:
+        np.save(f, hashers.vectors(210, D, 1))
+    assert "x.npy: has changed while" in encoder(workdir)(fragments[1]._asdict())["error"]
+    assert names() == []
+
+
 def test_a_bad_row_is_named_and_leaves_no_file_of_its_fragment(workdir, here):
     x = hashers.vectors(300, D)
     x[[250, 251], 3] = np.nan
@@ -414,10 +487,6 @@ def test_a_finished_file_that_is_damaged_is_to_be_removed(workdir, here, capsys)
         assert err.endswith("; remove it, and the same command makes it anew\n")
 
 
-def write_lance(path, x):
-    pytest.importorskip("lance").write_dataset(pa.table({"v": list(x)}), path)
-
-
 GOOD = np.ones((3, D), np.float32)
 
 
@@ -433,7 +502,11 @@ GOOD = np.ones((3, D), np.float32)
         (lambda: pq.write_table(pa.table({"w": [1]}), "x.parquet"), "x.parquet", "it has 'w'"),
         (lambda: pq.write_table(pa.table({"v": [1]}), "x.parquet"), "x.parquet", "none of lists"),
         (lambda: Path("x.parquet").write_bytes(b"PAR1"), "x.parquet", "cannot be read as parquet"),
-        (lambda: write_lance("x.lance", GOOD), "x.lance", "expected lists of fixed size"),
+        (
+            lambda: write_lance("x.lance", GOOD, fixed=False),
+            "x.lance",
+            "expected lists of fixed size",
+        ),
         (lambda: Path("x.lance").mkdir(), "x.lance", "x.lance: cannot be read as Lance"),
         (lambda: Path("out").write_text(""), "ok.npy", "--output=out: cannot be written"),
         (lambda: (Path("out").mkdir(), Path("out/a").touch()), "ok.npy", "no _manifest.json"),

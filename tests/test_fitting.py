@@ -15,7 +15,7 @@ import scipy.sparse
 import sets
 
 import sigah_jax
-from sigah_jax import fitting, hasher, logs, prepare, train
+from sigah_jax import checkpoints, fitting, hasher, logs, prepare
 from sigah_jax.data import datasets
 from sigah_jax.errors import BadInput
 
@@ -64,6 +64,25 @@ def test_more_bits_than_columns_find_neighbours_better_than_random_hyperplanes(r
     assert sets.recall(h.project(rows) > 0, rows, 200) > max(random) + 0.03
 
 
+@pytest.mark.parametrize("last", ["checkpoints/200", "refit/checkpoints/60"])
+def test_sigterm_inside_the_last_save_of_a_training_ends_it(run, rows, tmp_path, monkeypatch, last):
+    save = checkpoints.save
+
+    def terminated(workdir, step, *state):
+        if str(workdir / "checkpoints" / str(step)).endswith(f"run/{last}"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(workdir, step, *state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", terminated)
+        with pytest.raises(SystemExit) as e:
+            sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+    assert e.value.code == 143 and (tmp_path / "run" / last / "seal.json").exists()
+    assert not (tmp_path / "run" / "encoder.json").exists()
+    again = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+    assert again.describe()["encoder"] == run[0].describe()["encoder"]
+
+
 def test_fit_gives_what_load_gives(run, rows):
     h, workdir = run
     loaded = hasher.load(workdir)
@@ -108,15 +127,6 @@ def test_an_outlier_is_told_before_training(rows, tmp_path, capsys):
     data = datasets.assemble(x[:0], x[:0], x, config.data, "here")
     prepare.check_data(config, data, logs.Log(tmp_path / "log.txt"))
     assert "warning: vectors: row 77 lies " in capsys.readouterr().out
-
-
-def test_sigterm_is_noted_while_training_and_then_left_as_it_was():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ZeroDivisionError), train.noting_sigterm() as came:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert came == [True]
-        _ = 1 / 0
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_run_of_another_array_or_config_is_refused(run, rows):

@@ -203,6 +203,48 @@ def test_the_loss_of_the_first_process_ends_another_that_is_busy():
     )
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_sigterm_to_one_process_ends_all_also_where_nothing_is_saved(process):
+    """The first is busy, as in an evaluation, and the other waits for it inside a collective."""
+    code = "from sigah_jax import interrupts; interrupts.begin(); import time\n"
+    code += "from sigah_jax import hosts; hosts.join('on'); hosts.any_of(True); print('ready')\n"
+    code += "time.sleep(60) if hosts.first() else hosts.any_of(True)"
+    environment = {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-u", "-c", code],
+            env=os.environ | environment | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for one in running:
+        while one.stdout.readline() not in ("ready\n", ""):
+            pass
+    running[process].send_signal(signal.SIGTERM)
+    ended = end(running, timeout=30)
+    assert [code for code, *_ in ended] == [143, 143], ended
+    assert all(err.endswith("terminated\n") for *_, err in ended), ended
+
+
+def test_a_port_that_is_taken_is_named_and_worth_another_try():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        s.listen()
+        address = f"localhost:{s.getsockname()[1]}"
+        environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_ID": "0"}
+        done = python("hosts.join('on', 20)", environment | {"JAX_NUM_PROCESSES": "2"})
+    assert done.returncode == hosts.LOST
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert f"{address}: is in use by another program" in line
+    assert "Traceback" not in done.stderr
+
+
 def test_processes_of_different_configs_are_told_apart(tmp_path, base):
     each = [[], ["--config.optim.gen_lr=1e-4"]]
     ended = run(tmp_path / "run", base, 2, each=each)

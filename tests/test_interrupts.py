@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from sigah_jax import interrupts
+
 BEGIN = "from sigah_jax import interrupts; interrupts.begin(); interrupts.say('try again')\n"
 SIGNALS = [
     (signal.SIGINT, 130, "interrupted; try again\n"),
@@ -72,6 +74,15 @@ def test_signals_can_be_handled_for_a_while():
     assert process.stdout.readline() == "saved\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 143
+
+
+def test_handlers_are_put_back_also_after_an_error():
+    before, came = signal.getsignal(signal.SIGTERM), []
+    handled = interrupts.handling(lambda signum, _: came.append(signum), signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), handled:
+        os.kill(os.getpid(), signal.SIGTERM)
+        _ = 1 / 0
+    assert came == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_ignored_interrupt_stays_ignored():

@@ -19,8 +19,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import io
 
 from sigah_jax.data import raw
+from sigah_jax.data.files import fingerprint
 from sigah_jax.data.raw import write_vectors
-from sigah_jax.data.vectors import as_array, check_unchanged, fingerprint, load, open_vectors
+from sigah_jax.data.vectors import as_array, check_unchanged, load, open_vectors
 from sigah_jax.errors import BadInput
 
 h5py = pytest.importorskip("h5py")
@@ -128,13 +129,13 @@ FORMATS = ["x.bvecs", "x.u8bin", "x.npy", "x.h5", "x.parquet", "x.mat", "x.idx"]
 def test_a_file_that_is_replaced_or_removed_is_read_as_it_was_opened(tmp_path, name):
     old = np.arange(40, dtype=np.uint8).reshape(10, 4)
     v = open_vectors(write(tmp_path / name, old))
-    then = fingerprint(v)
+    then = fingerprint(v.file)
     same(v.read(0, 2), old[:2])
     check_unchanged(v, json.loads(json.dumps(then)))
     os.replace(write(tmp_path / f"new{name}", old + 1), v.path)
     same(v.read(2, 9), old[2:9])
     same(as_array(v), old)
-    assert fingerprint(v) == then
+    assert fingerprint(v.file) == then
     with pytest.raises(BadInput, match=rf"{name}: was removed or replaced by another file"):
         check_unchanged(v, then)
     v.path.unlink()
@@ -148,7 +149,7 @@ def test_a_file_that_is_replaced_or_removed_is_read_as_it_was_opened(tmp_path, n
 def test_a_file_that_changes_where_it_is_has_another_fingerprint(tmp_path, name, change):
     path = write(tmp_path / name, np.arange(40, dtype=np.uint8).reshape(10, 4))
     v, at = open_vectors(path), path.stat()
-    then = fingerprint(v)
+    then = fingerprint(v.file)
     with path.open("r+b") as f:
         if change == "bytes":
             f.seek(0, os.SEEK_END)
@@ -158,7 +159,7 @@ def test_a_file_that_changes_where_it_is_has_another_fingerprint(tmp_path, name,
     os.utime(path, ns=(at.st_atime_ns, later))
     with pytest.raises(BadInput, match=rf"{name}: has changed while it was in use"):
         check_unchanged(v, then)
-    now = fingerprint(v)
+    now = fingerprint(v.file)
     assert now[change] != then[change] and now["modified_ns"] == later
 
 
@@ -166,14 +167,14 @@ def test_every_part_of_a_large_file_is_in_its_fingerprint(tmp_path):
     x = np.zeros((1000, 4096), np.uint8)
     path = write(tmp_path / "x.u8bin", x)
     v = open_vectors(path)
-    then = fingerprint(v)
+    then = fingerprint(v.file)
     # 66 blocks lie 63,000 bytes apart, and other vectors differ in every stretch of 16 rows
     for row in range(0, 1000, 16):
         x[row : row + 16] = 1
         with path.open("r+b") as f:
             f.seek(8)
             f.write(x.tobytes())
-        assert fingerprint(v)["content"] != then["content"]
+        assert fingerprint(v.file)["content"] != then["content"]
         x[:] = 0
 
 
@@ -265,7 +266,7 @@ def python(code: str, *args) -> str:
 RESIDENT = """
 import sys
 import numpy as np
-from sigah_jax.data.vectors import as_array, check_unchanged, fingerprint, load, open_vectors
+from sigah_jax.data.vectors import as_array, check_unchanged, load, open_vectors
 
 def peak_bytes():
     with open("/proc/self/status") as f:

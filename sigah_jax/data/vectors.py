@@ -9,7 +9,6 @@ Not responsible for the bytes of a format (`raw`, `containers`, `idx`), NaN
 (`datasets.check_finite`) nor for what the rows are used for.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from sigah_jax.data import containers, raw
-from sigah_jax.data.files import open_regular
+from sigah_jax.data.files import fingerprint, open_regular
 from sigah_jax.data.idx import parse_idx, read_bytes
 from sigah_jax.data.raw import BINS, VECS, check_array, extension, row_blocks
 from sigah_jax.errors import BadInput
@@ -30,8 +29,6 @@ KNOWN = (*VECS, *BINS, ".npy", "-ubyte[.gz]", ".idx[.gz]", *CONTAINERS)
 # four bytes of either text read as a d far above raw.MAX_DIM: no real file is taken for them
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _LFS_POINTER = b"version https://git-lfs"
-
-_SAMPLES, _SAMPLE_BYTES = 66, 4096  # of `fingerprint`
 
 
 class Vectors(NamedTuple):
@@ -108,32 +105,13 @@ def as_array(v: Vectors) -> np.ndarray:
     return v.view() if v.view else load(v, v.dtype)
 
 
-def fingerprint(v: Vectors) -> dict:
-    """What tells an opened file from a changed one, for JSON.
-
-    Returns:
-        {"bytes": its size, "modified_ns": time of its last change, "content": SHA-256 of its
-        first and last 4 KiB and of 64 blocks evenly between them}.
-    """
-    fd = v.file.fileno()
-    file, content = os.fstat(fd), hashlib.sha256()
-    last = max(0, file.st_size - _SAMPLE_BYTES)
-    for i in range(_SAMPLES):
-        content.update(os.pread(fd, _SAMPLE_BYTES, last * i // (_SAMPLES - 1)))
-    return {
-        "bytes": file.st_size,
-        "modified_ns": file.st_mtime_ns,
-        "content": content.hexdigest(),
-    }
-
-
 def check_unchanged(v: Vectors, then: dict) -> None:
-    """Raises BadInput if `v.path` names another file now, or its `fingerprint` is not `then`."""
+    """Raises BadInput if `v.path` names another file now, or its fingerprint is not `then`."""
     try:
         same = os.path.samestat(v.path.stat(), os.fstat(v.file.fileno()))
     except OSError:
         same = False
-    if not same or fingerprint(v) != then:
+    if not same or fingerprint(v.file) != then:
         what = "has changed" if same else "was removed or replaced by another file"
         raise BadInput(f"{v.path}: {what} while it was in use; leave it as it is and start again")
 
