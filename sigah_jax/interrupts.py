@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from sigah_jax import streams
+from sigah_jax import environment, streams
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as a shell reports them
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -45,6 +45,7 @@ def begin() -> None:
     for signum in CODES:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, lambda signum, _: _leave(signum))
+    environment.check()
 
 
 def say(remedy: str) -> None:

@@ -62,7 +62,7 @@ class Log:
     def __init__(self, path: Path):
         self.file = None
         if hosts.first():  # a file name in a line may hold bytes that are not UTF-8
-            self.file = path.open("a", encoding="utf-8", errors="surrogateescape")
+            self.file = path.open("a", encoding="utf-8", errors="backslashreplace")
         self.bar = None
         self.said = 0.0
         self.first = None  # (moment, step) of the first progress, for the time left

@@ -85,13 +85,13 @@ def test_output_of_an_unbuffered_python_comes_at_once(work):
     assert work(program, "", PYTHONUNBUFFERED="")[1] == b""
 
 
-@pytest.mark.parametrize(
-    "stdout", [None, io.TextIOWrapper(open("/dev/full", "wb"), "utf-8"), io.StringIO()]
-)
-def test_a_line_of_progress_stops_no_program_of_a_user(monkeypatch, stdout):
-    monkeypatch.setattr(sys, "stdout", stdout)
-    streams.show("κ \udcff")
-    monkeypatch.undo()
+def test_a_line_of_progress_stops_no_program_of_a_user(monkeypatch):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        for stdout in (None, full, io.StringIO()):
+            monkeypatch.setattr(sys, "stdout", stdout)
+            streams.show("κ \udcff")
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # or closing it fails
 
 
 def test_a_line_of_progress_has_escapes_where_letters_are_missing(monkeypatch):
