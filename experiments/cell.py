@@ -152,6 +152,7 @@ def run_baseline(config, method: str, cache: Path) -> dict:
 
 
 @command("the same command resumes")
+@parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

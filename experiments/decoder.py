@@ -131,6 +131,7 @@ def table(args, tell: Callable[[str], None]) -> None:
 
 
 @command("the same command resumes")
+@parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -186,7 +186,7 @@ def _judge(run: Running, ends: Counter, retries: int) -> str:
         return "done"
     if code == BadInput.exit_code:
         # without its log, which may be removed or on a full disk, nobody else runs it
-        with contextlib.suppress(OSError), run.job.log.open("a") as log:
+        with contextlib.suppress(OSError), run.job.log.open("ab") as log:
             if not _take(run.job, log):
                 return "busy"
     terminated = code in (TERMINATED, -signal.SIGTERM)

@@ -115,7 +115,11 @@ def submit(text: str, path: Path) -> str:
     whole.write_text(path, text)
     try:
         done = subprocess.run(
-            ["sbatch", "--parsable", path], capture_output=True, text=True, check=False
+            ["sbatch", "--parsable", path],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError as e:
         raise BadInput(

@@ -37,7 +37,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from sigah_jax import hash_functions, hasher, numpy_encoder, whole
+from sigah_jax import hash_functions, hasher, numpy_encoder, parallel, whole
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
 
@@ -239,6 +239,7 @@ def _library(name: str):
 
 
 @command("nothing was written")
+@parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description="Writes the trained encoder for other places.")

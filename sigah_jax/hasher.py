@@ -302,6 +302,7 @@ def _with_networks(function: Callable, nets: networks.Networks) -> Callable:
     return functools.partial(function, nets)
 
 
+@parallel.default_settings()
 def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
     """The hasher of a run directory, also while a training saves there.
 
@@ -314,6 +315,7 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
             not the encoder any more that the training ended with.
     """
     workdir = Path(os.path.expanduser(workdir))
+    parallel.local_devices()  # where there are none, before JAX is asked for anything else
     for _ in range(LOOKS):  # a checkpoint may be replaced between the look at it and its reading
         with contextlib.suppress(checkpoints.Gone):
             return _load(workdir, str(checkpoint))

@@ -5,7 +5,7 @@ process by `os._exit`, whatever the main thread does: an exception would be swal
 callback of JAX, and an orderly exit while JAX compiles may crash. Where work is to be saved or
 child processes are to be stopped first, `handling` gives the signals to a function.
 
-Imports nothing of the package: it has to be there first. Not responsible for what is saved.
+Imports nothing heavy: it has to be there first. Not responsible for what is saved.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+
+from sigah_jax import environment, streams
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as a shell reports them
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -31,7 +33,9 @@ def begin() -> None:
     """Makes this process, which runs a command, leave at Ctrl-C and SIGTERM; in its main thread.
 
     A signal that is ignored stays so, as Ctrl-C in a process that a script put in the background.
+    Its standard output and error cannot stop it from then on.
     """
+    streams.outlive()  # first, for a descriptor that is opened may get the number of a closed one
     read, write = os.pipe()
     os.set_blocking(write, False)
     # Python calls handlers in the main thread alone, once it is back from a compilation, say; a
@@ -41,6 +45,7 @@ def begin() -> None:
     for signum in CODES:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, lambda signum, _: _leave(signum))
+    environment.check()
 
 
 def say(remedy: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sigah_jax import hosts, whole
+from sigah_jax import hosts, streams, whole
 from sigah_jax.errors import BadInput
 
 
@@ -52,7 +52,7 @@ def append_row(path: Path, row: dict) -> None:
     """Adds one line to metrics.jsonl."""
     if not hosts.first():
         return
-    with whole.naming(path), path.open("a") as f:
+    with whole.naming(path), path.open("a", encoding="utf-8") as f:
         f.write(json.dumps(row) + "\n")
 
 
@@ -60,7 +60,9 @@ class Log:
     """Lines to stdout and log.txt; on a terminal a progress bar, otherwise a line now and then."""
 
     def __init__(self, path: Path):
-        self.file = path.open("a") if hosts.first() else None
+        self.file = None
+        if hosts.first():  # a file name in a line may hold bytes that are not UTF-8
+            self.file = path.open("a", encoding="utf-8", errors="backslashreplace")
         self.bar = None
         self.said = 0.0
         self.first = None  # (moment, step) of the first progress, for the time left
@@ -72,8 +74,8 @@ class Log:
         with whole.naming(Path(self.file.name)):
             self.file.write(f"{time.strftime('%F %T')} {text}\n")
             self.file.flush()
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        with tqdm.external_write_mode(sys.stdout):  # a bar makes place
+            streams.show(text)
 
     def progress(self, step: int, steps: int, fields: dict[str, str]) -> None:
         """Shows where training is; at most a line every ten seconds without a terminal."""

@@ -32,6 +32,7 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluat
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "for --mode=eval: best, latest or a step")
 
 
+@parallel.default_settings()
 def main(argv: list[str]) -> None:
     """Runs one experiment; raises BadInput or NonFinite."""
     if len(argv) > 1:

@@ -236,6 +236,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 @command("the same command resumes")
+@parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
     args = parse(argv)

@@ -1,14 +1,16 @@
 """Devices, placement and the one `pmap` wrapper: all that knows of several devices.
 
-Every parallel function of the package is made here, over one axis named `AXIS`, and runs in
-single precision, on the devices of this process alone unless it is given `all_devices()`.
+Every parallel function of the package is made here, over one axis named `AXIS`, and runs under
+JAX's default settings, on the devices of this process alone unless it is given `all_devices()`.
 Shapes: n devices, B rows a device, d columns.
 
 Not responsible for what is computed: functions and arrays come in, functions and
 arrays go out. Nor for processes that join and leave: `hosts`.
 """
 
+import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,18 +20,36 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sigah_jax import interrupts
+from sigah_jax.errors import BadInput
 
 AXIS = "data"
 
 
 def local_devices(devices: Sequence[jax.Device] | None = None) -> list[jax.Device]:
-    """The given devices, or all that this process can use."""
-    return list(devices) if devices is not None else jax.local_devices()
+    """The given devices, or all that this process can use; BadInput if JAX finds none."""
+    if devices is not None:
+        return list(devices)
+    with _finding():
+        return jax.local_devices()
 
 
 def all_devices() -> list[jax.Device]:
-    """The devices of all processes, those of process 0 first."""
-    return sorted(jax.devices(), key=lambda device: device.process_index)
+    """The devices of all processes, those of process 0 first; BadInput if JAX finds none."""
+    with _finding():
+        return sorted(jax.devices(), key=lambda device: device.process_index)
+
+
+@contextlib.contextmanager
+def _finding() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, AssertionError) as e:  # JAX asserts that it has found one
+        names = [name for name in ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES") if name in os.environ]
+        given = f"{names[0]}={os.environ[names[0]]}" if names else "JAX"
+        reason = f" ({str(e).splitlines()[0]})" if str(e) else ""
+        raise BadInput(
+            f"{given}: JAX finds no such device{reason}; correct or unset the environment variable"
+        ) from e
 
 
 def pmap(
@@ -62,18 +82,20 @@ def _pmap(fn, in_axes, out_axes, donate_argnums, devices) -> Callable:
         donate_argnums=donate_argnums,
         devices=devices,
     )
-    return interrupts.deferring()(single_precision(mapped))
+    return interrupts.deferring()(default_settings()(mapped))
 
 
-def single_precision(fn: Callable) -> Callable:
-    """`fn` in float32 and int32, also for a user who enabled JAX's double precision."""
-
-    @functools.wraps(fn)
-    def run(*args, **kwargs):
-        with jax.enable_x64(False):
-            return fn(*args, **kwargs)
-
-    return run
+@contextlib.contextmanager
+def default_settings() -> Iterator[None]:
+    """JAX compiles, in float32 and int32, whatever a user has set; also decorates functions."""
+    with (
+        jax.enable_x64(False),
+        jax.disable_jit(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.transfer_guard("allow"),
+    ):
+        yield
 
 
 def replicated(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
@@ -154,7 +176,8 @@ def map_blocks(
             short = per_device * n - len(block)
             if short:
                 block = np.concatenate([block, np.zeros((short, *block.shape[1:]), block.dtype)])
-            y = np.asarray(mapped(params, block.reshape(n, per_device, *block.shape[1:])))
+            with default_settings():  # for the transfer to the host
+                y = np.asarray(mapped(params, block.reshape(n, per_device, *block.shape[1:])))
             yield start, y.reshape(n * per_device, *y.shape[2:])[: rows - start]
 
     return run
@@ -184,5 +207,5 @@ def engine(choice: str) -> str:
     times slower than the other on the wrong kind of device.
     """
     if choice == "auto":
-        return "cpu" if jax.default_backend() == "cpu" else "accelerator"
+        return "cpu" if local_devices()[0].platform == "cpu" else "accelerator"
     return choice

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from sigah_jax import streams
+
 LINE_EVERY_SECS = 10
 
 
@@ -35,8 +37,6 @@ def showing(name: str, first: int, total: int, unit: str) -> Iterator[Callable[[
             said = now
             left = (now - start) / (done - first) * (total - done)
             have, all_of_it = (tqdm.format_sizeof(v) + f" {unit}" for v in (done, total))
-            print(
-                f"{name}: {have} of {all_of_it} ({done / total:.0%}), {left:.0f} s left", flush=True
-            )
+            streams.show(f"{name}: {have} of {all_of_it} ({done / total:.0%}), {left:.0f} s left")
 
     yield line

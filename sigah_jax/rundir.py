@@ -15,7 +15,7 @@ from ml_collections import config_dict
 
 from sigah_jax import hosts, locks, whole
 from sigah_jax.data.cache import content_hash
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, printable
 
 SEAL = "seal.json"  # in the directory of a checkpoint that is whole
 OLD_SEAL = "facts/metadata"  # the same, of versions before there were seals
@@ -70,9 +70,21 @@ def claim(workdir: Path, config) -> IO:
     Raises:
         BadInput: not writable, in use by another run, or made by another config.
     """
+    _check_name(workdir)
     return hosts.in_turn(
         lambda: _claim(workdir, config) if hosts.first() else _join(workdir, config)
     )
+
+
+def _check_name(workdir: Path) -> None:
+    """BadInput if checkpoints cannot be written or read there: their library takes UTF-8 only."""
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as e:
+        raise BadInput(
+            f"{printable(str(workdir))}: the name holds bytes that are not UTF-8, or letters that "
+            "the locale does not have; rename the directory, or set LC_ALL=C.UTF-8"
+        ) from e
 
 
 def _claim(workdir: Path, config) -> IO:
@@ -164,6 +176,7 @@ def _claim_data(workdir: Path, digest: str) -> None:
 
 def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
     """The config of a run directory and its hash; BadInput if there is none."""
+    _check_name(workdir)
     path = workdir / "config.json"
     try:
         held = whole.read_json(path, "train in another --workdir")

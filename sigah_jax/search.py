@@ -285,6 +285,7 @@ def _naming(flag: str, name: str) -> Iterator[None]:
 
 
 @command("nothing was written")
+@parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

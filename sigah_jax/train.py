@@ -156,7 +156,7 @@ def check_finite_losses(infos: dict, done: int, saved: int | None) -> None:
             )
 
 
-@parallel.single_precision
+@parallel.default_settings()
 def train_on(config, workdir: Path, cache: Path, log: logs.Log, data: Dataset) -> dict:
     """Trains on `data`, or resumes, in a claimed `workdir`; the seconds of set-up and training."""
     start = time.monotonic()

@@ -69,7 +69,7 @@ def open_sinks(config, workdir: Path, done: int) -> Iterator[Callable[[dict], No
                 whole.write_text(known, secrets.token_hex(4))
             facts = {"name": str(workdir), "config": config.to_dict()}
             try:
-                run = wandb.init(dir=workdir, id=known.read_text(), resume="allow", **facts)
+                run = wandb.init(dir=workdir, id=known.read_text("utf-8"), resume="allow", **facts)
             except wandb.errors.Error as e:
                 reason = str(e).splitlines()[0].rstrip(".")
                 raise BadInput(f"config.sinks: wandb: {reason}; or set WANDB_MODE=offline") from e

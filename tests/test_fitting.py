@@ -110,8 +110,14 @@ def test_what_is_compiled_is_shared_by_fits_of_equal_shapes(run, rows, tmp_path)
     assert hashers.memory_maps() < before + 50
 
 
-def test_codes_are_the_same_where_doubles_are_the_default(run, rows, tmp_path):
-    with jax.enable_x64(True):  # what JAX_ENABLE_X64=1 sets
+def test_codes_are_the_same_whatever_settings_of_jax_a_user_has_changed(run, rows, tmp_path):
+    with (  # what JAX_ENABLE_X64=1 sets, JAX_DISABLE_JIT=1 and so on
+        jax.enable_x64(True),
+        jax.disable_jit(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.transfer_guard("disallow"),
+    ):
         h = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
         doubled = h.encode(rows), h.encode_queries(rows), h.project(rows)
     wanted = run[0].encode(rows), run[0].encode_queries(rows), run[0].project(rows)

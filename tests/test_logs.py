@@ -1,6 +1,8 @@
 """What a run writes for people and tools."""
 
+import io
 import json
+import sys
 from types import SimpleNamespace
 
 from sigah_jax import logs
@@ -50,3 +52,9 @@ def test_the_time_left_of_a_second_training_leaves_out_the_first(tmp_path, capsy
     log.progress(40, 80, {})  # 20 steps in 20 s, 40 to come
     shown = [line.split("left ")[1] for line in capsys.readouterr().out.splitlines()]
     assert shown == ["?", "0 s", "?", "40 s"]
+
+
+def test_the_log_is_utf_8_and_has_every_line_whatever_the_terminal_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    logs.Log(tmp_path / "log.txt").line("κ of \udcff")
+    assert (tmp_path / "log.txt").read_bytes().endswith(" κ of \\udcff\n".encode())

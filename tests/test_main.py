@@ -340,6 +340,19 @@ def test_a_typing_error_does_not_claim_the_run_directory(tmp_path):
     assert (tmp_path / "run" / "results.json").exists()
 
 
+def test_a_run_outlives_its_terminal_in_any_locale_and_setting_of_jax(tmp_path):
+    base = tmp_path / os.fsdecode(b"base\xff.npy")
+    np.save(base, np.random.default_rng(0).standard_normal((1000, 20)).astype(np.float32))
+    more = ["--config=experiments/vectors.py:bits=32", "--config.train.steps=20"]
+    more += ["--config.eval.baselines=('itq',)", f"--config.data.base={base}"]
+    home = environment() | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    home |= {"JAX_TRANSFER_GUARD": "disallow", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    argv = ["bash", "-c", '"$@" >/dev/full 2>&- <&-', "-", *command(tmp_path / "run", *more)]
+    assert subprocess.run(argv, env=home, check=False).returncode == 0
+    log = (tmp_path / "run" / "log.txt").read_text("utf-8")
+    assert "base\\udcff.npy" in log and "κ" in log and "results: " in log.splitlines()[-1]
+
+
 def test_a_cache_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     done = run(tmp_path / "run", f"--cache={tmp_path / 'file'}")

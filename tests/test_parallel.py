@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from sigah_jax import parallel
+from sigah_jax.errors import BadInput
 
 DEVICES = [1, 2, 4, 8]
 
@@ -64,3 +65,16 @@ def test_one_process_has_all_devices_and_its_arrays_need_no_others():
     assert parallel.all_devices() == parallel.local_devices() == jax.devices()
     tree = {"w": np.ones(3)}
     assert parallel.across_processes(tree) is tree
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("no backend\nmore")])
+def test_devices_that_are_missing_are_a_line_with_the_variable(monkeypatch, error):
+    def fail():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.setattr(jax, "local_devices", fail)
+    for ask in (parallel.all_devices, parallel.local_devices, lambda: parallel.engine("auto")):
+        with pytest.raises(BadInput, match="JAX_PLATFORMS=cuda: JAX finds no such device"):
+            ask()

@@ -153,3 +153,11 @@ def test_a_run_whose_encoder_is_another_than_at_its_end_is_refused(tmp_path):
     rundir.check_encoder(tmp_path, facts)
     with pytest.raises(BadInput, match=r"ended with refitted=True, .* gives False"):
         rundir.check_encoder(tmp_path, facts | {"refitted": False})
+
+
+def test_a_name_that_checkpoints_cannot_have_is_refused_before_anything_is_written(tmp_path):
+    workdir = tmp_path / os.fsdecode(b"run\xff")
+    for use in (lambda: rundir.claim(workdir, None), lambda: rundir.read_config(workdir)):
+        with pytest.raises(BadInput, match="not UTF-8, or letters that the locale"):
+            use()
+    assert not list(tmp_path.iterdir())

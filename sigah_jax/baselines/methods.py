@@ -76,6 +76,6 @@ _SETTINGS = {
     "bae": Method(partial(bae.fit, steps=800, widths=(512, 512)), bae.project),
 }
 METHODS = {
-    name: method._replace(fit=parallel.single_precision(method.fit))
+    name: method._replace(fit=parallel.default_settings()(method.fit))
     for name, method in _SETTINGS.items()
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import locks, whole
+from sigah_jax import locks, streams, whole
 from sigah_jax.errors import BadInput
 
 BLOCK_ROWS = 8192
@@ -61,7 +61,7 @@ def cached(
             if (array := _read(path)) is not None:  # another process has made it meanwhile
                 return array
             if path.exists():
-                print(f"{path}: damaged, or without a hash; it is computed again", flush=True)
+                streams.show(f"{path}: damaged, or without a hash; it is computed again")
             for left in directory.glob(f"{path.name}.partial-*"):  # only we write it now
                 left.unlink(missing_ok=True)
         array = compute()

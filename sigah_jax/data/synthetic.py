@@ -79,7 +79,7 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int =
             f"{directory}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; free some, or "
             "give another --dir"
         )
-    marker.write_text(f"Synthetic stand-in of {name}, made by sigah_jax.data.synthetic.\n")
+    marker.write_text(f"Synthetic stand-in of {name}, made by sigah_jax.data.synthetic.\n", "utf-8")
     draw = make_manifold(seed, benchmark.d)
     for number, (part, rows) in enumerate(zip(layout, sizes, strict=True)):
         path = directory / part.file

@@ -169,7 +169,7 @@ def _held(url: str, part: Path, wanted: Wanted) -> tuple[int, str]:
     """
     held = _size(part)
     try:
-        came_from, version = json.loads((part.parent / f"{part.name}.json").read_text())
+        came_from, version = json.loads((part.parent / f"{part.name}.json").read_bytes())
         if not re.fullmatch("[!-~][ -~]*", version):  # what a header may hold
             version = ""
     except (OSError, ValueError, TypeError):
