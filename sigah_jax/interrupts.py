@@ -104,8 +104,9 @@ def _leave(signum: int) -> None:
     timer = threading.Timer(_LEAVE_SECS, os._exit, [code])
     timer.daemon = True
     timer.start()
-    with contextlib.suppress(Exception):  # a terminal that is gone
+    with contextlib.suppress(Exception):  # a terminal that is gone, a flush within a flush
         sys.stdout.flush()
+    with contextlib.suppress(Exception):
         line = f"{_WORDS[signum]}{_remedy}"
         print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
     for function in before_leaving:

@@ -5,6 +5,7 @@ from hashers import run_directory
 from scipy.spatial.distance import cdist
 
 from experiments import decoder
+from sigah_jax import whole
 from sigah_jax.data import datasets
 
 
@@ -55,13 +56,15 @@ def test_opq_ranks_far_better_than_chance():
 
 def test_a_run_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
     assert decoder.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: no config.json")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: has no config.json")
 
 
 def test_runs_of_other_data_are_refused(tmp_path, capsys):
     run_directory(tmp_path / "a", 16, 6)
     run_directory(tmp_path / "b", 16, 6)
     path = tmp_path / "b" / "config.json"
-    path.write_text(path.read_text().replace('"test_queries": 1000', '"test_queries": 999'))
+    held = whole.read_json(path, "")
+    held["config"]["data"]["test_queries"] = 999
+    whole.write_json(path, held)
     assert decoder.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
     assert f"{tmp_path / 'b'}: of other data" in capsys.readouterr().err
