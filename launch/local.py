@@ -26,7 +26,7 @@ from typing import IO, NamedTuple
 from tqdm import tqdm
 
 from sigah_jax import interrupts, locks
-from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.errors import BadInput, NonFinite, printable
 
 POLL_SECS = 0.2
 LOG_BYTES = 65536  # of a log's end, in which its last words are looked for
@@ -106,6 +106,13 @@ def run_jobs(
         finally:
             _stop(running.values(), board, asked)
     return board.failed
+
+
+def check_line(text: str) -> str:
+    """The text, for a file of lines; BadInput if a control character could begin another line."""
+    if printable(text) != text:
+        raise BadInput(f"{printable(text)}: holds a control character; take it out, or rename")
+    return text
 
 
 def in_use(lock: Path) -> bool:

@@ -11,8 +11,7 @@ Not responsible for which points there are: `launch.sweep`.
 import json
 import shlex
 
-from launch.local import TERMINATED, Job
-from sigah_jax.errors import BadInput, printable
+from launch.local import TERMINATED, Job, check_line
 
 _TASK = """# Written by launch.sweep. {point}
 name: {name}
@@ -57,8 +56,7 @@ def task(
         BadInput: a line break in the point or its command, whose rest would be YAML of its own.
     """
     for text in (job.name, *job.argv):
-        if printable(text) != text:
-            raise BadInput(f"{printable(text)}: holds a control character; take it out, or rename")
+        check_line(text)
     return _TASK.format(
         point=job.name,
         name=json.dumps(name),

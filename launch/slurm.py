@@ -14,9 +14,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from launch.local import FINAL, MAX_TERMINATIONS, TERMINATED, Job
+from launch.local import FINAL, MAX_TERMINATIONS, TERMINATED, Job, check_line
 from sigah_jax import whole
-from sigah_jax.errors import BadInput, printable
+from sigah_jax.errors import BadInput
 
 _SCRIPT = r"""#!/usr/bin/env bash
 {name}
@@ -97,9 +97,7 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
 
 
 def _option(text: str) -> str:
-    if printable(text) != text:
-        raise BadInput(f"{printable(text)}: holds a control character; take it out, or rename")
-    return f"#SBATCH {shlex.quote(text)}"
+    return f"#SBATCH {shlex.quote(check_line(text))}"
 
 
 def _case(number: int, job: Job) -> str:
