@@ -29,6 +29,7 @@ from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.errors import BadInput, BitsRefused, command
+from sigah_jax.model.step import PARTS
 from sigah_jax.report.collect import reading
 
 # SiGAH and its ablations: what differs from `preset=best`
@@ -100,8 +101,7 @@ def of_other_settings(path: Path, method: str, bits: int) -> bool:
         return False
     now = json.loads(json.dumps(_variant(get_config, method, bits).to_dict()))  # tuples are lists
     with reading(path) as held:
-        groups = ("model", "loss", "began", "optim", "train")
-        return any(held["config"][group] != now[group] for group in groups)
+        return any(held["config"][group] != now[group] for group in PARTS)
 
 
 def of_other_file(path: Path, data: str) -> bool:
