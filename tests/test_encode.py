@@ -223,9 +223,8 @@ def test_a_process_that_is_stopped_resumes_to_the_same_codes(workdir, h, here, s
     assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
 
 
-def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
-    workdir, h, here, monkeypatch, capsys, tmp_path_factory
-):
+def stop_after_a_block(workdir, monkeypatch):
+    """Begins to encode 300 rows in the working directory, which is interrupted."""
     blocks = hasher.Hasher.encode_blocks
 
     def one(*arguments):
@@ -236,6 +235,12 @@ def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
     with monkeypatch.context() as patch:
         patch.setattr(hasher.Hasher, "encode_blocks", one)
         assert run(workdir) == 130
+
+
+def test_another_input_or_encoder_does_not_go_on_with_a_partial_output(
+    workdir, h, here, monkeypatch, capsys, tmp_path_factory
+):
+    stop_after_a_block(workdir, monkeypatch)
     np.save("x.npy", hashers.vectors(301, D))
     other = hashers.run_directory(tmp_path_factory.mktemp("runs") / "other", BITS, D, seed=1)
     for at, more, field in (
@@ -290,16 +295,7 @@ def test_an_input_that_changes_while_it_is_encoded_is_refused_and_begun_anew(
 def test_another_content_of_the_same_size_and_time_does_not_resume(
     workdir, h, here, monkeypatch, capsys
 ):
-    blocks = hasher.Hasher.encode_blocks
-
-    def one(*arguments):
-        yield next(blocks(*arguments))
-        raise KeyboardInterrupt
-
-    np.save("x.npy", hashers.vectors(300, D))
-    with monkeypatch.context() as patch:
-        patch.setattr(hasher.Hasher, "encode_blocks", one)
-        assert run(workdir) == 130
+    stop_after_a_block(workdir, monkeypatch)
     replace(here / "x.npy", x := hashers.vectors(300, D, 1))
     assert run(workdir) == 2
     assert "codes.npy.partial: was begun with another content" in capsys.readouterr().err
