@@ -104,10 +104,8 @@ def facts(workdir: Path, step: int) -> dict:
         BadInput: it is damaged.
     """
     path = _directory(workdir) / str(step)
-    try:
+    with contextlib.suppress(FileNotFoundError):  # then it may be of an older version
         return whole.read_json(path / SEAL, _DAMAGED)
-    except FileNotFoundError:
-        pass
     try:
         return json.loads((path / OLD_SEAL).read_bytes())
     except FileNotFoundError as e:

@@ -41,8 +41,8 @@ def run_directory(config, experiment: str, overrides: dict) -> Path:
     # ASCII: a file system counts bytes, and not every locale has every letter
     safe = re.sub(r"[^\w.,=+-]", "_", arguments, flags=re.ASCII)
     if safe != arguments or len(safe) > 200:
-        whole = arguments.encode(errors="surrogateescape")
-        safe = f"{safe[:190]}-{hashlib.blake2b(whole, digest_size=4).hexdigest()}"
+        given = arguments.encode(errors="surrogateescape")
+        safe = f"{safe[:190]}-{hashlib.blake2b(given, digest_size=4).hexdigest()}"
     return Path("runs") / experiment / safe / f"seed{config.seed}"
 
 

@@ -18,7 +18,6 @@ from sigah_jax.errors import BadInput
 
 _DIGEST = "blake2b"  # the field of a JSON file that holds the hash of its other fields
 
-
 _temporary: set[Path] = set()  # files of `create` that have not got their names
 
 
