@@ -10,7 +10,7 @@ Not responsible for which cells there are, nor for tables: `experiments.paper_ta
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -24,13 +24,15 @@ from pathlib import Path
 
 import jax
 
-from sigah_jax import evaluate, parallel, results, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.datasets import load_dataset
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, BitsRefused, command
-from sigah_jax.model.step import PARTS
-from sigah_jax.report.collect import reading
+from sigah_jax.files import whole
+from sigah_jax.report.cells import reading
+from sigah_jax.training import evaluate, results, train
+from sigah_jax.training.step import PARTS
 
 # SiGAH and its ablations: what differs from `preset=best`
 VARIANTS = {

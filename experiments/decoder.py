@@ -13,7 +13,7 @@ Not responsible for training.
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -25,10 +25,13 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from sigah_jax import evaluate, hasher, parallel, rundir
 from sigah_jax.data.datasets import Dataset, load_dataset
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
+from sigah_jax.run import rundir
+from sigah_jax.training import evaluate
 
 SPLITS = 20  # random halves of the queries
 QUERIES = 500  # ranked; the whole base is sorted for each

@@ -11,7 +11,7 @@ Not responsible for how a cell is run: `experiments.cell`.
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -28,12 +28,12 @@ from experiments.cell import (
     of_other_settings,
 )
 from launch import local
-from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots, readme
-from sigah_jax.report.collect import METRICS, Cell, read_cells
+from sigah_jax.report.cells import METRICS, Cell, read_cells
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)
 ABLATION = ("sigah", "sigah_one_head", *(name for name in VARIANTS if name not in MAIN))

@@ -15,7 +15,7 @@ median of each and the ratio of its median to that of the peer, the first line.
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -32,20 +32,15 @@ import faiss
 import jax
 import numpy as np
 
-from sigah_jax import config, fitting, hasher, parallel
+from sigah_jax import config, fitting
 from sigah_jax.baselines import itq
 from sigah_jax.data.synthetic import make_manifold
+from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
+from sigah_jax.encoder import hasher
 from sigah_jax.measure import recall
 from sigah_jax.model import networks, standardise
-from sigah_jax.retrieval import (
-    asymmetric,
-    hamming,
-    histograms,
-    metrics,
-    neighbours,
-    rerank,
-)
+from sigah_jax.retrieval import asymmetric, hamming, histograms, metrics, neighbours, rerank
 
 ITERATIONS = 50  # of ITQ
 MATRIX_BLOCK_BYTES = 1 << 24  # of one product, as in `retrieval.neighbours`

@@ -10,7 +10,7 @@ Not responsible for running (`launch.sweep`) nor for the cells of `experiments.p
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from sigah_jax import whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
-from sigah_jax.report.collect import METRICS, Cell, make_cell, reading
+from sigah_jax.report.cells import METRICS, Cell, make_cell, reading
 from sigah_jax.report.tables import display_name
-from sigah_jax.rundir import NOT_IDENTITY
+from sigah_jax.run.rundir import NOT_IDENTITY
 
 _REMEDY = "remove it, then the training's command evaluates again; or give other directories"
 # what says who and what is asked for, and where and how it ran

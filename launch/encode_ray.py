@@ -2,7 +2,7 @@
 
     python -m launch.encode_ray --workdir=runs/… --input vectors/ --column=vector --output=codes
 
-Inputs are Parquet files, Lance data sets (`*.lance`) and every file that `data.vectors` reads by
+Inputs are Parquet files, Lance data sets (`*.lance`) and every file that `formats.vectors` reads by
 rows, such as `.npy`; a directory stands for the files in it. The output is a directory of Parquet
 files with a column `code` of W bytes, in the bit order of `numpy.packbits`, beside the other
 columns of the input, or `row`, the number of the row in its file, where there are none. Codes are
@@ -27,7 +27,7 @@ stores.
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -47,9 +47,10 @@ import jax
 
 from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
-from sigah_jax import hasher, locks, progress, whole
-from sigah_jax.data.containers import reading_as
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import locks, progress, whole
+from sigah_jax.formats.containers import reading_as
 
 MANIFEST = "_manifest.json"  # readers of Parquet pass over names that begin so
 _CONNECT_SECS = 30

@@ -25,8 +25,9 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from sigah_jax import interrupts, locks
 from sigah_jax.errors import BadInput, NonFinite, printable
+from sigah_jax.files import locks
+from sigah_jax.process import interrupts
 
 POLL_SECS = 0.2
 LOG_BYTES = 65536  # of a log's end, in which its last words are looked for

@@ -16,9 +16,10 @@ import jax
 import numpy as np
 
 from launch.ray_inputs import Fragment, open_source
-from sigah_jax import hasher, whole
-from sigah_jax.data.vectors import Vectors, why_bad
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
+from sigah_jax.formats.vectors import Vectors, why_bad
 from sigah_jax.retrieval import codes
 
 _LOST_WORKERS = 4  # on one fragment; one that kills every worker must end

@@ -2,7 +2,7 @@
 
 Shapes: n rows, d columns.
 
-Not responsible for the formats that `data.vectors` knows, nor for what becomes of the rows.
+Not responsible for the formats that `formats.vectors` knows, nor for what becomes of the rows.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.data.containers import reading_as
-from sigah_jax.data.files import fingerprint, name_of, open_regular
-from sigah_jax.data.parquet import list_rows, stored_lists
-from sigah_jax.data.vectors import Vectors, check_unchanged, open_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.files.regular import fingerprint, name_of, open_regular
+from sigah_jax.formats.containers import reading_as
+from sigah_jax.formats.parquet import list_rows, stored_lists
+from sigah_jax.formats.vectors import Vectors, check_unchanged, open_vectors
 
 
 class Fragment(NamedTuple):

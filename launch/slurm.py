@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launch.local import FINAL, MAX_TERMINATIONS, TERMINATED, Job, check_line
-from sigah_jax import whole
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 
 _SCRIPT = r"""#!/usr/bin/env bash
 {name}

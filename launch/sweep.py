@@ -19,7 +19,7 @@ Not responsible for running (`launch.local`, `slurm`, `sky`) nor for tables (`la
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -34,9 +34,10 @@ from types import ModuleType
 from typing import Any
 
 from launch import grid, local, sky, slurm
-from sigah_jax import rundir, whole
 from sigah_jax.config import change, validate
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import whole
+from sigah_jax.run import rundir
 
 ARGUMENTS = ("preset", "bits")  # of `get_config`; a point's other names are fields
 

@@ -13,5 +13,5 @@ def __getattr__(name: str):
     if name == "fit":
         return importlib.import_module("sigah_jax.fitting").fit
     if name == "hasher":
-        return importlib.import_module("sigah_jax.hasher")
+        return importlib.import_module("sigah_jax.encoder.hasher")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,10 +8,10 @@ import math
 import numpy as np
 from ml_collections import config_dict
 
-from sigah_jax import watching
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.benchmarks import BENCHMARKS
 from sigah_jax.errors import BadInput
+from sigah_jax.run import watching
 
 PRESETS = ("best", "paper")
 

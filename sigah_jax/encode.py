@@ -13,12 +13,12 @@ the same command resumes where it stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 
-Not responsible for how a row becomes a code (`hasher`), for formats of vectors (`data.vectors`)
+Not responsible for how a row becomes a code (`hasher`), for formats of vectors (`formats.vectors`)
 nor for what a stopped run leaves (`resumable`).
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -30,12 +30,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import hasher, progress, resumable, whole
 from sigah_jax.data.datasets import open_file
-from sigah_jax.data.files import fingerprint
-from sigah_jax.data.raw import row_blocks
-from sigah_jax.data.vectors import Vectors, check_unchanged, why_bad
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import progress, resumable, whole
+from sigah_jax.files.regular import fingerprint
+from sigah_jax.formats.raw import row_blocks
+from sigah_jax.formats.vectors import Vectors, check_unchanged, why_bad
 from sigah_jax.retrieval import codes
 
 _SAVE_EVERY_SECS = 2

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from sigah_jax import interrupts
+from sigah_jax.process import interrupts
 
 _PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
 _PATH_ERRORS += (errno.EEXIST, errno.ELOOP)

@@ -18,7 +18,7 @@ Not responsible for rows with NaN: an exported encoder gives them some code.
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -37,8 +37,10 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from sigah_jax import hash_functions, hasher, numpy_encoder, parallel, whole
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hash_functions, hasher, numpy_encoder
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
 
 MARGIN = 1e-5

@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import hasher, logs, parallel, prepare, rundir, train
 from sigah_jax.config import change, validate, vectors_config
-from sigah_jax.data.cache import content_hash
 from sigah_jax.data.datasets import assemble
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.files.cache import content_hash
+from sigah_jax.run import logs, rundir
+from sigah_jax.training import prepare, train
 
 DATA_FIELDS = ("data.val_queries", "data.train_rows", "data.split_seed")
 

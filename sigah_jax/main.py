@@ -4,7 +4,7 @@ python -m sigah_jax.main --config=experiments/mnist.py:bits=64
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -18,9 +18,12 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sigah_jax import hosts, interrupts, parallel, rundir, train
 from sigah_jax.config import check_field
+from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput, NonFinite, of_path
+from sigah_jax.process import interrupts
+from sigah_jax.run import rundir
+from sigah_jax.training import train
 
 _RESUMES = "the same command resumes from the last checkpoint"
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")

@@ -14,7 +14,7 @@ Not responsible for how a table or plot looks: `report.measured`.
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -30,13 +30,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax import evaluate, hasher, logs, parallel, prepare, rundir, train, whole
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset, open_file
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import whole
 from sigah_jax.report import measured
 from sigah_jax.retrieval import asymmetric, euclidean, hamming, neighbours, rerank
+from sigah_jax.run import logs, rundir
+from sigah_jax.training import evaluate, prepare, train
 
 
 class Encoder(NamedTuple):

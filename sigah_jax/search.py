@@ -18,11 +18,11 @@ Euclidean distance. Each row is sorted by (distance, id).
 
 Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours.
 
-Not responsible for how neighbours are found (`retrieval`) nor for formats (`data.vectors`).
+Not responsible for how neighbours are found (`retrieval`) nor for formats (`formats.vectors`).
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -36,9 +36,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import encode, hasher, parallel, resumable, whole
+from sigah_jax import encode
 from sigah_jax.data.datasets import read_file
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import resumable, whole
 from sigah_jax.retrieval import asymmetric, codes, gaps, hamming, rerank, topk
 
 OVERSAMPLE = 10

@@ -6,9 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sigah_jax import checkpoints, config, hash_functions, hasher, rundir
+from sigah_jax import config
 from sigah_jax.baselines import pca
-from sigah_jax.model import networks, standardise, step
+from sigah_jax.encoder import hash_functions, hasher
+from sigah_jax.model import networks, standardise
+from sigah_jax.run import checkpoints, rundir
+from sigah_jax.training import step
 
 
 def configuration(bits: int, **model):

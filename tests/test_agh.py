@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from sigah_jax import parallel
 from sigah_jax.baselines import agh, lsh
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 

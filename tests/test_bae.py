@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from sets import low_dimensional, recall
 
-from sigah_jax import parallel
 from sigah_jax.baselines import bae, lsh, pca
+from sigah_jax.devices import parallel
 from sigah_jax.model.standardise import standardise
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from sigah_jax.data import synthetic
 from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Layout, Part, load_benchmark
-from sigah_jax.data.raw import write_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.raw import write_vectors
 
 SMALL = BENCHMARKS["deep1m"]._replace(d=4, base_rows=300, query_rows=20, learn_rows=100)
 

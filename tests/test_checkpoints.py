@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax import checkpoints, hasher, parallel
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
-from sigah_jax.rundir import saved_steps
+from sigah_jax.run import checkpoints
+from sigah_jax.run.rundir import saved_steps
 from tests import hashers
 
 

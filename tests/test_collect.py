@@ -7,9 +7,10 @@ import pytest
 from matplotlib.image import imread
 
 from launch import collect
-from sigah_jax import config, rundir
+from sigah_jax import config
 from sigah_jax.errors import BadInput
-from sigah_jax.report.collect import METRICS, RECALL_AT
+from sigah_jax.report.cells import METRICS, RECALL_AT
+from sigah_jax.run import rundir
 
 
 def claimed(root, bits=32, seed=0, preset="best", **fields):

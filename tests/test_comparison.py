@@ -6,7 +6,7 @@ import pytest
 
 from sigah_jax.errors import BadInput
 from sigah_jax.report import comparison
-from sigah_jax.report.collect import METRICS, RECALL_AT, Cell, read_cells
+from sigah_jax.report.cells import METRICS, RECALL_AT, Cell, read_cells
 
 
 def cell(method, bits, seed, value):

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from sigah_jax.report import comparison_plots
-from sigah_jax.report.collect import Cell
+from sigah_jax.report.cells import Cell
 
 METHODS = ["sigah", "itq", "lsh"]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import io
 
-from sigah_jax.data.vectors import as_array, load, open_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.vectors import as_array, load, open_vectors
 
 h5py = pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")

@@ -10,9 +10,9 @@ from scipy import io
 from test_containers import lists, put_hdf5, put_mat73
 from test_vectors import idx_bytes
 
-from sigah_jax.data.raw import write_vectors
-from sigah_jax.data.vectors import load, open_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.raw import write_vectors
+from sigah_jax.formats.vectors import load, open_vectors
 
 h5py = pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from sigah_jax import config as base
-from sigah_jax.data import cache, datasets, mnist
+from sigah_jax.data import datasets, mnist
 from sigah_jax.errors import BadInput
+from sigah_jax.files import cache
 
 
 def test_embedded_mnist_is_the_official_one():

@@ -5,8 +5,8 @@ from hashers import run_directory
 from scipy.spatial.distance import cdist
 
 from experiments import decoder
-from sigah_jax import whole
 from sigah_jax.data import datasets
+from sigah_jax.files import whole
 
 
 def test_energy_distance_against_scipy():

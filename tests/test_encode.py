@@ -12,7 +12,8 @@ import hashers
 import numpy as np
 import pytest
 
-from sigah_jax import encode, hasher
+from sigah_jax import encode
+from sigah_jax.encoder import hasher
 
 D, BITS = 20, 30
 

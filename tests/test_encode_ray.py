@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from launch import encode_ray, ray_encoder, ray_inputs
-from sigah_jax import encode, hasher
+from sigah_jax import encode
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
 
 pa = pytest.importorskip("pyarrow")

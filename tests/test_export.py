@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax import export, hasher, numpy_encoder
+from sigah_jax import export
 from sigah_jax.data import mnist
+from sigah_jax.encoder import hasher, numpy_encoder
 from sigah_jax.errors import BadInput
 
 D, BITS = 20, 30

@@ -15,9 +15,12 @@ import scipy.sparse
 import sets
 
 import sigah_jax
-from sigah_jax import checkpoints, fitting, hasher, logs, prepare
+from sigah_jax import fitting
 from sigah_jax.data import datasets
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.run import checkpoints, logs
+from sigah_jax.training import prepare
 
 D, BITS = 20, 24
 SHORT = {

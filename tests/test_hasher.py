@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from sigah_jax import hasher, whole
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 from sigah_jax.model import sparse
 
 D, BITS = 20, 30
@@ -370,7 +371,7 @@ def test_what_is_compiled_is_shared_by_all_hashers_of_equal_networks(workdir):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from sigah_jax import hasher
+from sigah_jax.encoder import hasher
 if os.geteuid() == 0:  # root may read every file
     os.setuid(65534)
 workdir = Path(sys.argv[1])

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import sets
 
-from sigah_jax import hasher, hosts
+from sigah_jax.devices import hosts
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
 
 SHORT = [
@@ -206,8 +207,9 @@ def test_the_loss_of_the_first_process_ends_another_that_is_busy():
 @pytest.mark.parametrize("process", [0, 1])
 def test_sigterm_to_one_process_ends_all_also_where_nothing_is_saved(process):
     """The first is busy, as in an evaluation, and the other waits for it inside a collective."""
-    code = "from sigah_jax import interrupts; interrupts.begin(); import time\n"
-    code += "from sigah_jax import hosts; hosts.join('on'); hosts.any_of(True); print('ready')\n"
+    code = "from sigah_jax.process import interrupts; interrupts.begin(); import time\n"
+    code += "from sigah_jax.devices import hosts; hosts.join('on'); hosts.any_of(True)\n"
+    code += "print('ready')\n"
     code += "time.sleep(60) if hosts.first() else hosts.any_of(True)"
     environment = {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
@@ -257,7 +259,7 @@ def test_processes_of_different_configs_are_told_apart(tmp_path, base):
 
 def python(code, environment):
     return subprocess.run(
-        [sys.executable, "-c", f"from sigah_jax import hosts; {code}"],
+        [sys.executable, "-c", f"from sigah_jax.devices import hosts; {code}"],
         env=os.environ | environment,
         capture_output=True,
         text=True,

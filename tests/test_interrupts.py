@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from sigah_jax import interrupts
+from sigah_jax.process import interrupts
 
-BEGIN = "from sigah_jax import interrupts; interrupts.begin(); interrupts.say('try again')\n"
+BEGIN = (
+    "from sigah_jax.process import interrupts; interrupts.begin(); interrupts.say('try again')\n"
+)
 SIGNALS = [
     (signal.SIGINT, 130, "interrupted; try again\n"),
     (signal.SIGTERM, 143, "terminated; try again\n"),
@@ -48,7 +50,7 @@ def test_a_command_leaves_at_once_with_one_line(signum, code, line, work):
 
 
 def test_its_temporary_files_are_removed_and_what_was_printed_is_not_lost(tmp_path):
-    text = "import os, pathlib, time\nfrom sigah_jax import whole\n"
+    text = "import os, pathlib, time\nfrom sigah_jax.files import whole\n"
     text += f"with whole.writing(pathlib.Path({str(tmp_path)!r}) / 'a') as f:\n"
     text += "    f.write(b'1'); f.flush(); print('half a line', end='')\n"
     text += "    os.write(1, b'ready\\n'); time.sleep(60)"
@@ -93,7 +95,7 @@ def test_an_ignored_interrupt_stays_ignored():
 
 
 def test_in_a_users_own_program_an_interrupt_waits_for_the_end_of_a_call():
-    text = "from sigah_jax import interrupts\nimport time\ntry:\n"
+    text = "from sigah_jax.process import interrupts\nimport time\ntry:\n"
     text += "    with interrupts.deferring():\n        print('ready')\n        time.sleep(.5)\n"
     text += "        print('compiled')\n    print('never')\nexcept KeyboardInterrupt:\n"
     text += "    print('raised')"

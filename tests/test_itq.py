@@ -10,11 +10,12 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 
 import sigah_jax
-from sigah_jax import config, prepare
+from sigah_jax import config
 from sigah_jax.baselines import itq, pca
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks
 from sigah_jax.model.standardise import standardise
+from sigah_jax.training import prepare
 
 BITS = 32
 

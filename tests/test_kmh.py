@@ -6,8 +6,8 @@ import pytest
 from scipy.optimize import minimize
 from sets import neighbour_share
 
-from sigah_jax import parallel
 from sigah_jax.baselines import kmh, lsh
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from launch import local
-from sigah_jax import config, locks, resumable, rundir
-from sigah_jax.data import cache, download
+from sigah_jax import config
+from sigah_jax.data import download
 from sigah_jax.data.sources import File, Way
 from sigah_jax.errors import BadInput
+from sigah_jax.files import cache, locks, resumable
+from sigah_jax.run import rundir
 
 
 def train(place):

@@ -5,7 +5,7 @@ import json
 import sys
 from types import SimpleNamespace
 
-from sigah_jax import logs
+from sigah_jax.run import logs
 
 
 def test_a_line_cut_off_by_a_kill_is_not_a_row(tmp_path):

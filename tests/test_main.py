@@ -13,8 +13,9 @@ import time
 import numpy as np
 import pytest
 
-from sigah_jax import hasher, whole
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 
 MNIST = "--config=experiments/mnist.py:bits=32"
 SHORT = [

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import sets
 
-from sigah_jax import evaluate, parallel
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.devices import parallel
+from sigah_jax.training import evaluate
 
 
 @pytest.mark.parametrize("method", ["itq", "kmh", "spreading"])

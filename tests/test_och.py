@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax import parallel
 from sigah_jax.baselines import lsh, och, pca
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
 

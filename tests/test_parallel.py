@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from sigah_jax import parallel
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
 DEVICES = [1, 2, 4, 8]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_containers import put_parquet, same
 
-from sigah_jax.data.vectors import as_array, open_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.vectors import as_array, open_vectors
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -1,4 +1,4 @@
-from sigah_jax import progress
+from sigah_jax.files import progress
 
 
 def lines(capsys, monkeypatch, first, calls):

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from ml_dtypes import bfloat16, float8_e4m3fn
 
-from sigah_jax.data import raw
-from sigah_jax.data.raw import write_vectors
-from sigah_jax.data.vectors import as_array, load, open_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.formats import raw
+from sigah_jax.formats.raw import write_vectors
+from sigah_jax.formats.vectors import as_array, load, open_vectors
 
 RAW = {**raw.VECS, **raw.BINS}
 NPY_DTYPES = ["u1", "i1", "<i2", "<u4", "<i8", "<f2", "<f4", "<f8"]
@@ -277,7 +277,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from sigah_jax.data.raw import write_vectors
+from sigah_jax.formats.raw import write_vectors
 from sigah_jax.errors import BadInput
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sigah_jax import resumable, whole
 from sigah_jax.errors import BadInput
+from sigah_jax.files import resumable, whole
 
 ROWS = np.random.default_rng(0).integers(0, 256, (10, 3), np.uint8)
 OF = {"input": "x.npy", "encoder": "1a"}

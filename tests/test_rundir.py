@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sigah_jax import config, rundir
+from sigah_jax import config
 from sigah_jax.errors import BadInput
+from sigah_jax.run import rundir
 
 
 def seal_a_checkpoint(workdir):

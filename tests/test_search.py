@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from hashers import run_directory, vectors
 
-from sigah_jax import encode, hasher, resumable, search
+from sigah_jax import encode, search
+from sigah_jax.encoder import hasher
+from sigah_jax.files import resumable
 
 BITS, D = 20, 6  # 3 bytes a code, the last of which is not full
 ENCODER = r"--codes=.*encoded.npy: .*encoded.npy.json names encoder [0-9a-f]{16}, "

@@ -6,8 +6,8 @@ import pytest
 import scipy.linalg
 from sets import neighbour_share
 
-from sigah_jax import parallel
 from sigah_jax.baselines import lsh, sgh
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sets import mean_average_precision
 
-from sigah_jax import parallel
 from sigah_jax.baselines import lsh, sh
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
 KEY = jax.random.key(0)

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax import evaluate, parallel
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.benchmarks import load_benchmark
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.data.directory import data_directory
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import histograms, metrics, neighbours
+from sigah_jax.training import evaluate
 
 QUERIES = 1000
 

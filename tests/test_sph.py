@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sets import neighbour_share
 
-from sigah_jax import parallel
 from sigah_jax.baselines import lsh, sph
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes, histograms, metrics
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sets import low_dimensional, recall
 
-from sigah_jax import parallel
 from sigah_jax.baselines import lsh, spreading
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import euclidean
 

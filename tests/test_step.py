@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from sigah_jax import config as base
-from sigah_jax import parallel
-from sigah_jax.data import batches
-from sigah_jax.model import networks, step
+from sigah_jax.devices import parallel
+from sigah_jax.model import networks
+from sigah_jax.training import batches, step
 
 ROWS, FEATURES = 400, 12
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from sigah_jax import streams
+from sigah_jax.process import streams
 
-BEGIN = "from sigah_jax import streams; streams.outlive()\nimport os, sys\n"
+BEGIN = "from sigah_jax.process import streams; streams.outlive()\nimport os, sys\n"
 # more than a buffer and a pipe hold
 WORK = "for i in range(3): print('κ', i, 'x' * 70000, flush=i < 2)\nprint('e', file=sys.stderr)\n"
 DONE = "open('done', 'w').write('all of it'); sys.exit(5)"

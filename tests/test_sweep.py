@@ -14,7 +14,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch import local, sweep
-from sigah_jax import config, rundir
+from sigah_jax import config
+from sigah_jax.run import rundir
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(

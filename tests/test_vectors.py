@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import io
 
-from sigah_jax.data import raw
-from sigah_jax.data.files import fingerprint, open_regular
-from sigah_jax.data.idx import read_bytes
-from sigah_jax.data.raw import write_vectors
-from sigah_jax.data.vectors import as_array, check_unchanged, load, open_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.files.regular import fingerprint, open_regular
+from sigah_jax.formats import raw
+from sigah_jax.formats.idx import read_bytes
+from sigah_jax.formats.raw import write_vectors
+from sigah_jax.formats.vectors import as_array, check_unchanged, load, open_vectors
 
 h5py = pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")
@@ -254,7 +254,7 @@ def test_missing_files_directories_and_needless_datasets_are_named(tmp_path):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from sigah_jax.data.vectors import open_vectors
+from sigah_jax.formats.vectors import open_vectors
 from sigah_jax.errors import BadInput
 if os.geteuid() == 0:  # root may read every file
     os.setuid(65534)
@@ -347,7 +347,7 @@ def python(code: str, *args) -> str:
 RESIDENT = """
 import sys
 import numpy as np
-from sigah_jax.data.vectors import as_array, check_unchanged, load, open_vectors
+from sigah_jax.formats.vectors import as_array, check_unchanged, load, open_vectors
 
 def peak_bytes():
     with open("/proc/self/status") as f:

@@ -12,8 +12,9 @@ import pytest
 import sets
 from tensorboardX.proto import event_pb2
 
-from sigah_jax import config, watching
+from sigah_jax import config
 from sigah_jax.errors import BadInput
+from sigah_jax.run import watching
 
 ROWS = [{"step": 5, "train/loss_gen": 2.5}, {"step": 10, "train/loss_gen": 1.5, "eval/map": 0.5}]
 

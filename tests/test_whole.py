@@ -5,9 +5,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from sigah_jax import whole
-from sigah_jax.data import raw
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
+from sigah_jax.formats import raw
 
 
 def test_the_file_appears_at_the_end_and_nothing_else_is_left(tmp_path):

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import parallel
 from sigah_jax.baselines.pca import BLOCK_ROWS, LinearHash, principal_directions, project
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BitsRefused
 
 __all__ = ["fit", "project", "rotate"]

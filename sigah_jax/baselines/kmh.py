@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import parallel
 from sigah_jax.baselines.pca import BLOCK_ROWS, LinearHash, principal_directions
 from sigah_jax.baselines.pca import project as rotate
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BitsRefused
 
 LEAST_VARIANCE = 1e-10  # of the largest: smaller ones are rounding errors, and logs need a floor

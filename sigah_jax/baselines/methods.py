@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax import parallel
 from sigah_jax.baselines import (
     agh,
     bae,
@@ -28,6 +27,7 @@ from sigah_jax.baselines import (
     sph,
     spreading,
 )
+from sigah_jax.devices import parallel
 
 
 class Method(NamedTuple):

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
-from sigah_jax import parallel
 from sigah_jax.baselines.pca import BLOCK_ROWS, mean_row
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
 RIDGE = 1e-6  # γ of the public code, here times the mean diagonal entry of FᵀF

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import parallel
 from sigah_jax.baselines.pca import BLOCK_ROWS, LinearHash, principal_directions
 from sigah_jax.baselines.pca import project as components
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
 

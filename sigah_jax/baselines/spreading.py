@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sigah_jax import parallel
 from sigah_jax.baselines import pca
 from sigah_jax.baselines.sgen import FINAL_RATE_SHARE, training_rows
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import euclidean
 

@@ -8,10 +8,10 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from sigah_jax import whole
 from sigah_jax.data.sources import Member
 from sigah_jax.data.transfer import has_size, write_all
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 
 _CHUNK_BYTES = 1 << 20
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.data.vectors import as_array, open_vectors
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.vectors import as_array, open_vectors
 
 STAND_IN = "STAND_IN.txt"  # `synthetic` leaves it beside its files
 

@@ -14,8 +14,8 @@ import numpy as np
 from sigah_jax.data import benchmarks, mnist, tiny100k
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import command_for
-from sigah_jax.data.vectors import Vectors, as_array, open_vectors, why_bad
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.vectors import Vectors, as_array, open_vectors, why_bad
 
 PRECISION_ROWS = 1000  # that `check_precision` looks at
 LOST_SPREAD = 0.05  # ours: an error of a twentieth of the spread reorders near neighbours

@@ -5,7 +5,7 @@ for what is in an archive (`archives`).
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax import locks, progress
 from sigah_jax.data import transfer
 from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import SOURCES, File, Way, finals
 from sigah_jax.data.transfer import PATIENCE, Patience, has_size
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import locks, progress
 
 
 def get_set(

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from sigah_jax import parallel
+from sigah_jax.devices import parallel
 
 SCALES, ORIENTATIONS, GRID = 3, 8, 4
 DIMS = SCALES * ORIENTATIONS * GRID * GRID

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax.data.files import open_regular
-from sigah_jax.data.idx import parse_idx, read_bytes
 from sigah_jax.errors import BadInput
+from sigah_jax.files.regular import open_regular
+from sigah_jax.formats.idx import parse_idx, read_bytes
 
 DIRECTORY = Path(__file__).parent / "mnist"
 SIDE = 28

@@ -9,7 +9,7 @@ Shapes: B rows of a block, m intrinsic dimensions, d columns.
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
-    from sigah_jax import interrupts
+    from sigah_jax.process import interrupts
 
     interrupts.begin()
 
@@ -23,8 +23,8 @@ import numpy as np
 
 from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Benchmark
 from sigah_jax.data.directory import data_directory
-from sigah_jax.data.raw import write_vectors
 from sigah_jax.errors import BadInput, command
+from sigah_jax.formats.raw import write_vectors
 
 INTRINSIC_DIMS = 16  # of the manifold that the rows lie near
 CENTRES = 200  # clusters on it

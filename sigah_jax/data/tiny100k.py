@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax.data import cifar, raw, vectors
+from sigah_jax.data import cifar
 from sigah_jax.data.gist import DIMS, make_gist
 from sigah_jax.errors import BadInput
+from sigah_jax.formats import raw, vectors
 
 ROWS = 100_000
 CIFAR_IMAGES = 120_000

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from sigah_jax import whole
 from sigah_jax.data.protocols import NETWORK_ERRORS, TIMEOUTS, Body, Refusal, Wanted, open_url
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 
 
 class Patience(NamedTuple):

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from sigah_jax.report.collect import Cell
+from sigah_jax.report.cells import Cell
 from sigah_jax.report.tables import display_name
 
 NOT_RUN, NOT_APPLICABLE, NOT_AVAILABLE = "not run", "n/a", "not available"

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sigah_jax.report.collect import RECALL_AT, Cell
+from sigah_jax.report.cells import RECALL_AT, Cell
 from sigah_jax.report.comparison import values_of
 from sigah_jax.report.plots import COLOURS, DASHES, MARKERS, STYLE, save
 from sigah_jax.report.tables import display_name

@@ -20,7 +20,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from sigah_jax import whole
+from sigah_jax.files import whole
 from sigah_jax.report.tables import display_name
 
 DPI = 150

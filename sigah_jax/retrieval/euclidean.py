@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from sigah_jax import parallel
+from sigah_jax.devices import parallel
 
 BASE_BYTES = 1 << 27  # centred base rows at once, which faiss reads
 DEVICE_BASE_BYTES = 1 << 32  # the same, over all devices

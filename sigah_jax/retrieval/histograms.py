@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from sigah_jax import parallel
+from sigah_jax.devices import parallel
 from sigah_jax.retrieval import codes, hamming
 
 NEIGHBOUR_BYTES = 1 << 26  # codes of neighbours gathered at once

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from sigah_jax import parallel
+from sigah_jax.devices import parallel
 
 BASE_BYTES = 1 << 30  # codes on the devices at once, so that row numbers there fit an int32
 BLOCK_ROWS = 1 << 18  # codes compared at once on a device, at most

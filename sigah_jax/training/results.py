@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import evaluate, hasher, logs, rundir, whole
 from sigah_jax.data.datasets import Dataset
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 from sigah_jax.report import plots, tables
 from sigah_jax.retrieval import codes
+from sigah_jax.run import logs, rundir
+from sigah_jax.training import evaluate
 
 SHEET_IMAGES = 20
 _REMEDY = "remove it, then the training's command evaluates again"

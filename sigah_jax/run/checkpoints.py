@@ -23,9 +23,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from sigah_jax import hosts, parallel, whole
+from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
-from sigah_jax.rundir import OLD_SEAL, SEAL, saved_steps
+from sigah_jax.files import whole
+from sigah_jax.run.rundir import OLD_SEAL, SEAL, saved_steps
 
 LATEST = 2  # kept beside the best
 _DAMAGED = "remove its directory, then a training resumes from an earlier one"

@@ -9,7 +9,7 @@ devices are the columns that anchors are compared with; the adversary sees the a
 whose number is enough for it. A device's groups are one slice of the
 global batch, so the columns stand in the same order for every number of devices.
 
-Not responsible for choosing rows (`data.batches`) nor for devices (`parallel`): the functions
+Not responsible for choosing rows (`batches`) nor for devices (`parallel`): the functions
 here name a mapped axis and reduce over it.
 """
 

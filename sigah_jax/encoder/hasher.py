@@ -23,13 +23,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import checkpoints, hash_functions, parallel, rundir
 from sigah_jax.config import of_refit
-from sigah_jax.data.cache import content_hash
-from sigah_jax.data.vectors import why_bad
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hash_functions
 from sigah_jax.errors import BadInput
-from sigah_jax.model import networks, step
+from sigah_jax.files.cache import content_hash
+from sigah_jax.formats.vectors import why_bad
+from sigah_jax.model import networks
 from sigah_jax.retrieval import codes
+from sigah_jax.run import checkpoints, rundir
+from sigah_jax.training import step
 
 LOOKS = 20  # at a run directory, where checkpoints come and go while it is read
 

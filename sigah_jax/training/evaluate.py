@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sigah_jax import parallel
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.data.cache import cached
 from sigah_jax.data.datasets import Dataset
+from sigah_jax.devices import parallel
+from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BitsRefused
-from sigah_jax.hasher import Hasher
+from sigah_jax.files.cache import cached
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sigah_jax import interrupts
 from sigah_jax.errors import BadInput
+from sigah_jax.process import interrupts
 
 AXIS = "data"
 

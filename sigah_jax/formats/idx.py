@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from sigah_jax.data.files import check_memory, check_unpacked
 from sigah_jax.errors import BadInput
+from sigah_jax.files.regular import check_memory, check_unpacked
 
 # third byte of the magic number -> element type
 _DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}

@@ -18,8 +18,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from sigah_jax.data.files import check_memory, check_unpacked, name_of
 from sigah_jax.errors import BadInput, printable
+from sigah_jax.files.regular import check_memory, check_unpacked, name_of
 
 # MATLAB class -> dtype, of arrays of numbers; logical, char, sparse and cell are among the others
 _MAT_NUMBERS = {"double": "float64", "single": "float32"}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from sigah_jax import streams
+from sigah_jax.process import streams
 
 LINE_EVERY_SECS = 10
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sigah_jax import interrupts
 from sigah_jax.errors import BadInput
+from sigah_jax.process import interrupts
 
 _DIGEST = "blake2b"  # the field of a JSON file that holds the hash of its other fields
 

@@ -10,14 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax import checkpoints, evaluate, hosts, logs, parallel, rundir
 from sigah_jax.baselines import itq, pca
-from sigah_jax.data.cache import cached
 from sigah_jax.data.datasets import Dataset
+from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
-from sigah_jax.model import networks, step
+from sigah_jax.files.cache import cached
+from sigah_jax.model import networks
 from sigah_jax.model.standardise import init_standardiser, standardise
 from sigah_jax.retrieval import euclidean
+from sigah_jax.run import checkpoints, logs, rundir
+from sigah_jax.training import evaluate, step
 
 # below it a share of rounding's size, one in 2²³, is no normal float32 any more
 LEAST_VARIANCE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import jax
 
-from sigah_jax import hosts, parallel, whole
+from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 

@@ -13,9 +13,10 @@ from typing import IO
 import numpy as np
 from ml_collections import config_dict
 
-from sigah_jax import hosts, locks, whole
-from sigah_jax.data.cache import content_hash
+from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput, printable
+from sigah_jax.files import locks, whole
+from sigah_jax.files.cache import content_hash
 
 SEAL = "seal.json"  # in the directory of a checkpoint that is whole
 OLD_SEAL = "facts/metadata"  # the same, of versions before there were seals

@@ -22,8 +22,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax import locks, whole
 from sigah_jax.errors import BadInput
+from sigah_jax.files import locks, whole
 
 _BLOCK_BYTES = 2**24
 

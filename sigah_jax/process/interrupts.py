@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from sigah_jax import environment, streams
+from sigah_jax.process import environment, streams
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as a shell reports them
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

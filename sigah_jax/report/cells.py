@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sigah_jax import whole
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 
 METRICS = (
     "map",

@@ -19,10 +19,10 @@ from typing import BinaryIO
 import numpy as np
 from ml_dtypes import bfloat16
 
-from sigah_jax import whole
-from sigah_jax.data.containers import Opened, reading_as
-from sigah_jax.data.files import read_into
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
+from sigah_jax.files.regular import read_into
+from sigah_jax.formats.containers import Opened, reading_as
 
 # every row: i32 d, then d values
 VECS = {".fvecs": "<f4", ".ivecs": "<i4", ".bvecs": "u1"}

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import locks, streams, whole
 from sigah_jax.errors import BadInput
+from sigah_jax.files import locks, whole
+from sigah_jax.process import streams
 
 BLOCK_ROWS = 8192
 HASH_BYTES = 16  # of `content_hash`, in ASCII

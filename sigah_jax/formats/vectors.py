@@ -17,12 +17,12 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from sigah_jax.data import containers, raw
-from sigah_jax.data.files import check_memory, fingerprint, open_regular
-from sigah_jax.data.idx import parse_idx, read_bytes
-from sigah_jax.data.parquet import open_parquet
-from sigah_jax.data.raw import BINS, VECS, check_array, extension, row_blocks
 from sigah_jax.errors import BadInput
+from sigah_jax.files.regular import check_memory, fingerprint, open_regular
+from sigah_jax.formats import containers, raw
+from sigah_jax.formats.idx import parse_idx, read_bytes
+from sigah_jax.formats.parquet import open_parquet
+from sigah_jax.formats.raw import BINS, VECS, check_array, extension, row_blocks
 
 CONTAINERS = (".hdf5", ".h5", ".mat", ".parquet")
 KNOWN = (*VECS, *BINS, ".npy", "-ubyte[.gz]", ".idx[.gz]", *CONTAINERS)

@@ -12,25 +12,15 @@ from typing import IO
 import jax
 import numpy as np
 
-from sigah_jax import (
-    checkpoints,
-    evaluate,
-    hasher,
-    hosts,
-    interrupts,
-    logs,
-    parallel,
-    prepare,
-    results,
-    rundir,
-    watching,
-)
 from sigah_jax.config import of_refit, validate
-from sigah_jax.data import batches
 from sigah_jax.data.datasets import Dataset, load_dataset
+from sigah_jax.devices import hosts, parallel
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, NonFinite
-from sigah_jax.model import step
+from sigah_jax.process import interrupts
 from sigah_jax.report import tables
+from sigah_jax.run import checkpoints, logs, rundir, watching
+from sigah_jax.training import batches, evaluate, prepare, results, step
 
 TERMINATED = interrupts.CODES[signal.SIGTERM]
 

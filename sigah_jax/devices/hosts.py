@@ -25,8 +25,8 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
-from sigah_jax import interrupts
 from sigah_jax.errors import BadInput
+from sigah_jax.process import interrupts
 
 JOIN_SECS = 60  # all processes have joined by then, or none goes on
 HEARTBEAT_SECS = 30  # a process that is silent so long is lost, and ends the others

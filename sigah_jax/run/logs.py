@@ -13,8 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sigah_jax import hosts, streams, whole
+from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
+from sigah_jax.process import streams
 
 
 def read_rows(path: Path) -> list[dict]:

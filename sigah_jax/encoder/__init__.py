@@ -1,0 +1,1 @@
+"""The trained product: an encoder that stands alone."""

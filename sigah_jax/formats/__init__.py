@@ -1,0 +1,1 @@
+"""Formats of vectors: what is in a file, read by rows."""
