@@ -1,17 +1,29 @@
 """SiGAH in JAX: binary codes for nearest-neighbour search, learned without labels.
 
-`sigah_jax.fit(x)` trains an encoder on an array, `sigah_jax.hasher.load(workdir)` loads one.
+    h = sigah_jax.fit(x, bits=128)                   # or sigah_jax.load("encoder.npz")
+    codes = h.encode(x)
+    distances, ids = sigah_jax.search(h, queries, codes, k=10)
+
+Names are imported when they are asked for: the package alone does not import JAX.
 """
 
 import importlib
 
-__all__ = ["fit", "hasher"]
+_MODULES = {
+    "BadInput": "errors",
+    "Hasher": "encoder.hasher",
+    "fit": "fitting",
+    "load": "run.loading",
+    "search": "encoder.searching",
+}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):
-    """What is asked for, then: importing the package alone does not import JAX."""
-    if name == "fit":
-        return importlib.import_module("sigah_jax.fitting").fit
-    if name == "hasher":
-        return importlib.import_module("sigah_jax.encoder.hasher")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sigah_jax.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -122,19 +122,10 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     return c
 
 
-def of_refit(config) -> config_dict.ConfigDict:
-    """The configuration of the second training, of the decoder alone, that `refit` describes.
-
-    Terms of the codes, which do not change, have no weight. `train.steps` are a whole number of
-    calls, 0 for a share that is less than half of one.
-    """
-    c = config_dict.ConfigDict(config.to_dict())
-    calls = round(c.refit.share * c.train.steps / c.train.steps_per_call)
-    c.model.atoms = c.refit.atoms
-    c.loss.reconstruction = c.refit.reconstruction
-    c.loss.ordinal = c.loss.quantisation = 0.0
-    c.train.steps = c.eval.every_steps = calls * c.train.steps_per_call
-    return c
+def refit_steps(config) -> int:
+    """Steps of the refit, whole calls of the device; 0 for less than half of one."""
+    calls = round(config.refit.share * config.train.steps / config.train.steps_per_call)
+    return calls * config.train.steps_per_call
 
 
 def vectors_config(arguments: str = "") -> config_dict.ConfigDict:

@@ -31,19 +31,20 @@ from pathlib import Path
 import numpy as np
 
 from sigah_jax.data.datasets import open_file
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import Vectors, check_unchanged, why_bad
 from sigah_jax.retrieval import codes
+from sigah_jax.run import loading
 
 _SAVE_EVERY_SECS = 2
 
 
 def encode_file(
-    h: hasher.Hasher, name: str, path: Path, overwrite: bool, skip_bad: bool, queries: bool = False
+    h: Hasher, name: str, path: Path, overwrite: bool, skip_bad: bool, queries: bool = False
 ) -> tuple[int, int]:
     """Writes the codes of all rows of a file to `path`, which appears whole or not at all.
 
@@ -99,7 +100,7 @@ def encode_file(
         return n, len(out.state["bad"])
 
 
-def _append_codes(h: hasher.Hasher, v: Vectors, out: resumable.Output) -> None:
+def _append_codes(h: Hasher, v: Vectors, out: resumable.Output) -> None:
     """Writes the codes that are not there yet; saves now and then."""
     first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
     with progress.showing(out.path.name, first, n, "row") as show:
@@ -175,7 +176,9 @@ def _row_numbers(bad: list[int], n: int) -> np.ndarray:
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Encodes a file of vectors.")
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument(
+        "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
+    )
     parser.add_argument("--input", required=True, help="vectors; FILE.hdf5:NAME for one array")
     parser.add_argument("--output", required=True, type=Path, help="a .npy file of codes")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
@@ -188,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
     args.output = Path(os.path.expanduser(args.output))
     if args.output.suffix != ".npy":
         raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
-    h = hasher.load(args.workdir, args.checkpoint)
+    h = loading.load(args.workdir, args.checkpoint)
     n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad, args.queries)
     skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.json" if bad else ""
     print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")

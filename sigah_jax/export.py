@@ -7,7 +7,8 @@
   are not computed.
 - `.stablehlo`: the same three outputs of `jax.export.deserialize(data).call(vectors)`, on cpu, cuda
   and tpu.
-- `.npz`: plain arrays for `numpy_encoder.py`, which needs numpy alone.
+- `.npz`: what `Hasher.save` writes: `sigah_jax.load` reads it, and `numpy_encoder.py`, which needs
+  numpy alone.
 
 n is free in all, and may be 0. Before a file gets its name it is run beside the hasher: bits may
 differ only where the projection is within `MARGIN` of zero, and are counted.
@@ -38,10 +39,12 @@ import numpy as np
 from jax import export as jax_export
 
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hash_functions, hasher, numpy_encoder
+from sigah_jax.encoder import hash_functions, numpy_encoder
+from sigah_jax.encoder.hasher import Hasher, to_bytes
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
+from sigah_jax.run import loading
 
 MARGIN = 1e-5
 SAMPLE_ROWS = 4096
@@ -61,15 +64,8 @@ class Agreement(NamedTuple):
     drift: float  # largest difference of two u
 
 
-def to_npz(h: hasher.Hasher) -> bytes:
-    """`plain_arrays`, and `about`, what the hasher tells of itself, as JSON."""
-    data = io.BytesIO()
-    np.savez(data, about=json.dumps(h.describe()), **plain_arrays(h))
-    return data.getvalue()
-
-
-def plain_arrays(h: hasher.Hasher) -> dict[str, np.ndarray]:
-    """The arrays of u = h_L `out` + `out_bias` + z `linear`, and of queries' u, all f32.
+def plain_arrays(h: Hasher) -> dict[str, np.ndarray]:
+    """The arrays of an ONNX graph: u = h_L `out` + `out_bias` + z `linear`, and queries' u, all f32.
 
     z = (x - `mean`) `projection`, h_0 = z √P, h_i+1 = ReLU(h_i `kernel<i>` + `bias<i>`); the √P is
     in the first matrix that h_0 meets. Queries have `query_out` and `query_out_bias` in place of
@@ -97,7 +93,7 @@ def plain_arrays(h: hasher.Hasher) -> dict[str, np.ndarray]:
     return arrays
 
 
-def to_stablehlo(h: hasher.Hasher) -> bytes:
+def to_stablehlo(h: Hasher) -> bytes:
     """A serialised `jax.export.Exported` of `[n, d] f32 -> Outputs`."""
     params = jax.tree.map(np.asarray, h.params)
 
@@ -111,7 +107,7 @@ def to_stablehlo(h: hasher.Hasher) -> bytes:
     return bytes(jax_export.export(jax.jit(encode), platforms=PLATFORMS)(vectors).serialize())
 
 
-def to_onnx(h: hasher.Hasher) -> bytes:
+def to_onnx(h: Hasher) -> bytes:
     """A checked ONNX model of `vectors` to `OUTPUTS`."""
     onnx = _library("onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
@@ -161,7 +157,7 @@ def to_onnx(h: hasher.Hasher) -> bytes:
 
 
 def run_npz(data: bytes) -> Callable[[np.ndarray], Outputs]:
-    """The encoder in bytes of `to_npz`."""
+    """The encoder in bytes of `Hasher.save`."""
     arrays = dict(np.load(io.BytesIO(data)))
     functions = numpy_encoder.encode, numpy_encoder.encode_queries, numpy_encoder.project
     return lambda x: tuple(function(arrays, x) for function in functions)
@@ -180,13 +176,13 @@ def run_onnx(data: bytes) -> Callable[[np.ndarray], Outputs]:
 
 
 FORMATS = {
-    ".npz": (to_npz, run_npz),
+    ".npz": (to_bytes, run_npz),
     ".stablehlo": (to_stablehlo, run_stablehlo),
     ".onnx": (to_onnx, run_onnx),
 }
 
 
-def export(h: hasher.Hasher, path: Path, overwrite: bool) -> Agreement:
+def export(h: Hasher, path: Path, overwrite: bool) -> Agreement:
     """Writes the encoder to `path`, in the format of its ending, once it agrees with the hasher.
 
     Raises:
@@ -213,7 +209,7 @@ def export(h: hasher.Hasher, path: Path, overwrite: bool) -> Agreement:
     return agreement
 
 
-def compare(h: hasher.Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
+def compare(h: Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
     """Compares codes on the synthetic features of random codes, which lie where the data does."""
     generator = np.random.default_rng(0)
     width = codes.packed_bytes(h.bits)
@@ -245,13 +241,15 @@ def _library(name: str):
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description="Writes the trained encoder for other places.")
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument(
+        "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
+    )
     parser.add_argument("--output", required=True, type=Path, help="*.onnx, *.stablehlo or *.npz")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
-    h = hasher.load(args.workdir, args.checkpoint)
+    h = loading.load(args.workdir, args.checkpoint)
     agreement = export(h, args.output, args.overwrite)
     print(
         f"{args.output}: {h.d} columns to codes of {h.bits} bits; "

@@ -5,6 +5,7 @@ Shapes: n rows, d columns.
 Not responsible for test queries, baselines or pictures: `sigah_jax.main` has them, on files.
 """
 
+import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -16,11 +17,11 @@ import numpy as np
 from sigah_jax.config import change, validate, vectors_config
 from sigah_jax.data.datasets import assemble
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder.hasher import Hasher, as_array
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
-from sigah_jax.run import logs, rundir
-from sigah_jax.training import prepare, train
+from sigah_jax.training import prepare
+from sigah_jax.training.run import run
 
 DATA_FIELDS = ("data.val_queries", "data.train_rows", "data.split_seed")
 
@@ -30,7 +31,7 @@ def fit(
     bits: int = 128,
     workdir: str | Path | None = None,
     changes: dict | None = None,
-) -> hasher.Hasher:
+) -> Hasher:
     """Trains `preset=best` on vectors.
 
     500 random rows become validation queries, which choose the checkpoint, and 100,000 random
@@ -41,7 +42,7 @@ def fit(
     Args:
         x: `[n, d]`, integers or floats; a memory map is read by rows.
         bits: K, also above d.
-        workdir: run directory: the same call goes on there where it stopped, and gives the trained
+        workdir: run directory: the same call resumes there where it stopped, and gives the trained
             hasher at once if it had finished; the commands of this package take it as --workdir.
             None: a temporary one, so that nothing is kept.
         changes: config fields by dotted name, as `--config.field=value`, for example
@@ -49,7 +50,7 @@ def fit(
             data only `val_queries`, `train_rows` and `split_seed`: the rest is x.
 
     Returns:
-        What `hasher.load(workdir)` returns.
+        What `sigah_jax.load(workdir)` returns.
 
     Raises:
         BadInput: n too small, masked values, rows with NaN or infinity or that float32 cannot tell
@@ -59,17 +60,14 @@ def fit(
     if workdir is None:
         with tempfile.TemporaryDirectory(prefix="sigah_jax-") as directory:
             h = fit(x, bits, directory, changes)
-        return h._replace(facts=h.facts | {"workdir": None})
-    x = np.asarray(hasher.as_array(x, "x"))
+        facts = {name: fact for name, fact in h.facts.items() if name != "workdir"}
+        return dataclasses.replace(h, facts=facts)
+    x = np.asarray(as_array(x, "x"))
     x = x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
     config = config_of(x, bits, changes or {})
-    workdir = Path(os.path.expanduser(workdir))
-    with rundir.claim(workdir, config):
-        log = logs.Log(workdir / "log.txt")
-        none = x[:0]  # neither a base nor test queries
-        data = assemble(none, none, x, config.data, config.data.base)
-        train.train_on(config, workdir, workdir / "data", log, data)
-    return hasher.load(workdir)
+    workdir, none = Path(os.path.expanduser(workdir)), x[:0]  # neither a base nor test queries
+    data = lambda: assemble(none, none, x, config.data, config.data.base)  # noqa: E731
+    return run(config, workdir, workdir / "data", data)
 
 
 def config_of(x: np.ndarray, bits: int, changes: dict):

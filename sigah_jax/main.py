@@ -23,7 +23,7 @@ from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput, NonFinite, of_path
 from sigah_jax.process import interrupts
 from sigah_jax.run import rundir
-from sigah_jax.training import train
+from sigah_jax.training.experiment import evaluate_only, train_and_evaluate
 
 _RESUMES = "the same command resumes from the last checkpoint"
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
@@ -58,9 +58,9 @@ def main(argv: list[str]) -> None:
         print(f"{devices} x {kind} ({backend}){among}, run in {workdir}", flush=True)
     cache = Path(os.path.expanduser(_CACHE.value or workdir / "data"))
     if _MODE.value == "train":
-        train.train_and_evaluate(config, workdir, cache)
+        train_and_evaluate(config, workdir, cache)
     else:
-        train.evaluate_only(config, workdir, cache, _CHECKPOINT.value)
+        evaluate_only(config, workdir, cache, _CHECKPOINT.value)
     hosts.leave()
 
 

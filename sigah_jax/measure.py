@@ -6,7 +6,7 @@ Trains SiGAH at each length, fits ITQ, LSH and sign bits on the same rows, encod
 searches it with the same queries, in four ways: by Hamming distance; with the query real, by its
 projections; by the synthetic features of SiGAH's candidates; and with the candidates re-ranked
 by the vectors themselves. Leaves `measure.json`, `measure.md` and `measure.png` in the run
-directory, and ends with one sentence of advice. Trainings go on where they were interrupted.
+directory, and ends with one sentence of advice. Trainings resume where they were interrupted.
 
 Shapes: n base rows, Q queries, d columns, K bits, W packed bytes, k neighbours.
 
@@ -27,20 +27,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset, open_file
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
+from sigah_jax.model import keys
 from sigah_jax.report import measured
 from sigah_jax.retrieval import asymmetric, euclidean, hamming, neighbours, rerank
-from sigah_jax.run import logs, rundir
-from sigah_jax.training import evaluate, prepare, train
+from sigah_jax.run import rundir
+from sigah_jax.training import evaluate, prepare
+from sigah_jax.training.run import run
 
 
 class Encoder(NamedTuple):
@@ -52,7 +53,7 @@ class Encoder(NamedTuple):
     encode: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1, of the base
     encode_queries: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1
     project: Callable[[np.ndarray], np.ndarray]  # queries, [n, d] -> [n, K] f32
-    hasher: hasher.Hasher | None  # of SiGAH, which has a decoder
+    hasher: Hasher | None  # of SiGAH, which has a decoder
 
 
 class Search(NamedTuple):
@@ -77,7 +78,7 @@ def recall(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray, truth: np.ndarray) -
     return float((neighbours.exact_distances(xq, xb, ids) <= limits).mean())
 
 
-def measure(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
+def row_of(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
     """Encodes and searches; the seconds are wall time on all devices, the compilation apart."""
     encoder.encode(data.xb[: search.block_rows])  # compiles
     start = time.monotonic()
@@ -135,20 +136,18 @@ def make_config(args, bits: int):
 
 
 def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
-    """Trains in `workdir`, or goes on; no seconds then, for they would be those of a part."""
+    """Trains in `workdir`, or resumes; no seconds then, for they would be those of a part."""
     fresh, start = not workdir.exists(), time.monotonic()
-    with rundir.claim(workdir, config):
-        rundir.claim_data(workdir, [data.xt, data.xv])
-        train.train_on(config, workdir, cache, logs.Log(workdir / "log.txt"), data)
-    h = hasher.load(workdir)
+    h = run(config, workdir, cache, lambda: data)
     seconds = time.monotonic() - start if fresh else None
-    return Encoder("sigah", h.bits, seconds, h.encode, h.encode_queries, h.project, h)
+    return Encoder("sigah", h.bits, seconds, h.encode, h.encode_queries, h.project_queries, h)
 
 
 def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
     """Fits a baseline; BadInput if it cannot have that many bits."""
     start = time.monotonic()
-    params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
+    key = keys.key_for(config.seed, keys.Purpose.BASELINE)
+    params = METHODS[method].fit(key, data.xt, bits)
     seconds, project = time.monotonic() - start, METHODS[method].project
     packed = parallel.map_rows(evaluate.packed(project), config.eval.block_rows)
     real = parallel.map_rows(project, config.eval.block_rows)
@@ -210,8 +209,8 @@ def rows(args, print_line: Callable[[str], None]) -> tuple[list[measured.Row], i
         print_line(f"{bits} bits")
         encoders = [fit_sigah(config, args.workdir / f"bits{bits}", cache, data)]
         encoders += [fit_baseline(method, config, bits, data) for method in baselines(bits, d)]
-        found += [measure(encoder, data, search) for encoder in encoders]
-    found.append(measure(fit_baseline("sign", configs[0], d, data), data, search))
+        found += [row_of(encoder, data, search) for encoder in encoders]
+    found.append(row_of(fit_baseline("sign", configs[0], d, data), data, search))
     return found, search.candidates
 
 

@@ -27,11 +27,10 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+import types
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +38,13 @@ import numpy as np
 from sigah_jax import encode
 from sigah_jax.data.datasets import read_file
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder import searching
+from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import resumable, whole
-from sigah_jax.retrieval import asymmetric, codes, gaps, hamming, rerank, topk
+from sigah_jax.retrieval import codes, gaps, hamming
+from sigah_jax.run import loading
 
-OVERSAMPLE = 10
 BY = {
     "hamming": "by Hamming distance",
     "projection": "by projections of the query",
@@ -73,17 +73,15 @@ def search(args) -> str:
     if not 1 <= args.k <= rows:
         beside = f" beside {len(bad)} bad rows" if len(bad) else ""
         raise BadInput(f"--k={args.k}: {args.codes} holds {rows} codes{beside}; choose 1 to {rows}")
-    h = xq = base = None
+    h = base = None
     if args.workdir:
-        h = hasher.load(args.workdir, args.checkpoint)
+        h = loading.load(args.workdir, args.checkpoint)
         note = _check_encoder(args, facts, h.describe())
-        xq = read_file(args.queries)
+        queries = read_file(args.queries)
         base = read_file(args.rerank) if args.rerank else None
-        _check_vectors(args, h, cb, bad, xq, base)
-        with _naming("--queries", args.queries):
-            cq = h.encode_queries(xq)
+        _check_vectors(args, h, cb, bad, queries, base)
     else:
-        cq, of_queries = _read_codes("--queries", args.queries)
+        queries, of_queries = _read_codes("--queries", args.queries)
         if of_queries and of_queries["rows_are"] == "base":
             raise BadInput(
                 f"--queries={args.queries}: are codes of a base; encode queries with --queries, or "
@@ -95,26 +93,25 @@ def search(args) -> str:
                 f"--queries={args.queries}: row {of_queries['bad'][0]} was bad and has no code; "
                 "leave such rows out of the file before it is encoded"
             )
-        if cq.shape[1] != cb.shape[1]:
+        if queries.shape[1] != cb.shape[1]:
             raise BadInput(
-                f"--queries={args.queries}: codes of {cq.shape[1]} bytes, those of {args.codes} "
-                f"have {cb.shape[1]}; encode both by one run"
+                f"--queries={args.queries}: codes of {queries.shape[1]} bytes, those of "
+                f"{args.codes} have {cb.shape[1]}; encode both by one run"
             )
     start = time.monotonic()
-    d, ids, how = _find(args, h, xq, cq, cb, bad, base)
+    d, ids, how = _find(args, h, queries, cb, bad, base)
     seconds = time.monotonic() - start
     write_npz(args.output, {"ids": ids, "distances": d})
     return (
-        f"{args.output}: {args.k} neighbours of {len(cq)} queries among {rows} codes of "
+        f"{args.output}: {args.k} neighbours of {len(queries)} queries among {rows} codes of "
         f"{cb.shape[1]} bytes, {how}, {seconds:.2f} s{note}"
     )
 
 
 def _find(
     args,
-    h: hasher.Hasher | None,
-    xq: np.ndarray | None,
-    cq: np.ndarray,
+    h: Hasher | None,
+    queries: np.ndarray,
     cb: np.ndarray,
     bad: np.ndarray,
     base: np.ndarray | None,
@@ -122,38 +119,30 @@ def _find(
     """Distances and ids of the way that is asked for, `[Q, k]` each, and what it is called.
 
     Args:
-        h, xq: None if queries are codes.
+        h: None if queries are codes.
         bad: `[b] i64`, rising, rows of cb that are not there.
         base: None without re-ranking.
     """
-    engine = parallel.engine(args.engine)
-
-    def first(chunk: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
-        u = h.project(xq[chunk]) if args.by == "projection" else None
-
-        def find(packed: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-            if u is not None:
-                return asymmetric.by_projection(u, packed, k)
-            return hamming.search(cq[chunk], packed, k, engine)
-
-        return gaps.search(find, cb, bad, k)
-
     ranked = BY[args.by]
-    if base is None and args.by != "synthetic":
-        return *first(slice(0, len(cq)), args.k), ranked
+    if h is None:
+        engine = parallel.engine(args.engine)
+        find = lambda packed, k: hamming.search(queries, packed, k, engine)  # noqa: E731
+        return *gaps.search(find, cb, bad, args.k), ranked
+    options = {"by": args.by, "rerank": base, "oversample": args.oversample, "missing": bad}
+    try:
+        found = searching.search(h, queries, cb, args.k, engine=args.engine, **options)
+    except BadInput as e:
+        argument, _, why = str(e).partition(": ")
+        files = {"queries": args.queries, "rerank": args.rerank}
+        if argument not in files:
+            raise
+        raise BadInput(f"--{argument}={files[argument]}: {why}") from e
     count = min(len(cb) - len(bad), args.k * args.oversample)
-    d, ids = np.empty((len(cq), args.k), np.float32), np.empty((len(cq), args.k), np.int64)
-    for chunk in topk.query_chunks(len(cq), count):  # as `hamming.search` would cut them
-        _, candidates = first(chunk, count)
-        if base is None:
-            z = h.features(xq[chunk])
-            d[chunk], ids[chunk] = asymmetric.by_feature(z, cb, candidates, args.k, h.decode)
-        else:
-            with _naming("--rerank", args.rerank):
-                d[chunk], ids[chunk] = rerank.rerank(xq[chunk], base, candidates, args.k)
-    if base is None:
-        return d, ids, f"{count} candidates each by Hamming distance, ranked {ranked}"
-    return d, ids, f"{count} candidates each {ranked}, re-ranked by {args.rerank}"
+    if base is not None:
+        return *found, f"{count} candidates each {ranked}, re-ranked by {args.rerank}"
+    if args.by == "synthetic":
+        return *found, f"{count} candidates each by Hamming distance, ranked {ranked}"
+    return *found, ranked
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -189,7 +178,7 @@ def _check_flags(args) -> None:
         raise BadInput("--by=synthetic: --rerank has the vectors themselves; leave one of both out")
     if args.oversample is not None and not args.rerank and args.by != "synthetic":
         raise BadInput("--oversample: is of --rerank or --by=synthetic, which are missing")
-    args.oversample = OVERSAMPLE if args.oversample is None else args.oversample
+    args.oversample = searching.OVERSAMPLE if args.oversample is None else args.oversample
     if args.oversample < 1:
         raise BadInput(f"--oversample={args.oversample}: must be 1 or more")
 
@@ -239,7 +228,7 @@ def _check_encoder(args, of_codes: dict | None, of_queries: dict | None) -> str:
 
 def _check_vectors(
     args,
-    h: hasher.Hasher,
+    h: Hasher,
     cb: np.ndarray,
     bad: np.ndarray,
     xq: np.ndarray,
@@ -278,15 +267,6 @@ def _check_vectors(
         )
 
 
-@contextlib.contextmanager
-def _naming(flag: str, name: str) -> Iterator[None]:
-    """Puts a flag before the reason why its rows cannot be used."""
-    try:
-        yield
-    except BadInput as e:
-        raise BadInput(f"{flag}={name}: {e}") from e
-
-
 @command("nothing was written")
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
@@ -296,7 +276,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--queries", required=True, help="packed codes; vectors with --workdir")
     parser.add_argument("--k", required=True, type=int, help="neighbours of each query")
     parser.add_argument("--output", required=True, type=Path, help="an .npz file")
-    parser.add_argument("--workdir", type=Path, help="run directory that encodes the queries")
+    parser.add_argument(
+        "--workdir", type=Path, help="run directory or encoder.npz that encodes the queries"
+    )
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
     parser.add_argument(
         "--by",
@@ -309,7 +291,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--oversample",
         type=int,
-        help=f"--rerank and --by=synthetic rank this many times k candidates; default {OVERSAMPLE}",
+        help="--rerank and --by=synthetic rank this many times k candidates; default "
+        f"{searching.OVERSAMPLE}",
     )
     parser.add_argument("--engine", default="auto", choices=["auto", "cpu", "accelerator"])
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
@@ -317,6 +300,15 @@ def main(argv: list[str] | None = None) -> None:
     args.output = Path(os.path.expanduser(args.output))
     print(search(args))
 
+
+class _Callable(types.ModuleType):
+    """This module, which takes the place of `sigah_jax.search` in its package once imported."""
+
+    def __call__(self, *args, **kwargs):
+        return searching.search(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     sys.exit(main())

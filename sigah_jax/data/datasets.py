@@ -5,9 +5,10 @@ Shapes: d columns; nt, nv, nb, nq rows.
 Not responsible for ground truth: `retrieval.neighbours`.
 """
 
+import dataclasses
+import functools
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from sigah_jax.data import benchmarks, mnist, tiny100k
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import command_for
 from sigah_jax.errors import BadInput
+from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import Vectors, as_array, open_vectors, why_bad
 
 PRECISION_ROWS = 1000  # that `check_precision` looks at
@@ -28,7 +30,8 @@ OUTLIER_SHARE = 0.01  # of the rows, at most
 OUTLIER_VARIANCE = 100
 
 
-class Dataset(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
     """Four sets of feature vectors, f32, finite as their squared norms are.
 
     A base that a raw format holds as float32 stays a memory map.
@@ -41,6 +44,11 @@ class Dataset(NamedTuple):
     image_shape: tuple[int, ...]  # (height, width) if rows are grey images, else ()
     origin: str  # where it came from and what was carved, for people
     warning: str = ""  # of `warn_of_outliers` among the training rows
+
+    @functools.cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of the rows of each of the four, which are read once for it."""
+        return {part: content_hash([getattr(self, part)]) for part in ("xt", "xv", "xb", "xq")}
 
 
 def load_dataset(config) -> Dataset:

@@ -114,15 +114,24 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     return copy(jax.tree.map(np.asarray, tree))
 
 
+def place(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Puts a tree on every device, whole, for functions that do not donate it.
+
+    Arrays that are there already stay as they are.
+    """
+    with default_settings():
+        return jax.device_put(tree, replicated(devices))
+
+
 def _copy(tree: Any) -> Any:
     return jax.tree.map(lambda a: a.copy(), tree)
 
 
 def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None) -> Any:
-    """Cuts `axis` of every array into one slice a device and brings the slices to the front.
+    """Cuts `axis` of every array into one slice a device, brought to the front and put there.
 
     `[..., n·B, ...]` becomes `[n, ..., B, ...]`. The length must be a multiple of n. Of devices of
-    several processes, the slices of this one are left.
+    several processes, the slices of this one are left, on the host.
     """
     devs = local_devices(devices)
     n, mine = len(devs), [d.process_index == jax.process_index() for d in devs]
@@ -132,7 +141,11 @@ def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None)
         slices = np.moveaxis(a.reshape(shape), axis, 0)
         return slices if all(mine) else slices[mine]
 
-    return jax.tree.map(cut, tree)
+    slices = jax.tree.map(cut, tree)
+    if not all(mine):
+        return slices
+    with default_settings():
+        return jax.device_put(slices, NamedSharding(replicated(devs).mesh, PartitionSpec(AXIS)))
 
 
 def fetch(tree: Any) -> Any:
@@ -150,35 +163,48 @@ def across_processes(tree: Any) -> Any:
 
 def map_blocks(
     fn: Callable, block_rows: int, devices: Sequence[jax.Device] | None = None
-) -> Callable[[Any, Callable, int, int], Iterator[tuple[int, np.ndarray]]]:
+) -> Callable[[Any, Callable, int, int], Iterator[tuple[int, Any]]]:
     """Makes a function that runs a per-row `fn` over rows, block by block.
 
     Args:
-        fn: `(params, x [B, d]) -> y [B, ...]`; row i of y may depend on row i of x only. As in
-            `pmap`, the same object each time.
+        fn: `(params, x [B, d]) -> a tree of arrays [B, ...]`, whose row i may depend on row i of x
+            only. As in `pmap`, the same object each time.
         block_rows: rows a device and call; memory is bounded by it. Fewer rows in all take
             one block of the next power of two, so few shapes are compiled. The number of devices
             has no say in that: a matrix product of another shape may add in another order.
         devices: defaults to all of this process.
 
     Returns:
-        `(params, read, first, rows) -> (start, y [b, ...]), …` on the host, in order, for rows
-        `first` to `rows`, of which `read(start, stop)` gives `[stop - start, d]`. The last block
-        is padded with zero rows, which are cut off again.
+        `(params, read, first, rows) -> (start, tree of [b, ...]), …` on the host, in order, for
+        rows `first` to `rows`, of which `read(start, stop)` gives `[stop - start, d]`. The next
+        block is read while the devices work on one. The last is padded with zero rows, which are
+        cut off again.
     """
     devs = local_devices(devices)
     n, mapped = len(devs), pmap(fn, in_axes=(None, 0), out_axes=0, devices=devs)
 
     def run(params: Any, read: Callable, first: int, rows: int) -> Iterator:
         per_device = min(block_rows, 1 << max(0, rows - 1).bit_length())
+        params = place(params, devs)
+
+        def finish(start: int, out: Any) -> tuple[int, Any]:
+            with default_settings():  # for the transfer to the host
+                out = jax.tree.map(np.asarray, out)
+            merge = lambda y: y.reshape(n * per_device, *y.shape[2:])[: rows - start]  # noqa: E731
+            return start, jax.tree.map(merge, out)
+
+        working = None
         for start in range(first, rows, per_device * n):
             block = np.asarray(read(start, min(start + per_device * n, rows)))
             short = per_device * n - len(block)
             if short:
                 block = np.concatenate([block, np.zeros((short, *block.shape[1:]), block.dtype)])
-            with default_settings():  # for the transfer to the host
-                y = np.asarray(mapped(params, block.reshape(n, per_device, *block.shape[1:])))
-            yield start, y.reshape(n * per_device, *y.shape[2:])[: rows - start]
+            out = mapped(params, split(block, devices=devs))
+            if working:
+                yield finish(*working)
+            working = start, out
+        if working:
+            yield finish(*working)
 
     return run
 
@@ -186,7 +212,7 @@ def map_blocks(
 def map_rows(
     fn: Callable, block_rows: int, devices: Sequence[jax.Device] | None = None
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """`map_blocks` over all rows of a host array: `(params, x [N, d]) -> y [N, ...]`, N >= 1."""
+    """`map_blocks` of one array over all rows: `(params, x [N, d]) -> y [N, ...]`, N >= 1."""
     blocks = map_blocks(fn, block_rows, devices)
 
     def run(params: Any, x: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """What a trained generator makes of a block of rows: pure functions, to be mapped over devices.
 
 In full float32 precision on every device: a bit is a sign, and a rounded product near zero flips
-it.
+it. A row is good if it and its projections are finite; of a bad one the other results say nothing.
 
-Shapes: n rows, d input columns, K bits, W packed bytes, P features after `standardise`.
+Shapes: n rows, d input columns, K bits, W packed bytes, P features after `standardise`. Symbols:
+z features, u real projections, ẑ synthetic features, x̂ the same in input units.
 `params` is `{"standardiser", "gen"}`.
 
 Not responsible for blocks, devices or bad input: `hasher`.
@@ -17,9 +18,9 @@ from sigah_jax.retrieval import codes
 
 
 def projections(
-    nets: networks.Networks, params: dict, x: jax.Array
+    nets: networks.Generator, params: dict, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Real projections and which rows are good.
+    """Real projections, and which rows have finite features.
 
     `[n, d] -> u as base rows [n, K] f32, u as queries [n, K] f32, [n] bool`.
     """
@@ -30,45 +31,47 @@ def projections(
     return base, query, jnp.isfinite(z).all(-1)
 
 
-def _pack(u: jax.Array, good: jax.Array) -> jax.Array:
+def _pack(u: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
     good &= jnp.isfinite(u).all(-1)
-    packed = jnp.where(good[:, None], codes.pack(u > 0), 0)
-    return jnp.concatenate([packed, good[:, None].astype(jnp.uint8)], 1)
+    return jnp.where(good[:, None], codes.pack(u > 0), 0), good
 
 
-def encode(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
-    """Packed codes of base rows, in a last column 1 for a good row: `[n, d] -> [n, W + 1] u1`."""
+def encode(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Packed codes of base rows, zeros in a bad one: `[n, d] -> codes [n, W] u1, good [n] bool`."""
     base, _, good = projections(nets, params, x)
     return _pack(base, good)
 
 
-def encode_queries(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
-    """The same of queries: `[n, d] -> [n, W + 1] u1`."""
+def encode_queries(
+    nets: networks.Generator, params: dict, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same of queries: `[n, d] -> codes [n, W] u1, good [n] bool`."""
     _, query, good = projections(nets, params, x)
     return _pack(query, good)
 
 
-def project(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
-    """Real projections of queries, NaN in a bad row: `[n, d] -> [n, K] f32`."""
+def project_queries(
+    nets: networks.Generator, params: dict, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Real projections of queries: `[n, d] -> u [n, K] f32, good [n] bool`."""
     _, query, good = projections(nets, params, x)
-    good &= jnp.isfinite(query).all(-1)
-    return jnp.where(good[:, None], query, jnp.nan)
+    return query, good & jnp.isfinite(query).all(-1)
 
 
-def features(nets: networks.Networks, params: dict, x: jax.Array) -> jax.Array:
-    """Standardised features, NaN in a bad row: `[n, d] -> [n, P] f32`."""
+def features(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Standardised features: `[n, d] -> z [n, P] f32, good [n] bool`."""
     del nets
     z = standardise.standardise(params["standardiser"], x)
-    return jnp.where(jnp.isfinite(z).all(-1, keepdims=True), z, jnp.nan)
+    return z, jnp.isfinite(z).all(-1)
 
 
-def decode(nets: networks.Networks, params: dict, packed: jax.Array) -> jax.Array:
-    """Synthetic features of codes: `[n, W] u1 -> [n, P] f32`."""
+def decode(nets: networks.Generator, params: dict, packed: jax.Array) -> jax.Array:
+    """Synthetic features of codes: `[n, W] u1 -> ẑ [n, P] f32`."""
     b = 2.0 * codes.unpack(packed, nets.hash.bits) - 1.0
     with jax.default_matmul_precision("highest"):
         return networks.decode(nets, params["gen"], b)[0]
 
 
-def synthesise(nets: networks.Networks, params: dict, packed: jax.Array) -> jax.Array:
-    """Synthetic features of codes in input units: `[n, W] u1 -> [n, d] f32`."""
+def synthesise(nets: networks.Generator, params: dict, packed: jax.Array) -> jax.Array:
+    """Synthetic features of codes in input units: `[n, W] u1 -> x̂ [n, d] f32`."""
     return standardise.restore(params["standardiser"], decode(nets, params, packed))

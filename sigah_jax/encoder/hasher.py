@@ -1,89 +1,118 @@
-"""The trained product: encoders of vectors to packed codes and a decoder back.
+"""The trained product: an encoder of vectors to packed codes and back, which stands alone.
 
 What is stored and searched in goes through `encode`, what is searched for through
-`encode_queries`: with `config.model.query_head` they are two hash functions, and the code of a
+`encode_queries`: with `model.query_head` they are two hash functions, and the code of a
 vector as a query is not its code as a base row. Without it both are the same.
 
 Codes are bytes in the bit order of `numpy.packbits`: bit 0 is the most significant bit of byte 0.
 faiss's binary indexes take them as they are; what faiss packs itself is the other way round.
 
-Shapes: n rows, d input columns, K bits, W packed bytes, P features after `standardise`.
+Shapes: n rows, d input columns, K bits, W packed bytes, P features after `standardise`. Symbols:
+z features, u real projections, ẑ synthetic features, x̂ the same in input units.
 
-Not responsible for training (`train`), files of vectors (`encode`) nor search (`retrieval`).
+Not responsible for training (`training`), run directories (`run.loading`), files of vectors
+(`encode`) nor search (`encoder.searching`).
 """
 
-import contextlib
+import dataclasses
 import functools
-import os
+import io
+import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import config_dict
 
-from sigah_jax.config import of_refit
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hash_functions
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import why_bad
 from sigah_jax.model import networks
 from sigah_jax.retrieval import codes
-from sigah_jax.run import checkpoints, rundir
-from sigah_jax.training import step
-
-LOOKS = 20  # at a run directory, where checkpoints come and go while it is read
 
 
-class Hasher(NamedTuple):
-    """Returned by `load`; training replaces the parameters of one of `make_hasher`."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Hasher:
+    """Arrays, what they are arrays of, and what is known of them; `load` reads one from a file."""
 
-    nets: networks.Networks
-    block_rows: int  # rows in one call, over all devices
-    # the functions of `hash_functions`, by blocks: see `parallel.map_blocks`
-    encode_with: Callable
-    encode_queries_with: Callable
-    project_with: Callable
-    features_with: Callable
-    synthesise_with: Callable
-    decode_with: Callable
-    params: dict  # {"standardiser", "gen"}
-    facts: dict  # of the run, for `describe`; empty outside a run
+    model: config_dict.FrozenConfigDict  # `config.model`, `atoms` those of the decoder it has
+    params: dict  # {"standardiser", "gen"} of f32 arrays
+    facts: dict = dataclasses.field(default_factory=dict)  # of the run, for `describe`; JSON
+    block_rows: int = 2048  # rows encoded a device and call; the codes depend on it by rounding
 
     def __repr__(self) -> str:
         """One line; `describe` tells more."""
         return f"Hasher({self.d} columns to codes of {self.bits} bits)"
 
     def __reduce__(self):
-        """A pickle names the run directory and the checkpoint, which are loaded again from there.
-
-        Raises:
-            BadInput: it has no run directory.
-        """
-        if not self.facts.get("workdir"):
-            raise BadInput(
-                "a hasher without a run directory cannot be pickled; fit with a workdir, or load "
-                "it in each worker"
-            )
-        checkpoint = "best" if self.facts["refitted"] else self.facts["step"]
-        return load, (os.path.abspath(self.facts["workdir"]), checkpoint)
+        """A pickle holds the arrays, and nothing of the devices."""
+        return unpacked, (to_bytes(self),)
 
     @property
     def bits(self) -> int:
         """K, the length of a code."""
-        return self.nets.hash.bits
+        return self.model.bits
 
     @property
     def query_head(self) -> bool:
         """Whether queries have a hash function of their own."""
-        return self.nets.hash.query_head
+        return self.model.query_head
 
     @property
     def d(self) -> int:
         """Columns of the vectors that it was trained on."""
-        return self.params["standardiser"]["mean"].shape[0]
+        return self.params["standardiser"]["projection"].shape[0]
+
+    @property
+    def features_kept(self) -> int:
+        """P, the principal directions that the networks see."""
+        return self.params["standardiser"]["projection"].shape[1]
+
+    @property
+    def call_rows(self) -> int:
+        """Rows in one call, over all devices of this process."""
+        return self.block_rows * len(parallel.local_devices())
+
+    @property
+    def nets(self) -> networks.Generator:
+        """The modules that `params["gen"]` are the parameters of."""
+        return _networks(self.model, self.features_kept)
+
+    def save(self, path: str | Path) -> None:
+        """Writes it to a file, whole or not at all: a `.npz` of numpy, which `load` reads.
+
+        `numpy_encoder` encodes by the same file without JAX.
+
+        Raises:
+            BadInput: the name does not end in `.npz`, or the disk refuses.
+        """
+        path = Path(path).expanduser()
+        if path.suffix != ".npz":
+            raise BadInput(f"{path}: an encoder is an .npz file; end its name so")
+        try:
+            with whole.writing(path) as f:
+                f.write(to_bytes(self))
+        except OSError as e:
+            raise BadInput(
+                f"{path}: cannot be written ({e.strerror}); free space or choose another directory"
+            ) from e
+
+    @functools.cached_property
+    def _placed(self) -> dict:
+        """The parameters on all devices of this process."""
+        return parallel.place(self.params)
+
+    def _mapped(self, function: Callable) -> Callable:
+        """One of `hash_functions` over all devices, by blocks: see `parallel.map_blocks`."""
+        mapped = parallel.map_blocks(_with_networks(function, self.nets), self.block_rows)
+        return functools.partial(mapped, self._placed)
 
     def encode(self, x: np.ndarray | jax.Array, out: np.ndarray | None = None) -> np.ndarray:
         """Packed codes of base rows, on all devices: `[n, d] -> [n, W] u1`.
@@ -138,7 +167,7 @@ class Hasher(NamedTuple):
 
         Args:
             read: `(start, stop) -> [stop - start, d]`.
-            first: the first row; a multiple of `block_rows` gives the blocks of `first=0`.
+            first: the first row; a multiple of `call_rows` gives the blocks of `first=0`.
             rows: all rows, those before `first` too.
             queries: as `encode_queries`, else as `encode`.
 
@@ -146,11 +175,11 @@ class Hasher(NamedTuple):
             (start, codes `[b, W] u1`, good `[b] bool`) in order. A row is bad if it holds NaN or
             infinity, or values so large that float32 overflows; its code is all zeros.
         """
-        encode = self.encode_queries_with if queries else self.encode_with
-        for start, y in encode(self.params, lambda i, j: on_host(read(i, j)), first, rows):
-            yield start, y[:, :-1], y[:, -1] == 1
+        function = hash_functions.encode_queries if queries else hash_functions.encode
+        blocks = self._mapped(function)(lambda i, j: on_host(read(i, j)), first, rows)
+        return ((start, packed, good) for start, (packed, good) in blocks)
 
-    def project(self, x: np.ndarray | jax.Array) -> np.ndarray:
+    def project_queries(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Real projections of queries, for asymmetric search: `[n, d] -> u [n, K] f32`.
 
         Code bit k of `encode_queries` is u_k > 0; |u_k| says how sure it is.
@@ -158,7 +187,7 @@ class Hasher(NamedTuple):
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(self.project_with, x, self.bits)
+        return self._of_vectors(hash_functions.project_queries, x, self.bits)
 
     def features(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Standardised features, what the networks see of vectors: `[n, d] -> z [n, P] f32`.
@@ -169,7 +198,7 @@ class Hasher(NamedTuple):
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(self.features_with, x, self.nets.dis.features)
+        return self._of_vectors(hash_functions.features, x, self.features_kept)
 
     def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
@@ -177,7 +206,7 @@ class Hasher(NamedTuple):
         Raises:
             BadInput: codes of another width or dtype.
         """
-        return self._of_codes(self.synthesise_with, packed, self.d)
+        return self._of_codes(hash_functions.synthesise, packed, self.d)
 
     def decode(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features ẑ in the space of `features`: `[n, W] u1 -> [n, P] f32`.
@@ -185,23 +214,22 @@ class Hasher(NamedTuple):
         Raises:
             BadInput: codes of another width or dtype.
         """
-        return self._of_codes(self.decode_with, packed, self.nets.dis.features)
+        return self._of_codes(hash_functions.decode, packed, self.features_kept)
 
     def describe(self) -> dict:
         """What it is, for people and JSON.
 
         `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
-        is equal. `query_head` tells whether queries have a hash function of their own. A hasher of
-        `load` also tells `workdir`, `data` (name or file), `preset`, `config_hash`, `step`,
-        `validation`, the metrics of its checkpoint on the validation queries, {} without any, and
-        whether its decoder is `refitted`.
+        is equal. `query_head` tells whether queries have a hash function of their own. A trained
+        hasher also tells `data` (name or file), `preset`, `config_hash`, `step`, `validation`, the
+        metrics of its checkpoint on the validation queries, {} without any, whether its decoder is
+        `refitted`, and `workdir` if it was loaded from a run directory.
         """
-        arrays = [np.asarray(a) for a in jax.tree.leaves(self.params)]
         return {
             "bits": self.bits,
             "code_bytes": codes.packed_bytes(self.bits),
             "d": self.d,
-            "encoder": content_hash(arrays),
+            "encoder": params_hash(self.params),
             "query_head": self.query_head,
         } | self.facts
 
@@ -219,10 +247,9 @@ class Hasher(NamedTuple):
     ) -> np.ndarray:
         x = self.check(x)
         out = np.empty((len(x), columns), np.float32)
-        for start, y in function(self.params, lambda i, j: on_host(x[i:j]), 0, len(x)):
-            bad = np.isnan(y).any(1)
-            if bad.any():
-                row = start + int(bad.argmax())
+        for start, (y, good) in self._mapped(function)(lambda i, j: on_host(x[i:j]), 0, len(x)):
+            if not good.all():
+                row = start + int(good.argmin())
                 raise BadInput(f"vectors: {why_bad(x[row], row)}")
             out[start : start + len(y)] = y
         return out
@@ -238,7 +265,7 @@ class Hasher(NamedTuple):
                 f"uint8 [n, {width}]"
             )
         out = np.empty((len(packed), columns), np.float32)
-        for start, y in function(self.params, lambda i, j: packed[i:j], 0, len(packed)):
+        for start, y in self._mapped(function)(lambda i, j: packed[i:j], 0, len(packed)):
             out[start : start + len(y)] = y
         return out
 
@@ -271,91 +298,67 @@ def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
         return np.asarray(block, block.dtype if as_is else np.float32)
 
 
-def params_of(state: step.State) -> dict:
-    """The part of a training state that a hasher needs."""
-    return {"standardiser": state.standardiser, "gen": state.gen}
+def params_hash(params: dict) -> str:
+    """16 hex digits over all parameters of an encoder."""
+    return content_hash([np.asarray(a) for a in jax.tree.leaves(params)])
 
 
-def make_hasher(nets: networks.Networks, params: dict, block_rows: int) -> Hasher:
-    """A hasher over all devices; hashers of equal networks share what they compile.
+def to_bytes(h: Hasher) -> bytes:
+    """The `.npz` of `Hasher.save`: each array by its path, and `about`, the rest as JSON."""
+    arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(a)
+        for path, a in jax.tree_util.tree_leaves_with_path(h.params)
+    }
+    about = {
+        "model": h.model.to_dict(),
+        "facts": h.facts,
+        "block_rows": h.block_rows,
+        "encoder": params_hash(h.params),
+    }
+    data = io.BytesIO()
+    np.savez(data, about=json.dumps(about), **arrays)
+    return data.getvalue()
 
-    Args:
-        block_rows: rows a device and call.
+
+def unpacked(data: bytes) -> Hasher:
+    """The hasher of `to_bytes`; ValueError, KeyError or an error of the archive if damaged."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as held:
+        arrays = {name: held[name] for name in held.files}
+    about, params = json.loads(str(arrays.pop("about"))), {}
+    for name, array in arrays.items():
+        node = params
+        *groups, last = name.split("/")
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = array
+    if params_hash(params) != about["encoder"]:
+        raise ValueError("its arrays do not fit their hash")
+    model = config_dict.FrozenConfigDict(about["model"])
+    return Hasher(model, params, about["facts"], about["block_rows"])
+
+
+def read(path: Path) -> Hasher:
+    """The hasher of a file that `Hasher.save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BadInput: it cannot be read, is damaged or of something else.
     """
+    try:
+        return unpacked(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        raise BadInput(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise BadInput(f"{path}: damaged, or not an encoder ({e}); bring it back") from e
 
-    def rows(function: Callable) -> Callable:
-        return parallel.map_blocks(_with_networks(function, nets), block_rows)
 
-    return Hasher(
-        nets,
-        block_rows * len(parallel.local_devices()),
-        rows(hash_functions.encode),
-        rows(hash_functions.encode_queries),
-        rows(hash_functions.project),
-        rows(hash_functions.features),
-        rows(hash_functions.synthesise),
-        rows(hash_functions.decode),
-        params,
-        {},
-    )
+@functools.cache
+def _networks(model: config_dict.FrozenConfigDict, features: int) -> networks.Generator:
+    return networks.make_generator(model, features)
 
 
 @functools.cache  # one object for equal networks: see `parallel.pmap`
-def _with_networks(function: Callable, nets: networks.Networks) -> Callable:
+def _with_networks(function: Callable, nets: networks.Generator) -> Callable:
     return functools.partial(function, nets)
-
-
-@parallel.default_settings()
-def load(workdir: str | Path, checkpoint: str | int = "best") -> Hasher:
-    """The hasher of a run directory, also while a training saves there.
-
-    Args:
-        checkpoint: "best" by validation map, with the decoder of its second training if that is
-            finished; "latest", or a step, with the decoder that was trained beside its codes.
-
-    Raises:
-        BadInput: no run there, one that is damaged or of another version, no such checkpoint, or
-            not the encoder any more that the training ended with.
-    """
-    workdir = Path(os.path.expanduser(workdir))
-    parallel.local_devices()  # where there are none, before JAX is asked for anything else
-    for _ in range(LOOKS):  # a checkpoint may be replaced between the look at it and its reading
-        with contextlib.suppress(checkpoints.Gone):
-            return _load(workdir, str(checkpoint))
-    return _load(workdir, str(checkpoint))
-
-
-def _load(workdir: Path, checkpoint: str) -> Hasher:
-    config, config_hash = rundir.read_config(workdir)
-    number = checkpoints.number_of(workdir, checkpoint)
-    saved = checkpoints.facts(workdir, number)
-    try:
-        d, features = saved["shape"]
-        nets = networks.make_networks(config, features)
-        like = step.abstract_state(nets, step.make_optimisers(config), d)
-        block_rows, second = config.eval.block_rows, of_refit(config)
-        facts = {
-            "workdir": str(workdir),
-            "data": config.data.base or config.data.name,
-            "preset": config.preset,
-            "config_hash": config_hash,
-            "step": number,
-            "validation": {
-                name.removeprefix("eval/"): value
-                for name, value in (saved["metrics"] or {}).items()
-            },
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise BadInput(f"{workdir}: made by another version or damaged ({e}); train it anew") from e
-    directory = rundir.refit_directory(workdir)
-    refitted = checkpoint == "best" and second.train.steps in rundir.saved_steps(directory)
-    if refitted:
-        nets, number = networks.make_networks(second, features), second.train.steps
-        like = step.abstract_state(nets, step.make_refit_optimisers(second), d)
-    source = directory if refitted else workdir
-    state = checkpoints.restore(source, number, like, parallel.replicated(), alone=True)
-    facts["refitted"] = refitted
-    h = make_hasher(nets, params_of(state), block_rows)._replace(facts=facts)
-    if checkpoint == "best":
-        rundir.check_encoder(workdir, h.describe())
-    return h

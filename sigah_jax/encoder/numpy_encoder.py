@@ -1,4 +1,4 @@
-"""The encoder in numpy alone, for a file of `python -m sigah_jax.export --output=encoder.npz`.
+"""The encoder in numpy alone, for a file of `Hasher.save`, or of `python -m sigah_jax.export`.
 
     arrays = dict(np.load("encoder.npz"))
     codes = encode(arrays, x)              # of what is stored
@@ -13,17 +13,24 @@ Shapes: d columns, K bits, W packed bytes; `...` are any leading axes, usually n
 import numpy as np
 
 
-def project(arrays: dict, x: np.ndarray, head: str = "query_") -> np.ndarray:
-    """Real projections of queries, with `head=""` of base rows: `[..., d] -> u [..., K] f32`."""
-    z = h = (x.astype(np.float32) - arrays["mean"]) @ arrays["projection"]
-    for i in range(sum(name.startswith("kernel") for name in arrays)):
-        h = np.maximum(h @ arrays[f"kernel{i}"] + arrays[f"bias{i}"], 0)
-    return h @ arrays[f"{head}out"] + arrays[f"{head}out_bias"] + z @ arrays["linear"]
+def project(arrays: dict, x: np.ndarray, queries: bool = True) -> np.ndarray:
+    """Real projections of queries, otherwise of base rows: `[..., d] -> u [..., K] f32`."""
+    z = (x.astype(np.float32) - arrays["standardiser/mean"]) @ arrays["standardiser/projection"]
+    net = {name.removeprefix("gen/hash/"): array for name, array in arrays.items()}
+    h = z * np.float32(np.sqrt(z.shape[-1]))
+    for i in range(sum(name.startswith("hidden") for name in net) // 2):
+        h = np.maximum(h @ net[f"hidden{i}/kernel"] + net[f"hidden{i}/bias"], 0)
+    u = h @ net["out/kernel"] + net["out/bias"]
+    if "linear/kernel" in net:
+        u += z @ net["linear/kernel"]
+    if queries and "query_out/kernel" in net:
+        u += h @ net["query_out/kernel"] + net["query_out/bias"]
+    return u
 
 
 def encode(arrays: dict, x: np.ndarray) -> np.ndarray:
     """Packed codes of base rows: `[..., d] -> [..., W] u1`."""
-    return np.packbits(project(arrays, x, "") > 0, axis=-1)
+    return np.packbits(project(arrays, x, queries=False) > 0, axis=-1)
 
 
 def encode_queries(arrays: dict, x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The terms of both objectives, each a pure function with one value an example or an anchor.
 
 Shapes: B batch, P features, K bits, A anchors, C columns (all the points of a batch that an
-anchor is compared with), J positives an anchor.
+anchor is compared with), J positives an anchor. Symbols: z features, ẑ synthetic ones.
 
 Weights, means over the batch and devices are applied in `step`.
 """
@@ -12,19 +12,19 @@ import jax.numpy as jnp
 ANCHORS_AT_ONCE = 32  # of the ordinal loss; [32, J, C] stays in the caches of a CPU
 
 
-def reconstruction(x: jax.Array, x_hat: jax.Array) -> jax.Array:
-    """‖x - x̂‖²: `[B, P], [B, P] -> [B]`."""
-    _same_shape(x, x_hat)
-    return jnp.sum((x - x_hat) ** 2, -1)
+def reconstruction(z: jax.Array, z_hat: jax.Array) -> jax.Array:
+    """‖z - ẑ‖²: `[B, P], [B, P] -> [B]`."""
+    _same_shape(z, z_hat)
+    return jnp.sum((z - z_hat) ** 2, -1)
 
 
 def discriminator(
     error_real: jax.Array, error_fake: jax.Array, kappa: jax.Array, margin: jax.Array
 ) -> jax.Array:
-    """e(x) - κ min(e(x̂), margin): `[B], [B], scalar, scalar -> [B]`.
+    """e(z) - κ min(e(ẑ), margin): `[B], [B], scalar, scalar -> [B]`.
 
-    BEGAN's discriminator, which raises e(x̂) no further than a margin, as EBGAN's does (Zhao et
-    al. 2017). Without one e(x̂) was seen to grow fivefold within 40 steps, faster than κ falls,
+    BEGAN's discriminator, which raises e(ẑ) no further than a margin, as EBGAN's does (Zhao et
+    al. 2017). Without one e(ẑ) was seen to grow fivefold within 40 steps, faster than κ falls,
     and to spoil the codes. ours: the union of the two.
     """
     _same_shape(error_real, error_fake)
@@ -39,7 +39,7 @@ def next_kappa(
     rate: float,
     maximum: float,
 ) -> jax.Array:
-    """BEGAN's equilibrium: κ ← clip(κ + rate (γ E e(x) - E e(x̂)), 0, maximum). Scalars."""
+    """BEGAN's equilibrium: κ ← clip(κ + rate (γ E e(z) - E e(ẑ)), 0, maximum). Scalars."""
     return jnp.clip(kappa + rate * (gamma * error_real - error_fake), 0.0, maximum)
 
 
@@ -48,9 +48,14 @@ def quantisation(u: jax.Array) -> jax.Array:
     return jnp.mean((jnp.abs(u) - 1.0) ** 2, -1)
 
 
-def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """‖x_i - y_j‖² >= 0: `[A, P], [C, P] -> [A, C]`."""
-    cross = x @ y.T
+def squared_distances(x: jax.Array, y: jax.Array, precision: str | None = None) -> jax.Array:
+    """‖x_i - y_j‖² >= 0: `[A, P], [C, P] -> [A, C]`.
+
+    Args:
+        precision: of the product; "highest" for distances that decide what is near, which a
+            product of fewer bits, as TF32 of a GPU, would order. None: JAX's setting.
+    """
+    cross = jnp.matmul(x, y.T, precision=precision)
     return jnp.maximum(jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1)[None] - 2 * cross, 0.0)
 
 

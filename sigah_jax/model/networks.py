@@ -2,7 +2,8 @@
 
 Shapes: B batch, P input features (after `standardise`), K bits, M atoms.
 The generator `gen` is the hash network followed by the sparse decoder; the discriminator
-`dis` is an auto-encoder.
+`dis` is an auto-encoder. Symbols: z features, b codes in {-1, +1}, u the real projections that they
+are signs of, s sparse codes, ẑ synthetic features in the space of z.
 
 Not responsible for losses or updates: `losses`, `step`.
 """
@@ -66,7 +67,7 @@ class HashNetwork(nn.Module):
 class SparseDecoder(nn.Module):
     """Codes to synthetic features: ISTA against a sensing matrix, then a dictionary.
 
-    The sensing matrix A, the per-atom weights λ of |z|, the dictionary D and the offset c are
+    The sensing matrix A, the per-atom weights λ of |s|, the dictionary D and the offset c are
     all learned; `steps` iterations of ISTA are unrolled.
     """
 
@@ -77,15 +78,15 @@ class SparseDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`b [B, K] f32` in {-1, +1} -> (x̂ `[B, P]`, sparse z `[B, M]`)."""
+        """`b [B, K] f32` in {-1, +1} -> (ẑ `[B, P]`, s `[B, M]`)."""
         a = self.param("sensing", _unit_columns, (b.shape[-1], self.atoms))
         f32 = jnp.float32  # also where the default is double
         lam = self.param("lam", nn.initializers.constant(self.lam), (self.atoms,), f32)
         shape = self.atoms, self.features
         dictionary = self.param("dictionary", nn.initializers.zeros, shape, f32)
         offset = self.param("offset", nn.initializers.zeros, (self.features,), f32)
-        z = sparse.ista(b, a, jnp.abs(lam), self.steps)
-        return z @ dictionary + offset, z
+        s = sparse.ista(b, a, jnp.abs(lam), self.steps)
+        return s @ dictionary + offset, s
 
 
 class DenseDecoder(nn.Module):
@@ -99,7 +100,7 @@ class DenseDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`b [B, K] f32` in {-1, +1} -> (x̂ `[B, P]`, what it is a linear map of)."""
+        """`b [B, K] f32` in {-1, +1} -> (ẑ `[B, P]`, what it is a linear map of)."""
         h = _relu_layers(b, (self.hidden,)) if self.hidden else b
         init = nn.initializers.variance_scaling(0.02, "fan_in", "normal")
         return nn.Dense(self.features, kernel_init=init, name="out")(h), h
@@ -112,36 +113,48 @@ class AutoEncoder(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, z: jax.Array) -> jax.Array:
         """`[B, P] f32 -> [B, P] f32`."""
-        scale = math.sqrt(x.shape[-1])
-        h = _relu_layers(x * scale, self.widths)
+        scale = math.sqrt(z.shape[-1])
+        h = _relu_layers(z * scale, self.widths)
         return nn.Dense(self.features, name="out")(h) / scale
 
 
-class Networks(NamedTuple):
-    """The three modules; they hold no arrays."""
+class Generator(NamedTuple):
+    """The modules of the generator; they hold no arrays."""
 
     hash: HashNetwork
     decoder: SparseDecoder | DenseDecoder
+
+
+class Networks(NamedTuple):
+    """The modules of the generator and the discriminator."""
+
+    gen: Generator
     dis: AutoEncoder
 
 
-def make_networks(config, features: int) -> Networks:
-    """The modules that `config.model` describes, for `features` = P input features."""
-    m = config.model
-    if m.decoder == "ista":
-        decoder = SparseDecoder(m.atoms, features, m.ista_steps, m.lam)
-    else:
-        decoder = DenseDecoder(m.atoms if m.decoder == "mlp" else 0, features)
-    return Networks(
-        hash=HashNetwork(m.bits, tuple(m.hash_widths), m.linear_path, m.query_head),
-        decoder=decoder,
-        dis=AutoEncoder(tuple(m.dis_widths), features),
-    )
+def make_decoder(model, atoms: int, features: int) -> SparseDecoder | DenseDecoder:
+    """The decoder that `config.model` describes, of M = `atoms` and P = `features`."""
+    if model.decoder == "ista":
+        return SparseDecoder(atoms, features, model.ista_steps, model.lam)
+    return DenseDecoder(atoms if model.decoder == "mlp" else 0, features)
 
 
-def encode(nets: Networks, gen: dict, z: jax.Array, stride: int = 1) -> tuple[jax.Array, jax.Array]:
+def make_generator(model, features: int) -> Generator:
+    """The generator that `config.model` describes, for P = `features`."""
+    net = HashNetwork(model.bits, tuple(model.hash_widths), model.linear_path, model.query_head)
+    return Generator(net, make_decoder(model, model.atoms, features))
+
+
+def make_networks(model, features: int) -> Networks:
+    """The generator and the discriminator that `config.model` describes, for P = `features`."""
+    return Networks(make_generator(model, features), AutoEncoder(tuple(model.dis_widths), features))
+
+
+def encode(
+    nets: Generator, gen: dict, z: jax.Array, stride: int = 1
+) -> tuple[jax.Array, jax.Array]:
     """Real projections u of standardised features, see `HashNetwork.__call__`.
 
     Of an output that is not used nothing is computed, once compiled.
@@ -149,23 +162,23 @@ def encode(nets: Networks, gen: dict, z: jax.Array, stride: int = 1) -> tuple[ja
     return nets.hash.apply({"params": gen["hash"]}, z, stride)
 
 
-def decode(nets: Networks, gen: dict, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Synthetic features and sparse codes of `b` in {-1, +1}: `[B, K] -> [B, P], [B, M]`."""
+def decode(nets: Generator, gen: dict, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """ẑ and s, the synthetic features and sparse codes of b: `[B, K] -> [B, P], [B, M]`."""
     return nets.decoder.apply({"params": gen["decoder"]}, b)
 
 
-def error(nets: Networks, dis: dict, x: jax.Array) -> jax.Array:
-    """e(x) = ‖AE(x) - x‖², the discriminator's error: `[B, P] -> [B]`."""
-    return jnp.sum((nets.dis.apply({"params": dis}, x) - x) ** 2, -1)
+def error(dis_net: AutoEncoder, dis: dict, z: jax.Array) -> jax.Array:
+    """e(z) = ‖AE(z) - z‖², the discriminator's error: `[B, P] -> [B]`."""
+    return jnp.sum((dis_net.apply({"params": dis}, z) - z) ** 2, -1)
 
 
-def init_gen(key: jax.Array, nets: Networks, variances: jax.Array, rotation: jax.Array) -> dict:
+def init_gen(key: jax.Array, nets: Generator, variances: jax.Array, rotation: jax.Array) -> dict:
     """Parameters of the generator: `{"hash", "decoder"}`.
 
     ours: the linear path starts as a rotation W of the first K principal directions (for K > P
     as P orthonormal rows), scaled so that |u| is about 1 on average. A linear decoder
-    starts as x̂ = c W b, c the mean of |Wᵀz|, the best linear reconstruction at that W. The
-    dictionary would give the same for sparse codes Aᵀb; ISTA's are smaller, and x̂ starts at .01
+    starts as ẑ = c W b, c the mean of |Wᵀz|, the best linear reconstruction at that W. The
+    dictionary would give the same for sparse codes Aᵀb; ISTA's are smaller, and ẑ starts at .01
     (16 bits) to .06 (128 bits) of c W b. A ReLU network starts at random.
 
     Args:
@@ -191,14 +204,14 @@ def init_gen(key: jax.Array, nets: Networks, variances: jax.Array, rotation: jax
     return {"hash": gen, "decoder": decoder}
 
 
-def init_decoder(key: jax.Array, nets: Networks) -> dict:
-    """Parameters of a decoder that knows of no hash network; of a sparse one, x̂ = 0."""
+def init_decoder(key: jax.Array, nets: Generator) -> dict:
+    """Parameters of a decoder that knows of no hash network; of a sparse one, ẑ = 0."""
     return nets.decoder.init(key, jnp.zeros((1, nets.hash.bits)))["params"]
 
 
-def init_dis(key: jax.Array, nets: Networks) -> dict:
+def init_dis(key: jax.Array, net: AutoEncoder) -> dict:
     """Parameters of the discriminator."""
-    return nets.dis.init(key, jnp.zeros((1, nets.dis.features)))["params"]
+    return net.init(key, jnp.zeros((1, net.features)))["params"]
 
 
 def _unit_columns(key: jax.Array, shape: tuple[int, int]) -> jax.Array:

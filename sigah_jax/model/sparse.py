@@ -1,8 +1,8 @@
-"""Sparse coding by ISTA: from 1-bit measurements b to a sparse z with b ≈ A z.
+"""Sparse coding by ISTA: from 1-bit measurements b to a sparse s with b ≈ A s.
 
 Shapes: B batch, K measurements (bits), M atoms, M > K. A is the sensing matrix `[K, M]`.
 
-Not responsible for what is made of z: the dictionary is in `networks.SparseDecoder`.
+Not responsible for what is made of s: the dictionary is in `networks.SparseDecoder`.
 """
 
 import jax
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 
 def soft_threshold(x: jax.Array, t: jax.Array) -> jax.Array:
-    """argmin_z ½(z - x)² + t|z|, elementwise; t >= 0 broadcasts against x."""
+    """argmin_s ½(s - x)² + t|s|, elementwise; t >= 0 broadcasts against x."""
     return jnp.sign(x) * jnp.maximum(jnp.abs(x) - t, 0.0)
 
 
 def lipschitz_bound(a: jax.Array) -> jax.Array:
-    """An upper bound on σ_max(A)², the Lipschitz constant of the gradient of ½‖b - A z‖².
+    """An upper bound on σ_max(A)², the Lipschitz constant of the gradient of ½‖b - A s‖².
 
     For the Gram matrix G = A Aᵀ, whose eigenvalues λ are not negative,
     λ_max <= (Σ λ³²)^(1/32) = tr(G³²)^(1/32) <= K^(1/32) λ_max: at most 17 % too large for
@@ -41,31 +41,31 @@ def lipschitz_bound(a: jax.Array) -> jax.Array:
     return bound
 
 
-def objective(z: jax.Array, b: jax.Array, a: jax.Array, lam: jax.Array) -> jax.Array:
-    """½‖b - A z‖² + Σ_m λ_m |z_m|, a value an example: `[B, M], [B, K] -> [B]`."""
-    return 0.5 * jnp.sum((b - z @ a.T) ** 2, -1) + jnp.sum(lam * jnp.abs(z), -1)
+def objective(s: jax.Array, b: jax.Array, a: jax.Array, lam: jax.Array) -> jax.Array:
+    """½‖b - A s‖² + Σ_m λ_m |s_m|, a value an example: `[B, M], [B, K] -> [B]`."""
+    return 0.5 * jnp.sum((b - s @ a.T) ** 2, -1) + jnp.sum(lam * jnp.abs(s), -1)
 
 
 def ista(b: jax.Array, a: jax.Array, lam: jax.Array, steps: int) -> jax.Array:
-    """`steps` iterations of ISTA from zero towards argmin_z ½‖b - A z‖² + Σ_m λ_m |z_m|.
+    """`steps` iterations of ISTA from zero towards argmin_s ½‖b - A s‖² + Σ_m λ_m |s_m|.
 
-    z ← S_{λ/L}(z + (b - A z) A / L) with L = `lipschitz_bound(A)`, so the objective never
+    s ← S_{λ/L}(s + (b - A s) A / L) with L = `lipschitz_bound(A)`, so the objective never
     increases (Daubechies et al. 2004; Beck & Teboulle 2009). Learned per-atom λ make it a LISTA
     with tied weights (Gregor & LeCun 2010).
 
     Args:
         b: `[B, K] f32` measurements.
         a: `[K, M] f32` sensing matrix.
-        lam: f32 scalar or `[M]`, >= 0, the weight of |z_m|.
+        lam: f32 scalar or `[M]`, >= 0, the weight of |s_m|.
         steps: how many, fixed when traced.
 
     Returns:
-        z `[B, M] f32`.
+        s `[B, M] f32`.
     """
     bound = lipschitz_bound(a)
-    z = soft_threshold(b @ a / bound, lam / bound)
+    s = soft_threshold(b @ a / bound, lam / bound)
 
-    def step(z: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return soft_threshold(z + (b - z @ a.T) @ a / bound, lam / bound), None
+    def step(s: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return soft_threshold(s + (b - s @ a.T) @ a / bound, lam / bound), None
 
-    return jax.lax.scan(step, z, None, length=steps - 1, unroll=steps <= 8)[0]
+    return jax.lax.scan(step, s, None, length=steps - 1, unroll=steps <= 8)[0]

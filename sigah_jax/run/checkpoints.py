@@ -4,7 +4,7 @@ A checkpoint is the directory `checkpoints/<step>`: the arrays in `state`, and `
 holds what is known beside them and the hashes of their files. The seal is written last and removed
 first: a save or a removal that was cut off leaves a directory without a seal, which nobody looks at
 and the next training removes, and arrays that do not fit their seal are never restored. The latest
-two and the best by validation map are kept.
+two are kept, and the best by validation map.
 
 Of several processes all save together, and the first writes the seal and removes.
 
@@ -15,12 +15,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from sigah_jax.devices import hosts, parallel
@@ -50,7 +52,6 @@ def save(
     workdir: Path,
     step: int,
     state: Any,
-    shape: list[int],
     metrics: dict | None,
     rows_hash: str,
 ) -> None:
@@ -58,7 +59,6 @@ def save(
 
     Args:
         state: whole on every process.
-        shape: `[d, P]` of the standardiser's projection, from which `restore`'s target is built.
         metrics: holds `eval/map`; None without validation.
         rows_hash: of metrics.jsonl as it is now.
 
@@ -76,7 +76,7 @@ def save(
     def seal() -> None:
         if not hosts.first():
             return
-        known = {"shape": list(shape), "metrics": metrics, "rows_hash": rows_hash}
+        known = {"metrics": metrics, "rows_hash": rows_hash}
         scores = _scores(_metrics(workdir) | {step: metrics})
         known |= {"best": _best(scores), "arrays": _arrays(state)}
         with _saving(path):
@@ -89,14 +89,14 @@ def save(
                 shutil.rmtree(directory / str(old))
 
     hosts.in_turn(make_room)
-    with _saving(path), _checkpointer(alone=False) as checkpointer:
+    with _saving(path), _checkpointer(ocp.StandardCheckpointHandler) as orbax:
         args = ocp.args.StandardSave(parallel.across_processes(state))
-        checkpointer.save((path / "state").resolve(), args=args)
+        orbax.save((path / "state").resolve(), args=args)
     hosts.in_turn(seal)
 
 
 def facts(workdir: Path, step: int) -> dict:
-    """What is known beside the arrays: `{"shape", "metrics", "rows_hash", "best", "arrays", …}`.
+    """What is known beside the arrays: `{"metrics", "rows_hash", "best", "arrays", …}`.
 
     A checkpoint of a version before there were seals has no hashes and no best, and is not checked.
 
@@ -152,20 +152,18 @@ def number_of(workdir: Path, checkpoint: str) -> int:
     return number
 
 
-def restore(workdir: Path, step: int, like: Any, sharding: Any, alone: bool = False) -> Any:
+def restore(workdir: Path, step: int, like: Any, sharding: Any) -> Any:
     """The state saved under `step`, placed by `sharding`, by all processes that it spans.
 
     Args:
         like: a state of the same structure and shapes; arrays or `ShapeDtypeStruct`.
-        alone: this process reads by itself, and others need not.
 
     Raises:
         Gone: it is not there, or was removed while it was read.
         BadInput: the checkpoint is damaged or of another shape.
     """
     path = _directory(workdir) / str(step)
-    known = facts(workdir, step)
-    there, wanted = known["arrays"], _arrays(like)
+    there, wanted = facts(workdir, step)["arrays"], _arrays(like)
     differ = [name for name in sorted(there | wanted) if there.get(name) != wanted.get(name)]
     if differ:
         name = differ[0]
@@ -173,21 +171,49 @@ def restore(workdir: Path, step: int, like: Any, sharding: Any, alone: bool = Fa
             f"{path}: of another shape than the config: {name} is {there.get(name)} there, "
             f"{wanted.get(name)} is expected; use another --workdir"
         )
+    target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
+    with _reading(workdir, step) as arrays, _checkpointer(ocp.StandardCheckpointHandler) as orbax:
+        return orbax.restore(arrays, args=ocp.args.StandardRestore(target))
+
+
+def read(workdir: Path, step: int, fields: tuple[str, ...]) -> dict:
+    """Fields of the state saved under `step`, as trees of numpy arrays, read by this process alone.
+
+    Raises:
+        Gone, BadInput: as `restore`.
+    """
+    item, args = {}, {}
+    for name in facts(workdir, step)["arrays"]:  # for example .gen['decoder']['offset']
+        *groups, last = names = re.findall(r"\w+", name)
+        if names[0] in fields:
+            for tree, value in ((item, 0), (args, ocp.RestoreArgs(restore_type=np.ndarray))):
+                for group in groups:
+                    tree = tree.setdefault(group, {})
+                tree[last] = value
+    wanted = ocp.args.PyTreeRestore(item, args, partial_restore=True)
+    with (
+        _reading(workdir, step) as arrays,
+        _checkpointer(ocp.PyTreeCheckpointHandler, alone=True) as orbax,
+    ):
+        return orbax.restore(arrays, args=wanted)
+
+
+@contextlib.contextmanager
+def _reading(workdir: Path, step: int) -> Iterator[Path]:
+    """The directory of arrays that fit their seal; what reading them raises becomes BadInput."""
+    path = _directory(workdir) / str(step)
     try:
-        if (held := known.get("files")) is not None:
+        if (held := facts(workdir, step).get("files")) is not None:
             found = _hashes(path / "state")
             wrong = [name for name in held if held[name] != found.get(name)]
             if wrong:
                 raise ValueError(f"state/{wrong[0]} is missing or does not fit its hash")
-        target = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like
-        )
-        with _checkpointer(alone) as checkpointer:
-            args = ocp.args.StandardRestore(target)
-            return checkpointer.restore((path / "state").resolve(), args=args)
+        yield (path / "state").resolve()
     except PermissionError as e:
         raise BadInput(f"{e.filename}: cannot be read ({e.strerror}); check its permissions") from e
     except (OSError, ValueError, KeyError) as e:
+        if isinstance(e, BadInput):
+            raise
         facts(workdir, step)  # raises Gone if that is the reason
         raise BadInput(f"{path}: damaged ({_first_line(e)}); {_DAMAGED}") from e
 
@@ -196,7 +222,7 @@ def _directory(workdir: Path) -> Path:
     return workdir / "checkpoints"
 
 
-def _checkpointer(alone: bool) -> ocp.Checkpointer:
+def _checkpointer(handler: Callable, alone: bool = False) -> ocp.Checkpointer:
     """Orbax's, of all processes together or of this one alone."""
     me = jax.process_index()
     options = ocp.options.MultiprocessingOptions()
@@ -204,8 +230,8 @@ def _checkpointer(alone: bool) -> ocp.Checkpointer:
         options = ocp.options.MultiprocessingOptions(
             primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader{me}"
         )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
-    return ocp.Checkpointer(handler, multiprocessing_options=options)
+    made = handler(multiprocessing_options=options)
+    return ocp.Checkpointer(made, multiprocessing_options=options)
 
 
 def _metrics(workdir: Path) -> dict[int, dict | None]:

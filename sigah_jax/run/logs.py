@@ -59,7 +59,10 @@ def append_row(path: Path, row: dict) -> None:
 
 
 class Log:
-    """Lines to stdout and log.txt; on a terminal a progress bar, otherwise a line now and then."""
+    """Lines to stdout and log.txt; on a terminal a progress bar, otherwise a line now and then.
+
+    A context, which closes the file.
+    """
 
     def __init__(self, path: Path):
         self.file = None
@@ -68,6 +71,14 @@ class Log:
         self.bar = None
         self.said = 0.0
         self.first = None  # (moment, step) of the first progress, for the time left
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.end_progress()
+        if self.file is not None:
+            self.file.close()
 
     def line(self, text: str) -> None:
         """One line for people."""

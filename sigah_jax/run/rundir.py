@@ -6,23 +6,21 @@ Not responsible for what is logged there (`logs`) or saved (`checkpoints`).
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 from ml_collections import config_dict
 
 from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput, printable
 from sigah_jax.files import locks, whole
-from sigah_jax.files.cache import content_hash
 
 SEAL = "seal.json"  # in the directory of a checkpoint that is whole
 OLD_SEAL = "facts/metadata"  # the same, of versions before there were seals
 # what a killed run may leave of the files that it alone writes
-_PARTIAL = [f"{name}.json.partial-*" for name in ("config", "data", "encoder", "results", "eval_*")]
-_PARTIAL += ["metrics.jsonl.partial-*", "refit/metrics.jsonl.partial-*", "plots/**/*.partial-*"]
+_PARTIAL = [f"{name}.json.partial-*" for name in ("config", "data", "results", "eval_*")]
+_PARTIAL += [f"{name}.partial-*" for name in ("encoder.npz", "metrics.jsonl", "plots/**/*")]
+_PARTIAL += ["refit/metrics.jsonl.partial-*"]
 
 # fields of where and how a run is started and watched, on which no result depends
 NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
@@ -54,8 +52,13 @@ def config_hash(config) -> str:
 
 
 def refit_directory(workdir: Path) -> Path:
-    """Where a run keeps the second training of its decoder."""
+    """Where a run keeps the refit of its decoder."""
     return workdir / "refit"
+
+
+def encoder_path(workdir: Path) -> Path:
+    """The encoder that a finished training leaves."""
+    return workdir / "encoder.npz"
 
 
 def claim(workdir: Path, config) -> IO:
@@ -144,22 +147,25 @@ def _join(workdir: Path, config) -> IO:
     return path.open()
 
 
-def claim_data(workdir: Path, parts: Sequence[np.ndarray]) -> None:
-    """Writes or compares `data.json`, the hash of the rows that a run depends on.
+def claim_data(workdir: Path, hashes: dict[str, str]) -> None:
+    """Writes or compares `data.json`, the hashes of the rows that a run depends on.
 
     The config names files, and their rows may change while the name stays. Until the run has
     `begun` the first process writes, and the others compare.
 
+    Args:
+        hashes: of the parts of the data set, by name.
+
     Raises:
         BadInput: the run there has other rows.
     """
-    hosts.in_turn(lambda: _claim_data(workdir, content_hash(parts)))
+    hosts.in_turn(lambda: _claim_data(workdir, hashes))
 
 
-def _claim_data(workdir: Path, digest: str) -> None:
+def _claim_data(workdir: Path, hashes: dict[str, str]) -> None:
     path = workdir / "data.json"
     if hosts.first() and not begun(workdir):
-        whole.write_json(path, {"hash": digest})
+        whole.write_json(path, {"hashes": hashes})
         return
     try:
         held = whole.read_json(path, f"start anew in another --workdir than {workdir}")
@@ -168,7 +174,9 @@ def _claim_data(workdir: Path, digest: str) -> None:
             f"{path}: is missing, so nothing tells which rows the run there has; bring it back or "
             "use another --workdir"
         ) from e
-    if held.get("hash") != digest:
+    if "hashes" not in held:
+        raise BadInput(f"{workdir}: begun by another version; train in another --workdir")
+    if held["hashes"] != hashes:
         raise BadInput(
             f"{workdir}: the run there has other rows than the data now; bring them back or use "
             "another --workdir"
@@ -188,33 +196,6 @@ def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
         if isinstance(e, BadInput):
             raise
         raise BadInput(f"{path}: is not a run's config ({e}); train anew") from e
-
-
-def write_encoder(workdir: Path, facts: dict) -> None:
-    """Notes which encoder a finished training has: `describe()`, read by `check_encoder`."""
-    held = {name: facts[name] for name in ("step", "refitted", "encoder")}
-    whole.write_json(workdir / "encoder.json", held)
-
-
-def check_encoder(workdir: Path, facts: dict) -> None:
-    """BadInput unless `facts`, of `describe()`, are of the encoder that the training ended with.
-
-    Nothing is known of a training that has not ended. Checkpoints of one that has may be gone, and
-    the best of those that are left is another encoder.
-    """
-    path = workdir / "encoder.json"
-    try:
-        held = whole.read_json(path, "remove it, and the same training notes it again")
-    except FileNotFoundError:
-        return
-    differ = [name for name in held if held[name] != facts.get(name)]
-    if differ:
-        name = differ[0]
-        raise BadInput(
-            f"{workdir}: the training ended with {name}={held[name]}, and what is left there gives "
-            f"{facts.get(name)}: a checkpoint was removed; bring it back, remove {path} and give "
-            "the training's command again, or name a step by --checkpoint"
-        )
 
 
 def _held(path: Path) -> dict:

@@ -8,15 +8,17 @@ Not responsible for features (they are on the devices) nor for splitting over de
 import functools
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 
-class Rows(NamedTuple):
-    """The rows of one step, or of S steps with S in front; see `model.step.Batch`."""
+class Batch(NamedTuple):
+    """The choice of rows of one step, or of S steps with S in front of every shape."""
 
-    rows: np.ndarray  # [A, G] i32
-    neighbour_ranks: np.ndarray  # [A] i32, 1 = nearest; 0 without a graph
-    draws: np.ndarray  # [A, J] f32 in [0, 1)
+    rows: np.ndarray | jax.Array  # [A, G] i32, rows of the training set
+    neighbour_ranks: np.ndarray | jax.Array  # [A] i32, rank of the last row of a group among the
+    # neighbours of its anchor, 1 = nearest; 0 without a graph
+    draws: np.ndarray | jax.Array  # [A, J] f32 uniform in [0, 1), for in-batch positives
 
 
 @functools.lru_cache(maxsize=2)
@@ -29,7 +31,7 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 def batch(
     seed: int, step: int, n: int, anchors: int, others: int, draws: int, graph: np.ndarray | None
-) -> Rows:
+) -> Batch:
     """The batch of one step.
 
     The permutations of all epochs are read as one endless list, A·(1 + others) rows a step: an
@@ -42,7 +44,7 @@ def batch(
         graph: `[n, k] i32` nearest other rows, nearest first, or None.
 
     Returns:
-        Rows with G = 1 + others, and one more with a graph.
+        A batch on the host, of G = 1 + others rows a group, and one more with a graph.
     """
     size = anchors * (1 + others)
     epoch, start = divmod(step * size, n)
@@ -58,10 +60,10 @@ def batch(
         k = graph.shape[1]
         ranks = np.exp(generator.random(anchors) * np.log(k + 1)).astype(np.int32).clip(1, k)
         rows = np.concatenate([rows, graph[rows[:, 0], ranks - 1][:, None]], 1)
-    return Rows(rows, ranks, uniform)
+    return Batch(rows, ranks, uniform)
 
 
-def batches(seed: int, first: int, steps: int, **shape) -> Rows:
+def batches(seed: int, first: int, steps: int, **shape) -> Batch:
     """The batches of `steps` steps from `first` on, stacked: every field is `[S, ...]`."""
     each = [batch(seed, step, **shape) for step in range(first, first + steps)]
-    return Rows(*(np.stack(field) for field in zip(*each, strict=True)))
+    return Batch(*(np.stack(field) for field in zip(*each, strict=True)))

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
+from ml_collections import config_dict
 
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import Dataset
@@ -19,21 +19,29 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BitsRefused
 from sigah_jax.files.cache import cached
+from sigah_jax.model import keys
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 
-def cached_ground_truth(directory: Path, xq: np.ndarray, xb: np.ndarray, engine: str) -> np.ndarray:
-    """`neighbours.nearest_sets` of every relevance set, `[Q, k] i32`, kept in `directory`."""
+def ground_truth(
+    directory: Path, data: Dataset, queries: str, base: str, engine: str
+) -> np.ndarray:
+    """`neighbours.nearest_sets` of every relevance set, `[Q, k] i32`, kept in `directory`.
+
+    Args:
+        queries, base: the parts of the data set, "xq" and "xb" or "xv" and "xt".
+    """
+    xq, xb = getattr(data, queries), getattr(data, base)
     sizes = metrics.relevance_sizes(len(xb))
     return cached(
         directory,
         "ground_truth",
-        [xq, xb, *sizes],
+        [data.hashes[queries], data.hashes[base], *sizes],
         lambda: neighbours.nearest_sets(xq, xb, sizes, engine),
     )
 
 
-def measure(
+def score(
     cq: np.ndarray,
     cb: np.ndarray,
     truth: np.ndarray,
@@ -44,7 +52,7 @@ def measure(
     """Metrics of packed codes, and precision and recall at each radius (relevant = top 2 %).
 
     Args:
-        cq: `[Q, W] u1`; cb: `[N, W] u1`; truth: `[Q, k] i32`, of `cached_ground_truth`.
+        cq: `[Q, W] u1`; cb: `[N, W] u1`; truth: `[Q, k] i32`, returned by `ground_truth`.
         own_distance: of a baseline; None is Hamming's. It has many radii, of which the curve
             shows K + 1.
     """
@@ -60,10 +68,15 @@ def measure(
     return metrics.summary(h), (precision[shown].tolist(), recall[shown].tolist())
 
 
-def validation(hasher: Hasher, params: dict, data: Dataset, truth: np.ndarray, engine: str) -> dict:
+def hasher_of(config, params: dict) -> Hasher:
+    """The hasher of a state that is being trained; equal configs share what is compiled."""
+    model = config_dict.FrozenConfigDict(config.model)
+    return Hasher(model, params, block_rows=config.eval.block_rows)
+
+
+def validation(h: Hasher, data: Dataset, truth: np.ndarray, engine: str) -> dict[str, float]:
     """Metrics of the validation queries against the training set, as `eval/…` rows."""
-    h = hasher._replace(params=params)
-    values, _ = measure(h.encode_queries(data.xv), h.encode(data.xt), truth, hasher.bits, engine)
+    values, _ = score(h.encode_queries(data.xv), h.encode(data.xt), truth, h.bits, engine)
     return {f"eval/{name}": value for name, value in values.items()}
 
 
@@ -90,20 +103,21 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
         cache: directory of the ground truth.
     """
     engine = parallel.engine(config.engine)
-    truth = cached_ground_truth(cache, data.xq, data.xb, engine)
+    truth = ground_truth(cache, data, "xq", "xb", engine)
     bits = config.model.bits
     values, curves, seconds = {}, {}, {}
 
     def add(method: str, cq: np.ndarray, cb: np.ndarray, start: float, own=None) -> None:
         seconds[method] = round(time.monotonic() - start, 3)
-        values[method], curves[method] = measure(cq, cb, truth, bits, engine, own)
+        values[method], curves[method] = score(cq, cb, truth, bits, engine, own)
 
     start = time.monotonic()
     add("sigah", hasher.encode_queries(data.xq), hasher.encode(data.xb), start)
     for method in config.eval.baselines:
         start = time.monotonic()
         try:
-            params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
+            key = keys.key_for(config.seed, keys.Purpose.BASELINE)
+            params = METHODS[method].fit(key, data.xt, bits)
         except BitsRefused:
             values[method] = {}
             continue

@@ -26,7 +26,7 @@ SHEET_IMAGES = 20
 _REMEDY = "remove it, then the training's command evaluates again"
 
 
-def finish(
+def write(
     config,
     workdir: Path,
     cache: Path,

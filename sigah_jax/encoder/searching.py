@@ -1,0 +1,111 @@
+"""Search of a base of codes by vectors: `sigah_jax.search`.
+
+Queries come as vectors, so that nobody compares codes of the two hash functions the wrong way
+round. Shapes: Q queries, n base rows, W packed bytes, d columns, k neighbours.
+
+Not responsible for how neighbours are found (`retrieval`) nor for files (`sigah_jax.search`).
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from sigah_jax.devices import parallel
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import asymmetric, codes, gaps, hamming, topk
+from sigah_jax.retrieval import rerank as reranking
+
+OVERSAMPLE = 10
+BY = ("hamming", "projection", "synthetic")
+
+
+@parallel.default_settings()
+def search(
+    h: Hasher,
+    queries: np.ndarray,
+    packed: np.ndarray,
+    k: int,
+    *,
+    by: str = "hamming",
+    rerank: np.ndarray | None = None,
+    oversample: int = OVERSAMPLE,
+    missing: np.ndarray = (),
+    engine: str = "auto",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest base rows of each query, by their codes; exact, ties go to the lower id.
+
+    Args:
+        queries: `[Q, d]` vectors.
+        packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
+        k: 1 to n, less the missing rows.
+        by: "hamming": bits of the query's code that differ. "projection": the query stays real,
+            and a bit that differs costs |u_k|. "synthetic": the `oversample` k nearest by Hamming
+            distance are ranked by ‖z - ẑ‖², see `Hasher.features`.
+        rerank: `[n, d]`, the vectors that the codes are of: the `oversample` k nearest are ranked
+            by them. Also a memory map.
+        oversample: how many times k candidates are ranked again, 1 or more.
+        missing: `[m] i64`, rising: base rows that have no code and are never found.
+        engine: "cpu", "accelerator" or "auto", which fits the devices.
+
+    Returns:
+        D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id): bits i32; for a real query f32, and
+        with `rerank` squared Euclidean distances f32.
+
+    Raises:
+        BadInput: arguments that do not fit one another, rows that are not finite.
+    """
+    with _naming("queries"):
+        queries = h.check(queries)
+    if by not in BY:
+        raise BadInput(f"by={by!r}: expected one of {', '.join(BY)}")
+    if by == "synthetic" and rerank is not None:
+        raise BadInput("by='synthetic': the vectors of rerank say more; leave one of both out")
+    if oversample < 1:
+        raise BadInput(f"oversample={oversample}: expected 1 or more")
+    if packed.ndim != 2 or packed.dtype != np.uint8:
+        raise BadInput(f"codes are {packed.dtype} {list(packed.shape)}: expected uint8 [n, W]")
+    if packed.shape[1] != codes.packed_bytes(h.bits):
+        raise BadInput(f"codes of {packed.shape[1]} bytes: this hasher's have {h.bits} bits")
+    rows, missing = len(packed) - len(missing), np.asarray(missing, np.int64)
+    if not 1 <= k <= rows:
+        raise BadInput(f"k={k}: expected 1 to {rows}, the rows that have a code")
+    if rerank is not None and (len(rerank), rerank.shape[1]) != (len(packed), h.d):
+        raise BadInput(
+            f"rerank: {list(rerank.shape)}, but there are {len(packed)} codes of {h.d} columns"
+        )
+    with _naming("queries"):
+        cq = h.encode_queries(queries)
+    engine = parallel.engine(engine)
+
+    def nearest(chunk: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if by == "projection":
+            u = h.project_queries(queries[chunk])
+            find = lambda cb, k: asymmetric.by_projection(u, cb, k)  # noqa: E731
+        else:
+            find = lambda cb, k: hamming.search(cq[chunk], cb, k, engine)  # noqa: E731
+        return gaps.search(find, packed, missing, k)
+
+    if rerank is None and by != "synthetic":
+        return nearest(slice(0, len(cq)), k)
+    count = min(rows, k * oversample)
+    d, ids = np.empty((len(cq), k), np.float32), np.empty((len(cq), k), np.int64)
+    for chunk in topk.query_chunks(len(cq), count):  # as `hamming.search` would cut them
+        _, candidates = nearest(chunk, count)
+        if rerank is None:
+            z = h.features(queries[chunk])
+            d[chunk], ids[chunk] = asymmetric.by_feature(z, packed, candidates, k, h.decode)
+        else:
+            with _naming("rerank"):
+                d[chunk], ids[chunk] = reranking.rerank(queries[chunk], rerank, candidates, k)
+    return d, ids
+
+
+@contextlib.contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Puts an argument before the reason why its rows cannot be used."""
+    try:
+        yield
+    except BadInput as e:
+        raise BadInput(f"{argument}: {e}") from e

@@ -1,0 +1,87 @@
+"""An encoder out of a run directory, or out of a file.
+
+A finished training leaves `encoder.npz`, which is all that is read then. A checkpoint is asked for
+by its step, or while a training has not ended.
+"""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import config_dict
+
+from sigah_jax.config import refit_steps
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hasher
+from sigah_jax.errors import BadInput
+from sigah_jax.run import rundir
+
+LOOKS = 20  # at a run directory, where checkpoints come and go while it is read
+
+
+@parallel.default_settings()
+def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
+    """The hasher of a run directory, also while a training saves there, or of a file.
+
+    Args:
+        path: a run directory, or a file that `Hasher.save` wrote.
+        checkpoint: "best" by validation map, with the decoder of the refit if that is
+            finished; "latest", or a step, with the decoder that was trained beside its codes.
+
+    Raises:
+        BadInput: no run and no encoder there, one that is damaged or of another version, no such
+            checkpoint.
+    """
+    path, checkpoint = Path(path).expanduser(), str(checkpoint)
+    parallel.local_devices()  # where there are none, before JAX is asked for anything else
+    if path.is_file():
+        if checkpoint != "best":
+            raise BadInput(f"--checkpoint={checkpoint}: {path} is one encoder; leave it out")
+        return hasher.read(path)
+    if checkpoint == "best":
+        with contextlib.suppress(FileNotFoundError):
+            return in_run(path, hasher.read(rundir.encoder_path(path)))
+    return of_checkpoint(path, checkpoint)
+
+
+def in_run(workdir: Path, h: hasher.Hasher) -> hasher.Hasher:
+    """The hasher with the name of its run directory among its facts."""
+    return dataclasses.replace(h, facts=h.facts | {"workdir": str(workdir)})
+
+
+def of_checkpoint(workdir: Path, checkpoint: str) -> hasher.Hasher:
+    """The hasher of a checkpoint: see `load`."""
+    from sigah_jax.run import checkpoints  # and orbax, which an encoder alone does not need
+
+    for _ in range(LOOKS):  # a checkpoint may be replaced between the look at it and its reading
+        with contextlib.suppress(checkpoints.Gone):
+            return _look(workdir, checkpoint, checkpoints)
+    return _look(workdir, checkpoint, checkpoints)
+
+
+def _look(workdir: Path, checkpoint: str, checkpoints: ModuleType) -> hasher.Hasher:
+    config, config_hash = rundir.read_config(workdir)
+    number = checkpoints.number_of(workdir, checkpoint)
+    saved = checkpoints.facts(workdir, number)
+    try:
+        model, block_rows = config.model, config.eval.block_rows
+        validation = {k.removeprefix("eval/"): v for k, v in (saved["metrics"] or {}).items()}
+        facts = {
+            "data": config.data.base or config.data.name,
+            "preset": config.preset,
+            "config_hash": config_hash,
+            "step": number,
+            "validation": validation,
+        }
+        source, last = rundir.refit_directory(workdir), refit_steps(config)
+        refitted = checkpoint == "best" and last in rundir.saved_steps(source)
+        if refitted:
+            model.atoms, number = config.refit.atoms, last
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise BadInput(f"{workdir}: made by another version or damaged ({e}); train it anew") from e
+    fields = "standardiser", "gen"
+    params = checkpoints.read(source if refitted else workdir, number, fields)
+    facts["refitted"] = refitted
+    h = hasher.Hasher(config_dict.FrozenConfigDict(model), params, facts, block_rows)
+    return in_run(workdir, h)

@@ -1,0 +1,112 @@
+"""A run: trains an encoder in a directory, resumes there, or gives the one that is finished.
+
+All that trains goes through `run`: the program, `fit` and `measure`.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sigah_jax.config import validate
+from sigah_jax.data.datasets import Dataset
+from sigah_jax.devices import hosts, parallel
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.run import checkpoints, loading, logs, rundir
+from sigah_jax.training import prepare, stages, step, train
+
+
+@contextlib.contextmanager
+def claimed(config, workdir: Path) -> Iterator[logs.Log]:
+    """Checks the config and holds the directory, on all processes; gives the log of the run.
+
+    Raises:
+        BadInput: a bad field, or as `rundir.claim`.
+    """
+    hosts.check_same("config", rundir.config_hash(config))
+    hosts.in_turn(lambda: validate(config, len(parallel.all_devices())))
+    with rundir.claim(workdir, config), logs.Log(workdir / "log.txt") as log:
+        yield log
+
+
+@parallel.default_settings()
+def run(config, workdir: Path, cache: Path, data: Callable[[], Dataset]) -> Hasher:
+    """The encoder that the config describes, trained in `workdir` as far as it is not yet.
+
+    Args:
+        cache: directory of ground truth and graph, which runs on equal data may share.
+        data: is called if something is left to train.
+
+    Returns:
+        What the run leaves in `encoder.npz`; its facts tell `seconds` of set-up and of each stage,
+        as far as this call ran them.
+
+    Raises:
+        BadInput: as `claimed`, `prepare.check_data`, `rundir.claim_data`.
+        NonFinite, Terminated: as `train.train`.
+    """
+    with claimed(config, workdir) as log:
+        if not hosts.any_of(rundir.encoder_path(workdir).exists()):
+            dataset = hosts.in_turn(data)
+            rundir.claim_data(workdir, dataset.hashes)
+            prepare.check_data(config, dataset, log)
+            seconds = _train(config, workdir, cache, dataset, log)
+            hosts.in_turn(lambda: _leave_encoder(workdir, seconds))
+        return hosts.in_turn(lambda: loading.load(workdir))
+
+
+def _train(config, workdir: Path, cache: Path, data: Dataset, log: logs.Log) -> dict[str, float]:
+    """Runs the stages that are not finished; the seconds of each, and of set-up."""
+    prepared, seconds = None, {}
+    for stage in stages.stages(config, workdir, data):
+        start = time.monotonic()
+        latest = _latest_step(stage)
+        if latest == stage.training.steps:
+            continue
+        state = _state(config, stage, latest, data, log)
+        if prepared is None:
+            standardiser = parallel.fetch(state.standardiser)
+            prepared = prepare.prepare(config, cache, data, standardiser, log)
+            seconds["setup"] = round(time.monotonic() - start, 3)
+            start = time.monotonic()
+        train.train(config, stage, state, data, prepared, log)
+        seconds[stage.name] = round(time.monotonic() - start, 3)
+    return seconds
+
+
+def _latest_step(stage: stages.Stage) -> int | None:
+    """The step that a stage resumes from, the same on all processes.
+
+    What a killed process left is removed before any process looks.
+    """
+
+    def look() -> list[int]:
+        if hosts.first():
+            stage.directory.mkdir(exist_ok=True)
+            checkpoints.remove_torn(stage.directory)
+        return rundir.saved_steps(stage.directory)
+
+    return max(hosts.in_turn(look), default=None)
+
+
+def _state(config, stage: stages.Stage, latest: int | None, data: Dataset, log) -> step.State:
+    """The state of the latest checkpoint, or the first, on all devices."""
+    if latest is None:
+        log.line(f"{stage.name}, {stage.training.steps} steps")
+        return stage.begin()
+    tx = step.make_optimisers(config, stage.training)
+    like = step.abstract_state(stage.training, tx, data.xt.shape[1])
+    everywhere = parallel.replicated(parallel.all_devices())
+    state = checkpoints.restore(stage.directory, latest, like, everywhere)
+    log.line(f"{stage.name}, resumed at step {latest} of {stage.training.steps}")
+    # through a compiled copy: the step donates its state
+    return parallel.replicate(parallel.fetch(state))
+
+
+def _leave_encoder(workdir: Path, seconds: dict[str, float]) -> None:
+    if hosts.first():
+        h = loading.of_checkpoint(workdir, "best")
+        facts = h.facts | {"seconds": seconds}
+        del facts["workdir"]  # it may be moved
+        dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))
