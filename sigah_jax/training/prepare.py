@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.baselines import itq, pca
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import cached
-from sigah_jax.model import networks
+from sigah_jax.model import networks, pca
+from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
 from sigah_jax.retrieval import euclidean
 from sigah_jax.run import checkpoints, logs, rundir
@@ -85,7 +85,7 @@ def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array
     leading = standardiser | {"projection": standardiser["projection"][:, :bits]}
     v = parallel.map_rows(standardise, config.eval.block_rows)(leading, xt)
     key = jax.random.key(config.seed)
-    rotation, _ = itq.rotate(key, v, bits, config.model.itq_iterations)
+    rotation, _ = rotate(key, v, bits, config.model.itq_iterations)
     return standardiser, variances, rotation
 
 
