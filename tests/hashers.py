@@ -7,9 +7,8 @@ import jax
 import numpy as np
 
 from sigah_jax import config
-from sigah_jax.baselines import pca
 from sigah_jax.encoder import hash_functions, hasher
-from sigah_jax.model import networks, standardise
+from sigah_jax.model import networks, pca, standardise
 from sigah_jax.run import checkpoints, rundir
 from sigah_jax.training import step
 

@@ -1,7 +1,11 @@
 """Small sets of vectors and measures, shared by the tests of baselines."""
 
+import gzip
+from pathlib import Path
+
 import numpy as np
 
+import sigah_jax
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 
@@ -50,3 +54,24 @@ def neighbour_share(project, params, q: np.ndarray, x: np.ndarray) -> float:
     cq, cb = (np.asarray(project(params, rows)) > 0 for rows in (q, x))
     found = np.argsort((cq[:, None] != cb).sum(axis=2), axis=1, kind="stable")[:, :20]
     return np.mean([len(np.intersect1d(f, n)) / 20 for f, n in zip(found, nearest, strict=True)])
+
+
+def correlated_rows(n: int, d: int) -> np.ndarray:
+    """Rows with a mean far from zero and variances that fall by a factor of 1.5 a direction."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(d, d)))
+    scores = rng.normal(size=(n, d)) * 1.5 ** (-np.arange(d) / 2)
+    return (scores @ basis.T + 5 * rng.normal(size=d)).astype(np.float32)
+
+
+def mnist_images() -> np.ndarray:
+    """20,000 MNIST images, [20000, 784] f32 in 0..1."""
+    path = Path(sigah_jax.__file__).parent / "data/mnist/train-images-idx3-ubyte.gz"
+    with gzip.open(path) as file:
+        pixels = np.frombuffer(file.read(16 + 20_000 * 784), np.uint8, offset=16)
+    return pixels.reshape(-1, 784).astype(np.float32) / 255
+
+
+def quantisation_loss(rotated: np.ndarray) -> float:
+    """The mean squared distance of rows to their codes in -1 and +1."""
+    return np.mean(np.sum((np.where(rotated > 0, 1, -1) - rotated) ** 2, axis=1))

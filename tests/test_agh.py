@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from sigah_jax.baselines import agh, lsh
+from sigah_jax.baselines import agh, linear, lsh
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
@@ -283,7 +283,7 @@ def test_beats_lsh_on_a_swiss_roll():
     x = np.stack([t * np.cos(t), rng.uniform(0, 21, 2200), t * np.sin(t)], axis=1)
     xq, xb = x[:200].astype(np.float32), x[200:].astype(np.float32)
     random = [
-        mean_average_precision(lsh.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb)
+        mean_average_precision(linear.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb)
         for k in range(2)
     ]
     for layers in (1, 2):

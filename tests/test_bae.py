@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from sets import low_dimensional, recall
 
-from sigah_jax.baselines import bae, lsh, pca
+from sigah_jax.baselines import bae, linear, lsh
 from sigah_jax.devices import parallel
+from sigah_jax.model import pca
 from sigah_jax.model.standardise import standardise
 
 
@@ -61,7 +62,7 @@ def test_beats_random_hyperplanes():
     params = bae.fit(jax.random.key(0), x, 24, 300, (64,))
     ours = recall(np.asarray(bae.project(params, x)) > 0, x, 200)
     random = [
-        recall(np.asarray(lsh.project(lsh.fit(jax.random.key(k), x, 24), x)) > 0, x, 200)
+        recall(np.asarray(linear.project(lsh.fit(jax.random.key(k), x, 24), x)) > 0, x, 200)
         for k in range(3)
     ]
     assert ours > max(random) + 0.05

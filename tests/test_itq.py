@@ -1,19 +1,15 @@
-"""ITQ: four points by hand, a loss that never rises, scipy and faiss on MNIST components."""
+"""ITQ: principal components turned by the rotation, and where training starts."""
 
-import gzip
-from pathlib import Path
-
-import faiss
 import jax
 import numpy as np
 import pytest
-from scipy.linalg import orthogonal_procrustes
+import sets
 
-import sigah_jax
 from sigah_jax import config
-from sigah_jax.baselines import itq, pca
-from sigah_jax.errors import BadInput
-from sigah_jax.model import networks
+from sigah_jax.baselines import itq, linear
+from sigah_jax.errors import BitsRefused
+from sigah_jax.model import networks, pca
+from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import standardise
 from sigah_jax.training import prepare
 
@@ -22,111 +18,18 @@ BITS = 32
 
 @pytest.fixture(scope="module")
 def mnist() -> np.ndarray:
-    """20,000 MNIST images, [20000, 784] f32 in 0..1."""
-    path = Path(sigah_jax.__file__).parent / "data/mnist/train-images-idx3-ubyte.gz"
-    with gzip.open(path) as file:
-        pixels = np.frombuffer(file.read(16 + 20_000 * 784), np.uint8, offset=16)
-    return pixels.reshape(-1, 784).astype(np.float32) / 255
+    return sets.mnist_images()
 
 
-@pytest.fixture(scope="module")
-def components(mnist) -> np.ndarray:
-    """The principal components of the images, [20000, BITS] f32."""
+def test_fit_is_pca_then_rotation(mnist):
     mean, directions, _ = pca.principal_directions(mnist, BITS)
-    return (mnist - mean) @ directions
-
-
-def quantisation_loss(rotated: np.ndarray) -> float:
-    return np.mean(np.sum((np.where(rotated > 0, 1, -1) - rotated) ** 2, axis=1))
-
-
-def test_four_points_on_the_axes_turn_to_the_diagonals():
-    # (±√2, 0) and (0, ±√2) turned by 45° are (±1, ±1), the codes themselves: loss 0. Any turn
-    # by an angle t away from that leaves 4 - 4 cos t: entries √2 cos(45° ± t), squared
-    # distance 2 + 2 - 2·√2·(cos(45° - t) + cos(45° + t)) = 4 - 4 cos t, at most 1.17 at 45°.
-    root = np.sqrt(2).astype(np.float32)
-    v = np.array([[root, 0], [-root, 0], [0, root], [0, -root]], np.float32)
-    for seed in range(5):
-        rotation, losses = itq.rotate(jax.random.key(seed), v, 2, 20)
-        np.testing.assert_allclose(np.abs(v @ rotation), 1, atol=1e-5)
-        assert losses[-1] < 1e-9
-
-
-def test_without_iterations_the_rotation_is_the_random_one(components):
-    rotation, losses = itq.rotate(jax.random.key(4), components, BITS, 0)
-    np.testing.assert_array_equal(rotation, jax.random.orthogonal(jax.random.key(4), BITS))
-    assert losses.shape == (1,)
-    np.testing.assert_allclose(losses[0], quantisation_loss(components @ rotation), rtol=1e-5)
-
-
-def test_every_iteration_agrees_with_scipy_in_float64(components):
-    # argmin_R ‖B - V R‖² by scipy's solver, from the same random rotation.
-    v = components.astype(np.float64)
-    first, _ = itq.rotate(jax.random.key(5), components, BITS, 0)
-    rotation, expected = np.asarray(first, np.float64), []
-    for _ in range(50):
-        expected.append(quantisation_loss(v @ rotation))
-        rotation, _ = orthogonal_procrustes(v, np.where(v @ rotation > 0, 1.0, -1.0))
-    expected.append(quantisation_loss(v @ rotation))
-    _, losses = itq.rotate(jax.random.key(5), components, BITS, 50)
-    # The losses run from 15 to 11. A bit that rounding flips early may lead float32 to a
-    # slightly different path: a hundredth is twenty times less than the whole fall.
-    np.testing.assert_allclose(losses[:6], expected[:6], rtol=1e-5)
-    np.testing.assert_allclose(losses, expected, rtol=0.01)
-
-
-def test_loss_never_increases_and_the_rotation_stays_orthogonal(components):
-    rotation, losses = itq.rotate(jax.random.key(0), components, BITS, 50)
-    losses = np.asarray(losses)
-    assert losses.shape == (51,)
-    # Float32 sums of a loss near 11 are good to about 1e-5; the whole fall is 4.
-    assert np.diff(losses).max() < 1e-5
-    assert losses[-1] < 0.85 * losses[0]
-    np.testing.assert_allclose(losses[-1], quantisation_loss(components @ rotation), rtol=1e-5)
-    np.testing.assert_allclose(rotation.T @ rotation, np.eye(BITS), atol=1e-5)
-
-
-def test_loss_is_not_above_that_of_faiss(components):
-    # One-sided on purpose. faiss 1.15 multiplies U by V where Procrustes asks for U Vᵀ (LAPACK
-    # returns Vᵀ and it is transposed once more), so its loss stops near 14.1 where ours and
-    # scipy's reach 10.6 to 11.3. A corrected faiss would come within the 3 % that local minima
-    # from different first rotations differ by. Random rotations, 14.9 to 15.2, fail the bound.
-    theirs = faiss.ITQMatrix(BITS)
-    theirs.max_iter = 50
-    theirs.train(components)
-    bound = 1.04 * quantisation_loss(theirs.apply(components))
-    losses = np.mean(
-        [itq.rotate(jax.random.key(k), components, BITS, 50)[1] for k in range(3)], axis=0
-    )
-    assert losses[-1] < bound
-    assert losses[0] > bound
-
-
-def test_more_bits_than_components_turn_a_frame(components):
-    few = components[:, :20]
-    frame, losses = itq.rotate(jax.random.key(0), few, BITS, 50)
-    losses = np.asarray(losses)
-    assert frame.shape == (20, BITS)
-    np.testing.assert_allclose(frame @ frame.T, np.eye(20), atol=1e-5)
-    np.testing.assert_allclose(losses[-1], quantisation_loss(few @ frame), rtol=1e-5)
-    assert np.diff(losses).max() < 1e-5 and losses[-1] < 0.95 * losses[0]
-
-
-def test_scale_of_the_components_does_not_move_the_rotation(components):
-    # ‖B - s V R‖² = const - 2 s tr(Bᵀ V R): the same argmin for each s > 0. A power of two is
-    # exact in floating point, so that the result is the same to the SVD's rounding.
-    rotation, _ = itq.rotate(jax.random.key(0), components, BITS, 5)
-    scaled, _ = itq.rotate(jax.random.key(0), 4 * components, BITS, 5)
-    np.testing.assert_allclose(rotation, scaled, atol=1e-4)
-
-
-def test_fit_is_pca_then_rotation(mnist, components):
+    components = (mnist - mean) @ directions
     key = jax.random.key(1)
     params = itq.fit(key, mnist, BITS, 10)
-    rotation, losses = itq.rotate(key, components, BITS, 10)
-    u = np.asarray(itq.project(params, mnist))
+    rotation, losses = rotate(key, components, BITS, 10)
+    u = np.asarray(linear.project(params, mnist))
     assert u.shape == (20_000, BITS)
-    np.testing.assert_allclose(quantisation_loss(u), losses[-1], rtol=1e-3)
+    np.testing.assert_allclose(sets.quantisation_loss(u), losses[-1], rtol=1e-3)
     # Rounding flips a bit of a projection near zero, and each flip turns the rotation a
     # little; under another key half of the bits differ.
     assert np.mean((u > 0) != np.asarray(components @ rotation > 0)) < 0.01
@@ -140,12 +43,12 @@ def test_training_starts_at_the_codes_of_itq(mnist):
     nets = networks.make_networks(c, 256)
     gen = networks.init_gen(jax.random.key(3), nets, variances, rotation)
     u = standardise(standardiser, mnist) @ gen["hash"]["linear"]["kernel"]
-    codes = itq.project(itq.fit(jax.random.key(c.seed), mnist, BITS, 10), mnist) > 0
+    codes = linear.project(itq.fit(jax.random.key(c.seed), mnist, BITS, 10), mnist) > 0
     assert np.mean((u > 0) != codes) < 0.01  # as above
     np.testing.assert_allclose(np.mean(np.abs(u)), 1, atol=0.1)
 
 
 def test_more_bits_than_columns_are_refused():
     xt = np.ones((30, 8), np.float32)
-    with pytest.raises(BadInput, match=r"ITQ .* 8 columns; got 16 bits, use at most 8"):
+    with pytest.raises(BitsRefused, match=r"ITQ .* 8 columns; got 16 bits, use at most 8"):
         itq.fit(jax.random.key(0), xt, 16, 50)

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import minimize
 from sets import neighbour_share
 
-from sigah_jax.baselines import kmh, lsh
+from sigah_jax.baselines import kmh, linear, lsh
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
@@ -169,7 +169,7 @@ def test_better_than_lsh():
     z = centres[rng.integers(30, size=2050)] + rng.normal(size=(2050, 16))
     x, q = np.split((z @ plane.T + 3).astype(np.float32), [2000])
     ours = neighbour_share(kmh.project, kmh.fit(jax.random.key(0), x, 16, 4, 2000, 20, 10.0), q, x)
-    assert ours > neighbour_share(lsh.project, lsh.fit(jax.random.key(0), x, 16), q, x) + 0.05
+    assert ours > neighbour_share(linear.project, lsh.fit(jax.random.key(0), x, 16), q, x) + 0.05
 
 
 def test_bits_that_do_not_fit_are_refused():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax.baselines import lsh
+from sigah_jax.baselines import linear, lsh
 
 
 @pytest.mark.parametrize("degrees", [0, 10, 60, 90, 135, 180])
@@ -17,7 +17,7 @@ def test_share_of_differing_bits_is_the_angle_over_pi(degrees):
     x = np.array([[1, 0, 0], [3 * np.cos(angle), 3 * np.sin(angle), 0]], np.float32) + mean
     bits = 40_000
     params = lsh.fit(jax.random.key(7), np.concatenate([mean + offsets, mean - offsets]), bits)
-    code = np.asarray(lsh.project(params, x)) > 0
+    code = np.asarray(linear.project(params, x)) > 0
     share = np.mean(code[0] != code[1])
     # Standard error sqrt(p (1 - p) / 40,000) <= 0.0025; without the centring the angle between
     # the points as seen from the origin is at most 75 degrees, far from most of these.
@@ -28,7 +28,7 @@ def test_more_bits_than_columns():
     xt = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     params = lsh.fit(jax.random.key(0), xt, 17)
     assert params.weights.shape == (3, 17)
-    assert lsh.project(params, xt).shape == (50, 17)
+    assert linear.project(params, xt).shape == (50, 17)
     assert np.linalg.matrix_rank(params.weights) == 3
 
 

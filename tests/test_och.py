@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax.baselines import lsh, och, pca
+from sigah_jax.baselines import linear, lsh, och
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
+from sigah_jax.model import pca
 
 
 def flat_rows(n: int, seed: int = 0) -> np.ndarray:
@@ -109,7 +110,7 @@ def test_scale_and_shift_move_few_bits():
     # tanh sees scaled components, and distances keep their order: only rounding differs.
     x = np.round(flat_rows(500) * 64).astype(np.float32)
     first, *others = (
-        np.asarray(och.project(och.fit(jax.random.key(0), y, 8, 30, 4, 5, 10), y)) > 0
+        np.asarray(linear.project(och.fit(jax.random.key(0), y, 8, 30, 4, 5, 10), y)) > 0
         for y in (x, 4 * x, x + 128)
     )
     for other in others:
@@ -126,14 +127,14 @@ def test_keys_draw_other_projections_and_repeat():
 def test_rows_do_not_depend_on_their_block():
     x = flat_rows(101)
     params = och.fit(jax.random.key(0), x, 6, 20, 3, 6, 3)
-    whole = parallel.map_rows(och.project, 128)(params, x)
-    np.testing.assert_allclose(whole, parallel.map_rows(och.project, 3)(params, x), atol=1e-5)
+    whole = parallel.map_rows(linear.project, 128)(params, x)
+    np.testing.assert_allclose(whole, parallel.map_rows(linear.project, 3)(params, x), atol=1e-5)
 
 
 def test_more_bits_than_columns():
     x = flat_rows(300)
     params = och.fit(jax.random.key(0), x, 48, 30, 4, 6, 3)
-    assert och.project(params, x).shape == (300, 48)
+    assert linear.project(params, x).shape == (300, 48)
     np.testing.assert_allclose(np.linalg.svd(params.weights)[1][:6], 1, atol=1e-4)
 
 
@@ -151,7 +152,7 @@ def test_better_than_lsh_and_than_its_own_first_projection():
         shares = []
         for seed in range(3):
             params = fit(jax.random.key(seed))
-            cq, cb = (np.asarray(pca.project(params, rows)) > 0 for rows in (q, x))
+            cq, cb = (np.asarray(linear.project(params, rows)) > 0 for rows in (q, x))
             found = np.argsort((cq[:, None] != cb).sum(axis=2), axis=1, kind="stable")[:, :20]
             shares += [len(np.intersect1d(f, n)) / 20 for f, n in zip(found, nearest, strict=True)]
         return np.mean(shares)

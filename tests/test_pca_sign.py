@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sets import mean_average_precision
 
-from sigah_jax.baselines import lsh, pca_sign
+from sigah_jax.baselines import linear, lsh, pca_sign
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
@@ -26,13 +26,13 @@ def test_axes_by_hand():
     xt = np.array([[20, 13], [20, 7], [21, 10], [19, 10]], np.float32)
     params = pca_sign.fit(KEY, xt, 2)
     x = np.array([[22, 9], [19, 10.5], [25, 30]], np.float32)
-    u = pca_sign.project(params, x)
+    u = linear.project(params, x)
     np.testing.assert_allclose(u, [[-1, 2], [0.5, -1], [20, 5]], atol=1e-5)
 
 
 def test_agrees_with_numpy_svd_up_to_sign():
     xt = rows(600, 24, 12)
-    u = np.asarray(pca_sign.project(pca_sign.fit(KEY, xt, 10), xt))
+    u = np.asarray(linear.project(pca_sign.fit(KEY, xt, 10), xt))
     centred = xt.astype(np.float64) - xt.mean(axis=0, dtype=np.float64)
     left, s, _ = np.linalg.svd(centred, full_matrices=False)
     expected = left[:, :10] * s[:10]
@@ -52,9 +52,9 @@ def test_a_short_code_is_the_start_of_a_long_one():
 
 def test_translation_and_scale_change_no_bit():
     xt = rows(500, 16, 16)
-    bits = np.asarray(pca_sign.project(pca_sign.fit(KEY, xt, 8), xt)) > 0
+    bits = np.asarray(linear.project(pca_sign.fit(KEY, xt, 8), xt)) > 0
     moved = 4 * xt + 10
-    again = np.asarray(pca_sign.project(pca_sign.fit(KEY, moved, 8), moved)) > 0
+    again = np.asarray(linear.project(pca_sign.fit(KEY, moved, 8), moved)) > 0
     # Rounding may flip a bit of a projection near zero; another code differs in half of them.
     assert np.mean(bits != again) < 0.002
 
@@ -69,7 +69,7 @@ def test_nothing_is_drawn():
 def test_rows_do_not_depend_on_their_block(block_rows):
     xt = rows(70, 8, 8)
     params = pca_sign.fit(KEY, xt, 4)
-    u = parallel.map_rows(pca_sign.project, block_rows)(params, xt)
+    u = parallel.map_rows(linear.project, block_rows)(params, xt)
     np.testing.assert_allclose(u, (xt - params.mean) @ params.weights, atol=1e-5)
 
 
@@ -83,9 +83,9 @@ def test_beats_lsh_near_a_subspace_of_as_many_dimensions_as_bits():
     # a mixture of them, and two such bits repeat part of one another.
     x = rows(3200, 48, 12)
     xq, xb = x[:200], x[200:]
-    ours = mean_average_precision(pca_sign.project, pca_sign.fit(KEY, xb, 12), xq, xb)
+    ours = mean_average_precision(linear.project, pca_sign.fit(KEY, xb, 12), xq, xb)
     random = [
-        mean_average_precision(lsh.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb)
+        mean_average_precision(linear.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb)
         for k in range(3)
     ]
     assert ours > 1.2 * max(random)

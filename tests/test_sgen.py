@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sets import low_dimensional, recall
 
-from sigah_jax.baselines import lsh, sgen
+from sigah_jax.baselines import linear, lsh, sgen
 
 
 @pytest.fixture
@@ -108,15 +108,15 @@ def test_one_bit_tells_two_clusters_apart():
     xt = rng.normal(size=(600, 3)) + [5, 1, -3] + 4 * side[:, None] * [1, 0, 0]
     for seed in range(3):
         params = sgen.fit(jax.random.key(seed), xt.astype(np.float32), 1, 200)
-        bit = np.asarray(sgen.project(params, xt.astype(np.float32)))[:, 0] > 0
+        bit = np.asarray(linear.project(params, xt.astype(np.float32)))[:, 0] > 0
         assert max(np.mean(bit == (side > 0)), np.mean(bit == (side < 0))) > 0.99
 
 
 def test_beats_random_hyperplanes():
     x = low_dimensional(2000, 32)
     keys = [jax.random.key(k) for k in range(3)]
-    ours = recall(np.asarray(sgen.project(sgen.fit(keys[0], x, 24, 300), x)) > 0, x, 200)
-    random = [recall(np.asarray(lsh.project(lsh.fit(k, x, 24), x)) > 0, x, 200) for k in keys]
+    ours = recall(np.asarray(linear.project(sgen.fit(keys[0], x, 24, 300), x)) > 0, x, 200)
+    random = [recall(np.asarray(linear.project(lsh.fit(k, x, 24), x)) > 0, x, 200) for k in keys]
     assert ours > max(random) + 0.05
 
 
@@ -134,21 +134,9 @@ def test_more_bits_than_columns():
     x = low_dimensional(400, 5)
     params = sgen.fit(jax.random.key(0), x, 12, 50)
     assert params.weights.shape == (5, 12)
-    assert len({column.tobytes() for column in np.asarray(sgen.project(params, x)).T > 0}) == 12
+    assert len({column.tobytes() for column in np.asarray(linear.project(params, x)).T > 0}) == 12
 
 
 def test_equal_rows_give_finite_parameters():
     params = sgen.fit(jax.random.key(0), np.full((30, 4), 2.5, np.float32), 6, 10)
     assert np.isfinite(params.weights).all()
-
-
-def test_a_sample_of_rows_is_in_order_without_repeats(tmp_path):
-    x = np.arange(3000, dtype=np.float32).reshape(1000, 3)
-    x.tofile(tmp_path / "rows")
-    mapped = np.memmap(tmp_path / "rows", np.float32, "r", shape=(1000, 3))
-    sample = sgen.training_rows(jax.random.key(0), mapped, 400)
-    assert sample.shape == (400, 3)
-    assert (np.diff(sample[:, 0]) > 0).all()
-    # A sample of the whole, not its head: mean row about 500, standard error 11.
-    assert abs(sample[:, 0].mean() / 3 - 500) < 50
-    np.testing.assert_array_equal(sgen.training_rows(jax.random.key(0), x, 1000), x)

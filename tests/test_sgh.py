@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 from sets import neighbour_share
 
-from sigah_jax.baselines import lsh, sgh
+from sigah_jax.baselines import linear, lsh, sgh
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
@@ -103,12 +103,12 @@ def test_bits_add_up_to_the_similarity():
     squared = np.sum((z[:, None] - z) ** 2, axis=2)
     similarity = 2 * np.exp(-squared / rho) - 1
 
-    def loss(module, params):
-        b = np.where(np.asarray(module.project(params, x)) > 0, 1.0, -1.0)
+    def loss(project, params):
+        b = np.where(np.asarray(project(params, x)) > 0, 1.0, -1.0)
         return np.mean((16 * similarity - b @ b.T) ** 2)
 
-    ours = loss(sgh, sgh.fit(jax.random.key(0), x, 16, 60, 1))
-    assert ours < 0.92 * loss(lsh, lsh.fit(jax.random.key(0), x, 16))
+    ours = loss(sgh.project, sgh.fit(jax.random.key(0), x, 16, 60, 1))
+    assert ours < 0.92 * loss(linear.project, lsh.fit(jax.random.key(0), x, 16))
 
 
 def test_scale_shift_and_rotation_move_few_bits():
@@ -143,7 +143,7 @@ def test_more_bits_than_columns_and_better_than_lsh():
     # distance, ties by row: LSH .42, ours .51.
     x, q = flat_rows(2000), flat_rows(50, seed=1)
     ours = neighbour_share(sgh.project, sgh.fit(jax.random.key(0), x, 48, 200, 1), q, x)
-    assert ours > neighbour_share(lsh.project, lsh.fit(jax.random.key(0), x, 48), q, x) + 0.05
+    assert ours > neighbour_share(linear.project, lsh.fit(jax.random.key(0), x, 48), q, x) + 0.05
 
 
 def test_bases_that_do_not_fit_and_equal_rows_are_refused():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax.baselines import lsh, sign
+from sigah_jax.baselines import linear, lsh, sign
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
@@ -112,6 +112,6 @@ def test_beats_lsh_of_as_many_bits_where_columns_are_independent():
     for seed in range(3):
         hyperplanes = lsh.fit(jax.random.key(seed), xb, 16)
         random = mean_average_precision(
-            *(lsh.project(hyperplanes, v) for v in (xq, xb)), xq, xb, 20
+            *(linear.project(hyperplanes, v) for v in (xq, xb)), xq, xb, 20
         )
         assert ours > 1.2 * random

@@ -20,8 +20,8 @@ import numpy as np
 from jax import lax
 
 from sigah_jax.baselines.kmeans import centres_of
-from sigah_jax.baselines.pca import BLOCK_ROWS
 from sigah_jax.errors import BadInput, BitsRefused
+from sigah_jax.model.pca import BLOCK_ROWS, with_positive_peaks
 
 KMEANS_ROWS = 50_000  # at most, drawn by the key
 KMEANS_ITERATIONS = 10  # the anchors need to cover the data, not to converge
@@ -112,8 +112,7 @@ def eigenvectors(mass: np.ndarray, shared: np.ndarray, n: int, h: int) -> np.nda
         h: number of eigenvectors.
 
     Returns:
-        W [m, h] f64. The sign of a column is such that its entry of largest magnitude, the first
-        of equals, is positive.
+        W [m, h] f64, with the signs of `with_positive_peaks`.
 
     Raises:
         BadInput: A has fewer than h eigenvalues between 0 and 1.
@@ -127,9 +126,7 @@ def eigenvectors(mass: np.ndarray, shared: np.ndarray, n: int, h: int) -> np.nda
             "the trivial and the empty ones; use fewer bits, more anchors or more nearest anchors"
         )
     values, v = values[inner[:h]], v[:, inner[:h]]
-    weights = np.sqrt(n) * root[:, None] * v / np.sqrt(values)
-    largest = weights[np.abs(weights).argmax(axis=0), np.arange(h)]
-    return weights * np.where(largest < 0, -1.0, 1.0)
+    return with_positive_peaks(np.sqrt(n) * root[:, None] * v / np.sqrt(values))
 
 
 def second_thresholds(

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.baselines.pca import principal_directions
-from sigah_jax.baselines.sgen import descend, training_rows
+from sigah_jax.baselines.descent import TRAIN_ROWS, descend
+from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.model import binarize
 from sigah_jax.model.losses import reconstruction
 from sigah_jax.model.networks import HashNetwork
+from sigah_jax.model.pca import principal_directions
 from sigah_jax.model.standardise import init_standardiser, standardise
 
 FEATURES = 256  # P at most: beyond these directions there is little to reconstruct
@@ -42,7 +43,7 @@ def fit(
 
     Args:
         key: PRNG key of the sample of rows, the first parameters and the batches.
-        xt: [n, d] training rows; a sample of `sgen.TRAIN_ROWS` of them where there are more.
+        xt: [n, d] training rows; a sample of TRAIN_ROWS of them where there are more.
         bits: K, any number; more than d is allowed.
         steps: updates.
         widths: of the hidden ReLU layers, from the input on. Without any the encoder is linear.
@@ -58,7 +59,7 @@ def fit(
     standardiser, variances = init_standardiser(
         mean, directions, variances, min(FEATURES, xt.shape[1])
     )
-    z = jax.jit(standardise)(standardiser, training_rows(rows_key, xt))
+    z = jax.jit(standardise)(standardiser, drawn_rows(rows_key, xt, TRAIN_ROWS))
     model, _ = train(train_key, z, variances, bits, steps, widths)
     return jax.tree.map(np.asarray, BinaryEncoder(standardiser, model["hash"]))
 

@@ -9,10 +9,8 @@ gradient flow seeks the same rotations by integrating a differential equation.
 import jax
 import numpy as np
 
-from sigah_jax.baselines.pca import LinearHash, principal_directions, project
-from sigah_jax.errors import BitsRefused
-
-__all__ = ["fit", "lift_and_project", "project"]
+from sigah_jax.baselines.linear import LinearHash, check_bits
+from sigah_jax.model.pca import principal_directions
 
 TOLERANCE = 1e-10  # distance at which variances are called equal: float64 reaches about 1e-14
 
@@ -28,16 +26,11 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, iterations: int) -> LinearHas
             `lift_and_project` was below 0.02 after 25 and below 1e-6 after 100.
 
     Raises:
-        BadInput: bits > d.
+        BitsRefused: bits > d.
 
     Source: Kong and Li 2012 (NIPS), Isotropic Hashing.
     """
-    d = xt.shape[1]
-    if bits > d:
-        raise BitsRefused(
-            f"bits: IsoHash rotates principal components, one a bit, and the data has {d} "
-            f"columns; got {bits} bits, use at most {d} or leave IsoHash out"
-        )
+    check_bits("IsoHash", bits, xt.shape[1])
     mean, directions, variances = principal_directions(xt, bits)
     rotation, _ = lift_and_project(key, variances, iterations)
     return LinearHash(mean, (directions @ rotation).astype(np.float32))

@@ -9,6 +9,9 @@ import faiss
 import jax
 import numpy as np
 
+from sigah_jax.baselines.sampling import drawn_rows
+from sigah_jax.model.pca import mean_row
+
 
 def centres_of(
     key: jax.Array, xt: np.ndarray, number: int, rows: int, iterations: int
@@ -20,12 +23,9 @@ def centres_of(
         number: 1 to n.
     """
     sample_key, seed_key = jax.random.split(key)
-    rows = max(number, rows)
-    if len(xt) > rows:
-        xt = xt[np.sort(jax.random.choice(sample_key, len(xt), (rows,), replace=False))]
-    x = np.array(xt, np.float32)
-    mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    x -= mean  # rounding grows with distance from the origin
+    x = drawn_rows(sample_key, xt, max(number, rows))
+    mean = mean_row(x)
+    x = x - mean  # rounding grows with distance from the origin
     kmeans = faiss.Kmeans(
         x.shape[1],
         number,

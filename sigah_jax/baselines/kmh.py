@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.baselines.pca import BLOCK_ROWS, LinearHash, principal_directions
-from sigah_jax.baselines.pca import project as rotate
+from sigah_jax.baselines import linear
+from sigah_jax.baselines.linear import LinearHash, check_bits
+from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BitsRefused
+from sigah_jax.model.pca import BLOCK_ROWS, principal_directions
 
 LEAST_VARIANCE = 1e-10  # of the largest: smaller ones are rounding errors, and logs need a floor
 MOST_SUBSPACE_BITS = 8  # 256 codewords, the most that the authors' public code suggests
@@ -60,33 +62,27 @@ def fit(
         affinity: λ, the weight of the affinity error; 10 in the authors' public code.
 
     Raises:
-        BadInput: bits that do not divide into subspaces, or bits > d.
+        BitsRefused: bits that do not divide into subspaces, or bits > d.
 
     Source: He, Wen and Sun 2013 (CVPR), K-means Hashing.
     """
-    n, d = xt.shape
+    d = xt.shape[1]
     if not 1 <= subspace_bits <= MOST_SUBSPACE_BITS or bits % subspace_bits:
         raise BitsRefused(
             f"bits: KMH cuts a code into subspaces of {subspace_bits} bits; got {bits} bits, use "
             f"a multiple, with subspaces of 1 to {MOST_SUBSPACE_BITS} bits"
         )
-    if bits > d:
-        raise BitsRefused(
-            f"bits: KMH starts from principal components, one a bit, and the data has {d} "
-            f"columns; got {bits} bits, use at most {d} or leave KMH out"
-        )
+    check_bits("KMH", bits, d)
     mean, directions, variances = principal_directions(xt, d)
     groups = balanced_groups(variances, bits // subspace_bits)
     rotation = np.concatenate([directions, np.zeros((d, 1), np.float32)], axis=1)[:, groups]
-    if n > rows:
-        xt = xt[np.sort(jax.random.choice(key, n, (rows,), replace=False))]
-    z = parallel.map_rows(rotate, BLOCK_ROWS)(
-        LinearHash(mean, rotation.reshape(d, groups.size)), np.asarray(xt)
-    )
+    rotation = rotation.reshape(d, groups.size)
+    rotate = parallel.map_rows(linear.project, BLOCK_ROWS)
+    z = rotate(LinearHash(mean, rotation), drawn_rows(key, xt, rows))
     codewords = np.empty((len(groups), 2**subspace_bits, groups.shape[1]), np.float32)
     for i, part in enumerate(np.split(z, len(groups), axis=1)):
         codewords[i], _ = affinity_preserving_kmeans(part, subspace_bits, iterations, affinity)
-    return Codewords(mean, rotation.reshape(d, groups.size), codewords)
+    return Codewords(mean, rotation, codewords)
 
 
 def balanced_groups(variances: np.ndarray, m: int) -> np.ndarray:
@@ -215,6 +211,6 @@ def project(params: Codewords, x: jax.Array) -> jax.Array:
         [B, K] f32, +1 and -1.
     """
     m, k, s = params.codewords.shape
-    z = rotate(LinearHash(params.mean, params.rotation), x).reshape(len(x), m, s)
+    z = linear.project(LinearHash(params.mean, params.rotation), x).reshape(len(x), m, s)
     nearest = jnp.argmin(jax.vmap(scores, in_axes=(1, 0), out_axes=1)(z, params.codewords), axis=2)
     return bits_of(nearest, k.bit_length() - 1).reshape(len(x), -1)

@@ -2,15 +2,14 @@
 
 Shapes: n training rows, d columns, K bits.
 
-Not responsible for packing codes: `project` gives real numbers, a bit is their sign.
+Not responsible for packing codes.
 """
 
 import jax
 import numpy as np
 
-from sigah_jax.baselines.pca import LinearHash, mean_row, project
-
-__all__ = ["fit", "project"]
+from sigah_jax.baselines.linear import LinearHash
+from sigah_jax.model.pca import mean_row
 
 
 def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:

@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigah_jax.baselines.kmeans import centres_of
-from sigah_jax.baselines.pca import LinearHash, principal_directions, project
+from sigah_jax.baselines.linear import LinearHash
 from sigah_jax.errors import BadInput
-
-__all__ = ["fit", "learn", "ordinal_loss", "project", "relations"]
+from sigah_jax.model.pca import principal_directions
 
 KMEANS_ROWS = 20_000  # ours: at most, drawn by the key; the authors trained on 5,000 rows in all
 SPREAD = 4.0  # ours: root mean square of the components; 4 and 6 rank best in validation

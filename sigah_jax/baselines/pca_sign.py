@@ -9,10 +9,8 @@ little variance weigh as much as the first, and what a rotation gains is seen ag
 import jax
 import numpy as np
 
-from sigah_jax.baselines.pca import LinearHash, principal_directions, project
-from sigah_jax.errors import BitsRefused
-
-__all__ = ["fit", "project"]
+from sigah_jax.baselines.linear import LinearHash, check_bits
+from sigah_jax.model.pca import principal_directions
 
 
 def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
@@ -26,15 +24,10 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
         bits: K, 1 to d.
 
     Raises:
-        BadInput: bits > d.
+        BitsRefused: bits > d.
 
     Source: the PCA baseline of Gong and Lazebnik 2011 (CVPR), called PCAH in the literature.
     """
-    d = xt.shape[1]
-    if bits > d:
-        raise BitsRefused(
-            f"bits: PCA signs are principal components, one a bit, and the data has {d} columns; "
-            f"got {bits} bits, use at most {d} or leave PCA signs out"
-        )
+    check_bits("PCA signs", bits, xt.shape[1])
     mean, directions, _ = principal_directions(xt, bits)
     return LinearHash(mean, directions)

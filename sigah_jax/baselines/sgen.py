@@ -2,27 +2,22 @@
 
 Shapes: n training rows, d columns, B rows of a batch, K bits, S steps.
 
-Not responsible for packing codes. `training_rows` and `descend`, which the other baselines
-that learn by gradient share, are here as well.
+Not responsible for packing codes.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from sigah_jax.baselines.pca import LinearHash, mean_row, project
+from sigah_jax.baselines.descent import TRAIN_ROWS, descend
+from sigah_jax.baselines.linear import LinearHash
+from sigah_jax.baselines.sampling import drawn_rows
+from sigah_jax.model.pca import mean_row
 
-__all__ = ["fit", "project"]
-
-TRAIN_ROWS = 1 << 16  # of a larger training set a sample of this size is used
 BATCH_ROWS = 500  # as the authors' code
 LEARNING_RATE = 1e-2  # as the authors' code
-FINAL_RATE_SHARE = 0.01  # of a cosine schedule; ours, their code means to halve the rate
 
 
 class Model(NamedTuple):
@@ -55,11 +50,12 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, steps: int) -> LinearHash:
     instead of drawing codes, takes the derivative at the code for the difference of
     `free_energy`, fixes ρ, adds -log q where the description length has +log q, has a bias
     and a scale a column, and decays the weights. Ours: the scaling of the rows by one
-    number, the offset c, and Adam with a cosine schedule.
+    number, the offset c, and Adam with a cosine schedule
+    (their code means to halve the rate).
     """
     rows_key, train_key = jax.random.split(key)
     mean = mean_row(xt)
-    x = training_rows(rows_key, xt) - mean
+    x = drawn_rows(rows_key, xt, TRAIN_ROWS) - mean
     scale = np.sqrt(np.mean(x**2)) or np.float32(1)  # equal rows have no scale
     x /= scale
     model, _ = train(train_key, x, bits, steps)
@@ -118,46 +114,3 @@ def _loss(model: Model, x: jax.Array, key: jax.Array) -> jax.Array:
     batch = x[jax.random.randint(rows_key, (BATCH_ROWS,), 0, len(x))]
     noise = jax.random.uniform(noise_key, (BATCH_ROWS, len(model.prior)))
     return jnp.mean(free_energy(model, batch, noise)) / x.shape[1]
-
-
-def training_rows(key: jax.Array, xt: np.ndarray, rows: int = TRAIN_ROWS) -> np.ndarray:
-    """`rows` different rows of xt [n, d], in order; all if there are no more. [m, d] f32."""
-    if len(xt) > rows:
-        xt = xt[np.sort(np.asarray(jax.random.permutation(key, len(xt))[:rows]))]
-    return np.asarray(xt, np.float32)
-
-
-@partial(jax.jit, static_argnames=("loss", "steps", "rate"))
-def descend(
-    key: jax.Array,
-    params: Any,
-    x: jax.Array,
-    loss: Callable[[Any, jax.Array, jax.Array], jax.Array],
-    steps: int,
-    rate: float,
-) -> tuple[Any, jax.Array]:
-    """Adam, cosine from `rate` to FINAL_RATE_SHARE of it, on `loss(params, x, key)`.
-
-    Args:
-        key: PRNG key, split into one a step.
-        params: first parameters, a tree of arrays.
-        x: data, passed on whole; the loss draws its batch by its key.
-        loss: a function of the module's top level, so that it is compiled once a shape.
-        steps: S.
-        rate: the first learning rate.
-
-    Returns:
-        The last parameters and the losses [S] before each update.
-    """
-    tx = optax.adam(optax.cosine_decay_schedule(rate, steps, FINAL_RATE_SHARE))
-
-    def step(carry: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params, x, key)
-        updates, state = tx.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), value
-
-    (params, _), losses = jax.lax.scan(
-        step, (params, tx.init(params)), jax.random.split(key, steps)
-    )
-    return params, losses

@@ -10,7 +10,6 @@ more than x has (`fit`).
 Not responsible for packing codes.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -18,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
-from sigah_jax.baselines.pca import BLOCK_ROWS, mean_row
+from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
+from sigah_jax.model.pca import BLOCK_ROWS, blocks, mean_row, with_positive_peaks
 
 RIDGE = 1e-6  # γ of the public code, here times the mean diagonal entry of FᵀF
 
@@ -67,10 +67,9 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, bases: int, rounds: int) -> K
         )
     base_key, order_key = jax.random.split(key)
     mean = mean_row(xt)
-    ids = np.sort(jax.random.choice(base_key, n, (bases,), replace=False))
     params = KernelHash(
         mean,
-        np.asarray(xt[ids], np.float32) - mean,
+        drawn_rows(base_key, xt, bases) - mean,
         np.float32(1),
         np.zeros(bases, np.float32),
         np.zeros((bases, 0), np.float32),
@@ -99,7 +98,7 @@ def transformed_similarity(
     """
     by_row = np.zeros((features.shape[1], xt.shape[1]))
     by_length = np.zeros(features.shape[1])
-    for k, block in zip(_blocks(features), _blocks(xt), strict=True):
+    for k, block in zip(blocks(features), blocks(xt), strict=True):
         x = block - mean
         e = np.exp(-np.sum(x**2, axis=1, keepdims=True) / np.float32(rho))
         by_row += k.T @ (e * x)
@@ -129,10 +128,9 @@ def learn_bits(
         rounds: further rounds.
 
     Returns:
-        [m, K] f64, of unit length. The sign of a column is such that its entry of largest
-        magnitude, the first of equals, is positive.
+        [m, K] f64, of unit length, with the signs of `with_positive_peaks`.
     """
-    gram = sum(np.matmul(k.T, k, dtype=np.float64) for k in _blocks(features))
+    gram = sum(np.matmul(k.T, k, dtype=np.float64) for k in blocks(features))
     factor = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
     inverse = np.linalg.inv(factor)
     residual = bits * (inverse @ similarity @ inverse.T)
@@ -145,11 +143,11 @@ def learn_bits(
         residual += np.outer(terms[:, k], terms[:, k])
         _, v = eigsh(residual, k=1, which="LA", v0=start)
         w = inverse.T @ v[:, 0]
-        weights[:, k] = w * np.sign(w[np.abs(w).argmax()]) / np.linalg.norm(w)
+        weights[:, k] = w / np.linalg.norm(w)
         b = np.where(features @ weights[:, k].astype(np.float32) > 0, np.float32(1), np.float32(-1))
         terms[:, k] = inverse @ (b @ features)
         residual -= np.outer(terms[:, k], terms[:, k])
-    return weights
+    return with_positive_peaks(weights)
 
 
 def kernel(params: KernelHash, x: jax.Array) -> jax.Array:
@@ -185,14 +183,10 @@ def _scales(params: KernelHash, xt: np.ndarray) -> tuple[float, float]:
     The mean of ‖x - base‖² over all pairs is that of ‖x‖² plus that of ‖base‖², for x has mean 0.
     """
     total, largest = 0.0, 0.0
-    for block in _blocks(xt):
+    for block in blocks(xt):
         squared = np.sum((block - params.mean) ** 2, axis=1, dtype=np.float64)
         total, largest = total + squared.sum(), max(largest, squared.max())
     if largest == 0:
         raise BadInput(f"SGH needs training rows that differ; got {len(xt)} equal ones")
     width = total / len(xt) + np.mean(np.sum(params.bases**2, axis=1, dtype=np.float64))
     return width, 2 * largest
-
-
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.baselines.pca import BLOCK_ROWS, LinearHash, principal_directions
-from sigah_jax.baselines.pca import project as components
+from sigah_jax.baselines import linear
+from sigah_jax.baselines.linear import LinearHash
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
+from sigah_jax.model.pca import BLOCK_ROWS, principal_directions
 
 
 class Sinusoids(NamedTuple):
@@ -52,7 +53,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> Sinusoids:
     """
     p = min(bits, xt.shape[1])
     mean, directions, _ = principal_directions(xt, p)
-    v = parallel.map_rows(components, BLOCK_ROWS)(LinearHash(mean, directions), xt)
+    v = parallel.map_rows(linear.project, BLOCK_ROWS)(LinearHash(mean, directions), xt)
     low = v.min(axis=0).astype(np.float64)
     direction, frequency = slowest_modes(v.max(axis=0) - low, bits)
     return Sinusoids(
@@ -94,4 +95,4 @@ def project(params: Sinusoids, x: jax.Array) -> jax.Array:
     Returns:
         [B, K] f32, in -1..1; the product is in full float32 precision on every device.
     """
-    return jnp.cos(components(LinearHash(params.mean, params.weights), x) - params.phase)
+    return jnp.cos(linear.project(LinearHash(params.mean, params.weights), x) - params.phase)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax.baselines.pca import mean_row
 from sigah_jax.errors import BitsRefused
+from sigah_jax.model.pca import mean_row
 
 
 class Signs(NamedTuple):
@@ -34,7 +34,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> Signs:
         bits: K, which must be d.
 
     Raises:
-        BadInput: bits is not d.
+        BitsRefused: bits is not d.
     """
     d = xt.shape[1]
     if bits != d:

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.errors import BitsRefused
+from sigah_jax.model.pca import mean_row
 
 PIVOT_ROWS = 5  # a first pivot is the mean of that many drawn rows, as in public code
 MEAN_TOLERANCE = 0.10  # of m / 4; as in public code
@@ -43,17 +45,15 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, rows: int, iterations: int) -
         iterations: at most, for the stopping rule may never be met.
 
     Raises:
-        BadInput: one bit.
+        BitsRefused: one bit.
 
     Source: Heo, Lee, He, Chang and Yoon 2012 (CVPR), Spherical Hashing.
     """
     if bits < 2:
         raise BitsRefused(f"bits: SpH sets spheres against each other; got {bits}, use 2 or more")
-    m = min(rows, len(xt))
     row_key, pivot_key = jax.random.split(key)
-    ids = np.sort(jax.random.choice(row_key, len(xt), (m,), replace=False))
-    x = np.asarray(xt[ids], np.float32)
-    centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    x = drawn_rows(row_key, xt, rows)
+    centre = mean_row(x)
     pivots, squared_radii, _ = balance(pivot_key, x - centre, bits, iterations)
     return Spheres(centre, pivots, squared_radii)
 

@@ -14,10 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sigah_jax.baselines import pca
-from sigah_jax.baselines.sgen import FINAL_RATE_SHARE, training_rows
+from sigah_jax.baselines import linear
+from sigah_jax.baselines.descent import adam
+from sigah_jax.baselines.linear import LinearHash
+from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
+from sigah_jax.model.pca import principal_directions
 from sigah_jax.retrieval import euclidean
 
 GRAPH_ROWS = 20_000  # of a larger training set a sample: the graph takes n² d operations
@@ -33,7 +36,7 @@ TINY = 1e-12  # added to squared distances: the root has no slope at zero
 class SpreadingNet(NamedTuple):
     """Principal components of mean square 1, and the ReLU network after them."""
 
-    inputs: pca.LinearHash  # mean [d], weights [d, P]
+    inputs: LinearHash  # mean [d], weights [d, P]
     layers: tuple  # of (weights [in, out], bias [out]); the last gives K outputs
 
 
@@ -74,12 +77,12 @@ def fit(
         )
     rows_key, init_key, epochs_key = jax.random.split(key, 3)
     features = min(FEATURES, xt.shape[1])
-    mean, directions, variances = pca.principal_directions(xt, features)
+    mean, directions, variances = principal_directions(xt, features)
     scale = np.sqrt(np.mean(variances)) or np.float32(1)  # equal rows have no scale
-    inputs = pca.LinearHash(mean, directions / scale)
-    x = training_rows(rows_key, xt, n)
+    inputs = LinearHash(mean, directions / scale)
+    x = drawn_rows(rows_key, xt, n)
     graph = euclidean.neighbour_graph(x, POSITIVES, parallel.engine("auto"))
-    z = jax.jit(pca.project)(inputs, x)
+    z = jax.jit(linear.project)(inputs, x)
     layers, _ = train(init_key, epochs_key, z, graph, (width, width, bits), epochs, koleo_weight)
     return jax.tree.map(np.asarray, SpreadingNet(inputs, layers))
 
@@ -108,7 +111,7 @@ def project(params: SpreadingNet, x: jax.Array) -> jax.Array:
         [B, K] f32, in full float32 precision on every device.
     """
     with jax.default_matmul_precision("highest"):
-        return _network(params.layers, pca.project(params.inputs, x))
+        return _network(params.layers, linear.project(params.inputs, x))
 
 
 def koleo(y: jax.Array) -> jax.Array:
@@ -153,7 +156,7 @@ def train(
     batch = min(BATCH_ROWS, n)
     steps = n // batch
     layers = _init(init_key, (z.shape[1], *widths))
-    state = _adam(epochs * steps).init(layers)
+    state = adam(LEARNING_RATE, epochs * steps).init(layers)
     means = []
     for key in jax.random.split(epochs_key, epochs):
         positive_key, negative_key, order_key = jax.random.split(key, 3)
@@ -195,7 +198,7 @@ def _epoch(
     def step(carry: tuple, rows: jax.Array) -> tuple[tuple, jax.Array]:
         layers, state = carry
         gradient, terms = jax.grad(loss, has_aux=True)(layers, rows)
-        updates, state = _adam(total_steps).update(gradient, state, layers)
+        updates, state = adam(LEARNING_RATE, total_steps).update(gradient, state, layers)
         return (optax.apply_updates(layers, updates), state), terms
 
     (layers, state), terms = jax.lax.scan(step, (layers, state), triplets)
@@ -209,10 +212,6 @@ def rank_loss(anchor: jax.Array, positive: jax.Array, negative: jax.Array) -> ja
 
 def _distances(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum((a - b) ** 2, axis=1) + TINY)
-
-
-def _adam(steps: int) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps, FINAL_RATE_SHARE))
 
 
 def _init(key: jax.Array, widths: tuple[int, ...]) -> tuple:

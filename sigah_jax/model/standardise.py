@@ -2,7 +2,7 @@
 
 Shapes: B batch, d input dimension, P kept directions.
 
-Not responsible for finding the directions: `baselines.pca`.
+Not responsible for finding the directions: `pca`.
 """
 
 import jax
