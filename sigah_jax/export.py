@@ -65,7 +65,7 @@ class Agreement(NamedTuple):
 
 
 def plain_arrays(h: Hasher) -> dict[str, np.ndarray]:
-    """The arrays of an ONNX graph: u = h_L `out` + `out_bias` + z `linear`, and queries' u, all f32.
+    """The arrays of an ONNX graph: u = h_L `out` + `out_bias` + z `linear`, and queries' u, f32.
 
     z = (x - `mean`) `projection`, h_0 = z √P, h_i+1 = ReLU(h_i `kernel<i>` + `bias<i>`); the √P is
     in the first matrix that h_0 meets. Queries have `query_out` and `query_out_bias` in place of

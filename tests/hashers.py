@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import config_dict
 
 from sigah_jax import config
 from sigah_jax.encoder import hash_functions, hasher
@@ -21,19 +22,25 @@ def configuration(bits: int, **model):
     return c
 
 
+def training(c, d: int) -> step.Training:
+    """The first training of a run on vectors of d columns."""
+    nets = networks.make_networks(c.model, min(c.model.input_dims, d))
+    return step.Training(nets, ("hash", "decoder"), step.Weights.of(c), c.train.steps)
+
+
 def state(c, x: np.ndarray, seed: int = 0) -> step.State:
     """A state of random arrays, standardised for `x [n, d]`; faster than the initial one."""
     d = x.shape[1]
-    nets = networks.make_networks(c, min(c.model.input_dims, d))
     rng = np.random.default_rng(seed)
 
     def draw(a):
         size = np.sqrt(a.shape[0]) if len(a.shape) == 2 else 3
         return (rng.normal(size=a.shape) / size).astype(a.dtype)
 
-    made = jax.tree.map(draw, step.abstract_state(nets, step.make_optimisers(c), d))
+    made = training(c, d)
+    made = jax.tree.map(draw, step.abstract_state(made, step.make_optimisers(c, made), d))
     directions = pca.principal_directions(x, d)
-    arrays, _ = standardise.init_standardiser(*directions, nets.dis.features)
+    arrays, _ = standardise.init_standardiser(*directions, min(c.model.input_dims, d))
     return made.replace(standardiser=jax.tree.map(np.asarray, arrays))
 
 
@@ -47,17 +54,18 @@ def untrained_for(
 ) -> hasher.Hasher:
     """The same, standardised for `x [n, d]`."""
     c = configuration(bits, **model)
-    nets = networks.make_networks(c, min(c.model.input_dims, x.shape[1]))
-    return hasher.make_hasher(nets, hasher.params_of(state(c, x, seed)), block_rows)
+    made = state(c, x, seed)
+    params = {"standardiser": made.standardiser, "gen": made.gen}
+    model = config_dict.FrozenConfigDict(c.model)
+    return hasher.Hasher(model, params, block_rows=block_rows)
 
 
 def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> Path:
     """A run directory with a validated checkpoint of step 20, of the same parameters."""
     c = configuration(bits, **model)
-    made = state(c, vectors(400, d), seed)
     rundir.claim(workdir, c).close()
-    shape = list(made.standardiser["projection"].shape)
-    checkpoints.save(workdir, 20, made, shape, {"eval/map": 0.5, "eval/recall@10": 0.25}, "")
+    metrics = {"eval/map": 0.5, "eval/recall@10": 0.25}
+    checkpoints.save(workdir, 20, state(c, vectors(400, d), seed), metrics, "")
     return workdir
 
 

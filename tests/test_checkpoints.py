@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
-from sigah_jax.run import checkpoints
+from sigah_jax.run import checkpoints, loading
 from sigah_jax.run.rundir import saved_steps
 from tests import hashers
 
@@ -22,7 +21,7 @@ def state(value, width=3):
 def save(workdir, step, score):
     """Saves a state; a score of None is a save without validation."""
     metrics = None if score is None else {"eval/map": score}
-    checkpoints.save(workdir, step, state(step), [4, 3], metrics, "rows")
+    checkpoints.save(workdir, step, state(step), metrics, "rows")
 
 
 def save_all(workdir, scores):
@@ -53,9 +52,18 @@ def test_restored_equals_saved_on_any_number_of_devices(tmp_path, devices):
     sharding = parallel.replicated(jax.devices()[:devices])
     save_all(tmp_path, [0.5, 0.6])
     got = checkpoints.restore(tmp_path, 2, state(0), sharding)
-    assert checkpoints.facts(tmp_path, 2)["shape"] == [4, 3]
     assert len(got["w"].sharding.device_set) == devices
     np.testing.assert_array_equal(parallel.fetch(got)["w"], state(2)["w"])
+
+
+def test_fields_are_read_without_the_others(tmp_path):
+    made = {"gen": {"a": {"kernel": np.ones((2, 3), np.float32)}}, "opt": (np.zeros(4), None)}
+    checkpoints.save(tmp_path, 1, made | {"kappa": np.float32(0.3)}, None, "")
+    got = checkpoints.read(tmp_path, 1, ("gen", "kappa"))
+    assert sorted(got) == ["gen", "kappa"] and got["kappa"] == np.float32(0.3)
+    kernel = got["gen"]["a"]["kernel"]
+    assert type(kernel) is np.ndarray
+    np.testing.assert_array_equal(kernel, made["gen"]["a"]["kernel"])
 
 
 def test_another_shape_is_refused(tmp_path):
@@ -123,13 +131,13 @@ def test_a_hasher_is_loaded_while_a_training_saves(tmp_path):
         step = 21
         while not stop.is_set():
             # the best is replaced each time, the latest too
-            checkpoints.save(workdir, step, made, [8, 8], {"eval/map": step / 1e6}, "")
+            checkpoints.save(workdir, step, made, {"eval/map": step / 1e6}, "")
             step += 1
 
     thread = threading.Thread(target=train)
     thread.start()
     try:
-        steps = [hasher.load(workdir, name).facts["step"] for name in ("best", "latest") * 10]
+        steps = [loading.load(workdir, name).facts["step"] for name in ("best", "latest") * 10]
     finally:
         stop.set()
         thread.join()

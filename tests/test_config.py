@@ -94,18 +94,13 @@ def test_without_a_hidden_layer_the_hash_network_needs_its_linear_path():
         config.validate(c, 1)
 
 
-def test_the_second_training_is_of_the_decoder_alone():
+def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
     c = named("bits=600")
-    second = config.of_refit(c)
-    assert second.train.steps == second.eval.every_steps == 1200
-    assert second.model.atoms == c.refit.atoms == 2400 == c.model.atoms
-    assert (second.loss.ordinal, second.loss.quantisation) == (0, 0)
-    assert second.loss.ordinal_synthetic == c.loss.ordinal_synthetic
-    assert second.loss.reconstruction == c.refit.reconstruction != c.loss.reconstruction
+    assert config.refit_steps(c) == 1200
     for share, steps, expected in ((0.3, 100, 40), (0.3, 20, 0), (0.0, 4000, 0), (1.0, 60, 60)):
         c.refit.share, c.train.steps = share, steps  # calls of 20 steps
-        assert config.of_refit(c).train.steps == expected
-    assert config.of_refit(named("preset=paper")).train.steps == 0
+        assert config.refit_steps(c) == expected
+    assert config.refit_steps(named("preset=paper")) == 0
 
 
 def test_what_others_follow_from_is_an_argument_and_no_field():

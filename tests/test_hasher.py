@@ -1,5 +1,6 @@
 """The trained encoder as a library: codes, projections, synthetic features, what it tells."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -16,10 +17,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.model import sparse
+from sigah_jax.run import loading
 
 D, BITS = 20, 30
 vectors = hashers.vectors
@@ -55,7 +56,7 @@ def test_projections_and_codes_are_those_of_numpy(linear_path):
     # input_dims 12: directions are dropped; 30 bits: the last 2 of 4 bytes are zeros
     h = hashers.untrained(BITS, D, input_dims=12, linear_path=linear_path)
     x = vectors(500, D, seed=3)
-    u, packed = h.project(x), h.encode_queries(x)
+    u, packed = h.project_queries(x), h.encode_queries(x)
     np.testing.assert_allclose(u, reference(h, x, queries=True), atol=1e-5)
     assert u.dtype == np.float32 and packed.dtype == np.uint8 and packed.shape == (500, 4)
     np.testing.assert_array_equal(packed, np.packbits(u > 0, axis=1))
@@ -68,7 +69,7 @@ def test_projections_and_codes_are_those_of_numpy(linear_path):
 def test_without_a_query_head_queries_have_the_codes_of_base_rows():
     h, x = hashers.untrained(BITS, D, query_head=False), vectors(300, D)
     np.testing.assert_array_equal(h.encode(x), h.encode_queries(x))
-    np.testing.assert_array_equal(h.encode(x), np.packbits(h.project(x) > 0, axis=1))
+    np.testing.assert_array_equal(h.encode(x), np.packbits(h.project_queries(x) > 0, axis=1))
     assert not h.describe()["query_head"]
 
 
@@ -86,7 +87,7 @@ def test_codes_do_not_depend_on_the_number_of_rows_or_the_size_of_blocks(h, bloc
         assert sure.mean() > 0.9
         for n in (1, 127, 128, 129, 300):
             assert (encode(x[:n]) == at_once[:n])[sure[:n]].all()
-    assert other.encode(x[:0]).shape == (0, 4) and other.project(x[:0]).shape == (0, BITS)
+    assert other.encode(x[:0]).shape == (0, 4) and other.project_queries(x[:0]).shape == (0, BITS)
 
 
 def test_half_floats_integers_lists_and_jax_arrays_are_what_they_are_as_float32(h):
@@ -98,7 +99,7 @@ def test_half_floats_integers_lists_and_jax_arrays_are_what_they_are_as_float32(
         np.testing.assert_array_equal(h.encode(values.astype(dtype)), wanted, str(dtype))
     for values in (jnp.asarray(x), jnp.asarray(x, jnp.bfloat16), x.tolist()):
         np.testing.assert_array_equal(h.encode(values), whole)
-    np.testing.assert_array_equal(h.project(jnp.asarray(x)), h.project(x))
+    np.testing.assert_array_equal(h.project_queries(jnp.asarray(x)), h.project_queries(x))
 
 
 def test_memory_maps_go_in_and_out(h, tmp_path):
@@ -128,7 +129,7 @@ def test_the_first_row_that_is_not_finite_is_named(value, linear_path):
     h = hashers.untrained(BITS, D, linear_path=linear_path)
     x = vectors(300, D)
     x[[211, 250], 5] = value
-    for encode in (h.encode, h.encode_queries, h.project, h.features):
+    for encode in (h.encode, h.encode_queries, h.project_queries, h.features):
         with pytest.raises(BadInput, match="row 211 holds NaN or infinity"):
             encode(x)
 
@@ -142,7 +143,7 @@ def test_a_row_too_large_for_float32_is_named(h):
     steep = h.params | {"standardiser": s | {"projection": 1e3 * s["projection"]}}
     x[7] = 1e38
     with pytest.raises(BadInput, match="row 7 holds values so large"):
-        h._replace(params=steep).project(x.astype(np.float32))
+        dataclasses.replace(h, params=steep).project_queries(x.astype(np.float32))
 
 
 def test_blocks_give_bad_rows_codes_of_zeros(h):
@@ -184,7 +185,7 @@ MASKED = np.ma.masked_equal(np.arange(60.0).reshape(3, 20), 7)
     ],
 )
 def test_what_holds_no_vectors_is_refused(h, x, words):
-    for encode in (h.encode, h.encode_queries, h.project, h.features):
+    for encode in (h.encode, h.encode_queries, h.project_queries, h.features):
         with pytest.raises(BadInput, match=words):
             encode(x)
 
@@ -205,8 +206,8 @@ def test_synthetic_features_are_those_of_the_decoder_in_input_units(h):
     packed = np.random.default_rng(0).integers(0, 256, (150, 4), np.uint8)
     s, net = jax.tree.map(np.asarray, (h.params["standardiser"], h.params["gen"]["decoder"]))
     b = np.where(np.unpackbits(packed, axis=1, count=BITS), 1, -1).astype(np.float32)
-    sparse_z = sparse.ista(b, net["sensing"], np.abs(net["lam"]), h.nets.decoder.steps)
-    z = sparse_z @ net["dictionary"] + net["offset"]
+    s_ = sparse.ista(b, net["sensing"], np.abs(net["lam"]), h.nets.decoder.steps)
+    z = s_ @ net["dictionary"] + net["offset"]
     # all 20 directions are kept, so that the projection is a rotation over s
     wanted = s["mean"] + np.asarray(z) @ np.linalg.inv(s["projection"])
     got = h.synthesise(packed)
@@ -241,25 +242,77 @@ def test_a_list_of_codes_is_taken_or_told_to_be_of_another_type(h):
         h.decode(packed.tolist())
 
 
-def test_a_pickle_is_loaded_again_from_the_run_directory(workdir, monkeypatch):
-    monkeypatch.chdir(workdir.parent)
-    pickled = pickle.dumps(hasher.load(workdir.name, "latest"))
-    monkeypatch.chdir("/")  # as a worker may have another directory
-    loaded, x = pickle.loads(pickled), vectors(30, D)
-    np.testing.assert_array_equal(loaded.encode(x), hasher.load(workdir).encode(x))
-    assert loaded.describe()["step"] == 20
+def test_a_pickle_and_a_file_hold_the_arrays(h, tmp_path):
+    x = vectors(30, D)
+    h.encode(x)  # has put its parameters on devices
+    h.save(tmp_path / "encoder.npz")
+    for again in (pickle.loads(pickle.dumps(h)), loading.load(tmp_path / "encoder.npz")):
+        np.testing.assert_array_equal(again.encode(x), h.encode(x))
+        np.testing.assert_array_equal(again.project_queries(x), h.project_queries(x))
+        np.testing.assert_array_equal(again.decode(h.encode(x)), h.decode(h.encode(x)))
+        assert again.describe() == h.describe() and again.block_rows == h.block_rows
+        assert all(type(a) is np.ndarray for a in jax.tree.leaves(again.params))
 
 
-def test_a_hasher_without_a_run_directory_cannot_be_pickled(h, workdir):
-    temporary = hasher.load(workdir)
-    temporary = temporary._replace(facts=temporary.facts | {"workdir": None})  # as of `fit`
-    for one in (h, temporary):
-        with pytest.raises(BadInput, match="fit with a workdir, or load it in each worker"):
-            pickle.dumps(one)
+def test_a_hasher_is_one_thing_and_cannot_be_changed(h):
+    assert jax.tree.leaves(h) == [h]
+    with pytest.raises(AttributeError):
+        h.params = {}
+
+
+def test_a_file_of_an_encoder_that_is_damaged_or_something_else_is_named(h, tmp_path):
+    path = tmp_path / "encoder.npz"
+    h.save(path)
+    held = path.read_bytes()
+    rng = np.random.default_rng(0)
+    wanted, found = h.describe(), 0
+    for at in [*rng.integers(0, len(held), 60), 0, len(held) - 1]:
+        flipped = bytearray(held)
+        flipped[at] ^= 4
+        path.write_bytes(flipped)
+        try:
+            assert loading.load(path).describe() == wanted  # a date, or another unused field
+        except BadInput as e:
+            assert f"{path}: damaged, or not an encoder" in str(e) and "\n" not in str(e)
+            found += 1
+    assert found > 50
+    np.savez(path, x=np.zeros(3))
+    for damaged in (path.read_bytes(), held[:-9], b"", b"PK"):
+        path.write_bytes(damaged)
+        with pytest.raises(BadInput, match="damaged, or not an encoder"):
+            loading.load(path)
+    with pytest.raises(BadInput, match=r"an encoder is an .npz file"):
+        h.save(tmp_path / "encoder")
+    with pytest.raises(BadInput, match="cannot be written"):
+        h.save(tmp_path / "no" / "encoder.npz")
+
+
+WITHOUT = """
+import sys
+for name in ("optax", "orbax"):
+    sys.modules[name] = None  # importing it fails
+import numpy as np, sigah_jax
+h, x = sigah_jax.load(sys.argv[1]), np.load(sys.argv[2])
+d, ids = sigah_jax.search(h, x[:20], h.encode(x), 3, rerank=x)
+np.savez(sys.argv[3], codes=h.encode(x), queries=h.encode_queries(x), d=d, ids=ids)
+assert not any(name.startswith("sigah_jax.training") for name in sys.modules)
+"""
+
+
+def test_an_encoder_is_used_where_there_is_neither_optimiser_nor_checkpoint_library(h, tmp_path):
+    x = vectors(300, D)
+    np.save(tmp_path / "x.npy", x)
+    h.save(tmp_path / "encoder.npz")
+    files = [str(tmp_path / name) for name in ("encoder.npz", "x.npy", "out.npz")]
+    subprocess.run([sys.executable, "-c", WITHOUT, *files], check=True)
+    with np.load(files[2]) as got:
+        np.testing.assert_array_equal(got["codes"], h.encode(x))
+        np.testing.assert_array_equal(got["queries"], h.encode_queries(x))
+        assert (got["d"][:, 0] == 0).mean() > 0.9  # a row is its own nearest, where it is found
 
 
 def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
-    loaded = hasher.load(workdir)
+    loaded = loading.load(workdir)
     x = vectors(300, D)
     np.testing.assert_array_equal(loaded.encode(x), h.encode(x))
     told = loaded.describe()
@@ -282,9 +335,9 @@ def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
 
 def test_it_loads_where_doubles_are_the_default(h, workdir):
     x = vectors(20, D)
-    wanted = hasher.load(workdir).encode(x)
+    wanted = loading.load(workdir).encode(x)
     with jax.enable_x64(True):
-        np.testing.assert_array_equal(hasher.load(workdir).encode(x), wanted)
+        np.testing.assert_array_equal(loading.load(workdir).encode(x), wanted)
 
 
 def test_it_shows_itself_in_a_line(h):
@@ -325,8 +378,8 @@ def damage(workdir, how):
         ("no json", "config.json: damaged"),
         ("foreign json", "config.json: damaged"),
         ("flipped", "config.json: damaged"),
-        ("older", "another version or damaged.*ista_steps"),
-        ("other bits", "of another shape than the config"),
+        ("older", "does not fit the config of its run.*ista_steps"),
+        ("other bits", r"does not fit the config of its run \(gen.*; train it anew"),
         ("no checkpoint", "no checkpoint yet; train first"),
         ("empty arrays", "checkpoints/20: damaged"),
     ],
@@ -336,7 +389,7 @@ def test_a_damaged_run_directory_is_named(workdir, tmp_path, how, words):
     damage(copy, how)
     before = sorted(copy.rglob("*"))
     with pytest.raises(BadInput, match=words) as e:
-        hasher.load(copy)
+        loading.load(copy)
     assert str(copy) in str(e.value) and "\n" not in str(e.value)
     assert sorted(copy.rglob("*")) == before
 
@@ -344,21 +397,21 @@ def test_a_damaged_run_directory_is_named(workdir, tmp_path, how, words):
 def test_a_directory_of_something_else_and_a_missing_checkpoint_are_named(workdir, tmp_path):
     for other in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BadInput, match="it is not a run's; train first"):
-            hasher.load(other)
+            loading.load(other)
     assert not list(tmp_path.iterdir())
-    assert hasher.load(workdir, 20).describe()["step"] == 20
+    assert loading.load(workdir, 20).describe()["step"] == 20
     with pytest.raises(BadInput, match="no such checkpoint; there are"):
-        hasher.load(workdir, "21")
+        loading.load(workdir, "21")
     with pytest.raises(BadInput, match="expected best, latest or a step"):
-        hasher.load(workdir, "last")
+        loading.load(workdir, "last")
 
 
 def test_what_is_compiled_is_shared_by_all_hashers_of_equal_networks(workdir):
     x = vectors(100, D)
 
     def use():
-        h = hasher.load(workdir)
-        h.encode(x), h.encode_queries(x), h.project(x), h.decode(h.encode(x))
+        h = loading.load(workdir)
+        h.encode(x), h.encode_queries(x), h.project_queries(x), h.decode(h.encode(x))
 
     use()
     before = hashers.memory_maps()
@@ -371,7 +424,7 @@ def test_what_is_compiled_is_shared_by_all_hashers_of_equal_networks(workdir):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from sigah_jax.encoder import hasher
+from sigah_jax.run import checkpoints, loading
 if os.geteuid() == 0:  # root may read every file
     os.setuid(65534)
 workdir = Path(sys.argv[1])
@@ -379,7 +432,7 @@ for name in sys.argv[2:]:
     mode = (workdir / name).stat().st_mode
     (workdir / name).chmod(0)
     try:
-        hasher.load(workdir)
+        loading.load(workdir)
     except ValueError as e:
         print(e)
     (workdir / name).chmod(mode)

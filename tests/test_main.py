@@ -13,9 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from sigah_jax.encoder import hasher
-from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
+from sigah_jax.run import loading
 
 MNIST = "--config=experiments/mnist.py:bits=32"
 SHORT = [
@@ -74,10 +73,10 @@ def outcome(workdir):
     files = workdir / "metrics.jsonl", workdir / "refit" / "metrics.jsonl"
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     for row in rows:
-        del row["time/examples_per_sec"]
+        row.pop("time/examples_per_sec", None)
     x = np.random.default_rng(0).random((500, 784)).astype(np.float32) * 255
-    codes = hasher.load(workdir, "latest").encode(x)
-    return metrics, rows, codes, hasher.load(workdir).synthesise(codes)
+    codes = loading.load(workdir, "latest").encode(x)
+    return metrics, rows, codes, loading.load(workdir).synthesise(codes)
 
 
 def assert_same(a, b):
@@ -99,10 +98,10 @@ def test_a_run_leaves_its_table_results_and_pictures(finished):
     assert [json.loads(r)["step"] for r in rows] == list(range(5, 65, 5))
 
 
-def test_the_second_training_changes_the_decoder_and_not_the_codes(finished):
+def test_the_refit_changes_the_decoder_and_not_the_codes(finished):
     workdir, _ = finished
-    h = hasher.load(workdir)
-    first = hasher.load(workdir, h.facts["step"])
+    h = loading.load(workdir)
+    first = loading.load(workdir, h.facts["step"])
     assert h.facts["refitted"] and not first.facts["refitted"]
     assert (h.nets.decoder.atoms, first.nets.decoder.atoms) == (96, 512)
     x = np.random.default_rng(0).random((500, 784)).astype(np.float32) * 255
@@ -139,8 +138,19 @@ def test_a_shared_cache_is_taken_and_not_made_again(finished, tmp_path):
     assert not (tmp_path / "run" / "data").exists()
 
 
+FILES = ("metrics.jsonl", "refit/metrics.jsonl")
+ROWS = 12 + 4  # of an uninterrupted run: the training, then the refit
+
+
+def logged(workdir):
+    """How many rows a run has logged, of both of its stages."""
+    paths = [workdir / name for name in FILES]
+    return sum(path.read_text().count("\n") for path in paths if path.exists())
+
+
 def kill_until_done(workdir, kills, generator):
-    """Kills the run at random moments, then lets it finish."""
+    """Kills the run at random logged rows, then lets it finish; the rows there at each kill."""
+    at = []
     for _ in range(kills):
         process = subprocess.Popen(
             command(workdir),
@@ -148,16 +158,21 @@ def kill_until_done(workdir, kills, generator):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(generator.uniform(1.0, 9.0))
+        wanted = generator.randint(min(logged(workdir) + 1, ROWS - 1), ROWS - 1)
+        while logged(workdir) < wanted and process.poll() is None:
+            time.sleep(0.002)
         process.kill()
         process.wait()
+        at.append(logged(workdir))
     done = run(workdir)
     assert done.returncode == 0, done.stderr
+    return at
 
 
-def test_killed_at_random_moments_equals_uninterrupted(finished, tmp_path, monkeypatch):
+def test_killed_at_random_rows_equals_uninterrupted(finished, tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")  # each process compiles for itself
-    kill_until_done(tmp_path / "killed", 5, random.Random(0))
+    at = kill_until_done(tmp_path / "killed", 5, random.Random(0))
+    assert all(0 < rows <= ROWS for rows in at) and any(rows < ROWS for rows in at), at
     assert_same(outcome(tmp_path / "killed"), outcome(finished[0]))
 
 
@@ -168,7 +183,7 @@ def test_twenty_kills_equal_uninterrupted(finished, tmp_path):
         assert_same(outcome(tmp_path / str(i)), outcome(finished[0]))
 
 
-@pytest.mark.parametrize("rows", ["metrics.jsonl", "refit/metrics.jsonl"])
+@pytest.mark.parametrize("rows", FILES)
 def test_sigterm_saves_exits_and_resumes(finished, tmp_path, rows):
     workdir = tmp_path / "terminated"
     process = subprocess.Popen(
@@ -186,7 +201,7 @@ def test_sigterm_saves_exits_and_resumes(finished, tmp_path, rows):
     assert_same(outcome(workdir), outcome(finished[0]))
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(finished, tmp_path):
+def test_ctrl_c_is_one_line_and_the_same_command_resumes(finished, tmp_path):
     process = subprocess.Popen(
         command(tmp_path / "stopped"), env=environment(), stderr=subprocess.PIPE, text=True
     )
@@ -273,16 +288,22 @@ def copy_of(finished, workdir, *without):
     return workdir
 
 
-def test_a_second_training_that_was_removed_is_missed_and_made_again(finished, tmp_path):
-    workdir = copy_of(finished, tmp_path / "run", "refit")
-    with pytest.raises(BadInput, match="ended with refitted=True, and what is left there gives"):
-        hasher.load(workdir)
+def test_an_encoder_that_was_removed_is_made_again(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path / "run", "encoder.npz", "refit")
     assert run(workdir).returncode == 0
     assert_same(outcome(workdir), outcome(finished[0]))
 
 
+def test_a_finished_encoder_needs_no_checkpoint(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path / "run", "checkpoints", "refit")
+    x = np.random.default_rng(0).random((50, 784)).astype(np.float32)
+    whole_one, alone = loading.load(finished[0]), loading.load(workdir)
+    np.testing.assert_array_equal(alone.encode(x), whole_one.encode(x))
+    assert alone.facts["seconds"].keys() == {"setup", "training", "refit"}
+
+
 def test_rows_that_were_removed_before_a_resume_are_missed(finished, tmp_path):
-    workdir = copy_of(finished, tmp_path / "run")
+    workdir = copy_of(finished, tmp_path / "run", "encoder.npz", "checkpoints/60")
     rows = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
     (workdir / "metrics.jsonl").write_text("".join(rows[:3]))
     (workdir / "refit" / "metrics.jsonl").unlink()

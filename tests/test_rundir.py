@@ -4,11 +4,11 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sigah_jax import config
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 from sigah_jax.run import rundir
 
 
@@ -61,12 +61,12 @@ def test_the_same_config_may_come_back_and_another_may_not(tmp_path):
 
 
 def test_a_directory_belongs_to_nobody_before_the_first_checkpoint(tmp_path):
-    c, xt = config.get_config(), np.ones((3, 2), np.float32)
+    c = config.get_config()
     rundir.claim(tmp_path / "run", c).close()
-    rundir.claim_data(tmp_path / "run", [xt])
+    rundir.claim_data(tmp_path / "run", {"xt": "1f"})
     c.train.anchors = 64
     rundir.claim(tmp_path / "run", c).close()
-    rundir.claim_data(tmp_path / "run", [xt + 1])
+    rundir.claim_data(tmp_path / "run", {"xt": "2e"})
     held, digest = rundir.read_config(tmp_path / "run")
     assert held.train.anchors == 64 and digest == rundir.config_hash(c)
 
@@ -112,12 +112,14 @@ def test_a_damaged_or_foreign_config_is_named_and_left_alone(tmp_path, text, wor
 
 
 def test_a_run_stays_with_its_rows(tmp_path):
-    xt, xv = np.ones((3, 2), np.float32), np.zeros((2, 2), np.float32)
-    rundir.claim_data(tmp_path, [xt, xv])
+    rundir.claim_data(tmp_path, {"xt": "1f", "xv": "2e"})
     seal_a_checkpoint(tmp_path)
-    rundir.claim_data(tmp_path, [xt.copy(), xv])
+    rundir.claim_data(tmp_path, {"xt": "1f", "xv": "2e"})
     with pytest.raises(BadInput, match="other rows than the data now"):
-        rundir.claim_data(tmp_path, [xt + 1, xv])
+        rundir.claim_data(tmp_path, {"xt": "1e", "xv": "2e"})
+    whole.write_json(tmp_path / "data.json", {"hash": "1f"})  # as versions before wrote it
+    with pytest.raises(BadInput, match="begun by another version; train in another --workdir"):
+        rundir.claim_data(tmp_path, {"xt": "1f", "xv": "2e"})
 
 
 def test_what_a_kill_left_of_the_first_file_does_not_block_a_directory(tmp_path):
@@ -133,7 +135,7 @@ def test_what_a_kill_left_of_the_first_file_does_not_block_a_directory(tmp_path)
 
 @pytest.mark.parametrize("name", ["config.json", "data.json"])
 def test_a_file_of_the_run_that_is_a_directory_or_damaged_is_one_line(tmp_path, name):
-    c, x = config.get_config(), [np.ones((3, 2), np.float32)]
+    c, x = config.get_config(), {"xt": "1f"}
     rundir.claim(tmp_path, c).close()
     rundir.claim_data(tmp_path, x)
     seal_a_checkpoint(tmp_path)
@@ -145,15 +147,6 @@ def test_a_file_of_the_run_that_is_a_directory_or_damaged_is_one_line(tmp_path, 
         with pytest.raises(BadInput, match=f"{name}: "):
             rundir.claim(tmp_path, c).close()
             rundir.claim_data(tmp_path, x)
-
-
-def test_a_run_whose_encoder_is_another_than_at_its_end_is_refused(tmp_path):
-    facts = {"step": 400, "refitted": True, "encoder": "1f", "bits": 64}
-    rundir.check_encoder(tmp_path, facts)  # a training that has not ended
-    rundir.write_encoder(tmp_path, facts)
-    rundir.check_encoder(tmp_path, facts)
-    with pytest.raises(BadInput, match=r"ended with refitted=True, .* gives False"):
-        rundir.check_encoder(tmp_path, facts | {"refitted": False})
 
 
 def test_a_name_that_checkpoints_cannot_have_is_refused_before_anything_is_written(tmp_path):

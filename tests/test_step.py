@@ -21,17 +21,19 @@ def small(preset="best"):
     return c
 
 
-def setup(c):
+def setup(c, parts=("hash", "decoder")):
     variances = jnp.arange(1, FEATURES + 1.0)[::-1] ** 3
     variances = variances / variances.sum()
     z = np.random.default_rng(0).standard_normal((ROWS, FEATURES)) * np.sqrt(variances)
     z = z.astype(np.float32)
     standardiser = {"mean": jnp.zeros(FEATURES), "projection": jnp.eye(FEATURES)}
-    nets, tx = networks.make_networks(c, FEATURES), step.make_optimisers(c)
+    nets = networks.make_networks(c.model, FEATURES)
+    made = step.Training(nets, parts, step.Weights.of(c), c.train.steps)
+    tx = step.make_optimisers(c, made)
     rotation = jax.random.orthogonal(jax.random.key(1), c.model.bits)[:FEATURES]
-    state = step.init_state(jax.random.key(0), nets, tx, standardiser, variances, rotation)
+    state = step.init_state(jax.random.key(0), made, tx, standardiser, variances, rotation)
     graph = np.argsort(((z[:, None] - z[None]) ** 2).sum(-1), 1)[:, 1:9].astype(np.int32)
-    return z, nets, tx, state, graph if c.train.graph_neighbours else None
+    return z, made, tx, state, graph if c.train.graph_neighbours else None
 
 
 def call(c, graph, first, steps):
@@ -39,17 +41,19 @@ def call(c, graph, first, steps):
     rows = batches.batches(
         3, first, steps, n=ROWS, anchors=c.train.anchors, others=2, draws=draws, graph=graph
     )
-    return step.Batch(*rows)
+    return rows
 
 
 def run(c, devices, calls=3, steps=4, descent=None):
     """`descent`: the rate of plain gradient descent in place of Adam, blind to a loss's scale."""
-    z, nets, tx, state, graph = setup(c)
+    z, made, tx, state, graph = setup(c)
     if descent:
         tx = step.Optimisers(optax.sgd(descent), optax.sgd(descent))
-        state = state.replace(gen_opt=tx.gen.init(state.gen), dis_opt=tx.dis.init(state.dis))
+        state = state.replace(
+            gen_opt=tx.gen.init(step.moving(made, state.gen)), dis_opt=tx.dis.init(state.dis)
+        )
     traces = []
-    fn = step.make_train_steps(c, nets, tx, ROWS, parallel.AXIS)
+    fn = step.make_train_steps(c, made, tx, ROWS, parallel.AXIS)
 
     def counted(*args):
         traces.append(1)
@@ -85,14 +89,14 @@ def test_number_of_devices_does_not_change_the_run(preset):
 
 def test_each_update_leaves_the_other_net_bit_identical():
     c = small()
-    z, nets, tx, state, graph = setup(c)
+    z, made, tx, state, graph = setup(c)
     batch = jax.tree.map(lambda a: a[None], jax.tree.map(lambda a: a[0], call(c, graph, 0, 1)))
 
     def both(state, z, batch):
         rows = z[batch.rows.reshape(-1)]
-        after_gen, _, x_hat = step.gen_update(c, nets, tx, state, rows, batch, ROWS, parallel.AXIS)
+        after_gen, _, z_hat = step.gen_update(c, made, tx, state, rows, batch, ROWS, parallel.AXIS)
         anchors = rows[:: batch.rows.shape[1]]
-        after_dis, _ = step.dis_update(c, nets, tx, state, anchors, x_hat, parallel.AXIS)
+        after_dis, _ = step.dis_update(c, made.nets.dis, tx, state, anchors, z_hat, parallel.AXIS)
         return after_gen, after_dis
 
     mapped = parallel.pmap(both, (None, None, 0), (None, None), devices=jax.devices()[:1])
@@ -111,12 +115,13 @@ def test_each_update_leaves_the_other_net_bit_identical():
 
 def test_only_the_decoder_steps_faster_by_its_factor():
     c = small()
-    gen = setup(c)[3].gen
+    _, made, _, state, _ = setup(c)
+    gen = state.gen
     gradient = jax.tree.map(jnp.ones_like, gen)
 
     def change(factor):
         c.optim.decoder_lr_factor = factor
-        tx = step.make_optimisers(c).gen
+        tx = step.make_optimisers(c, made).gen
         return tx.update(gradient, tx.init(gen), gen)[0]
 
     once, thrice = change(1.0), change(3.0)
@@ -126,15 +131,56 @@ def test_only_the_decoder_steps_faster_by_its_factor():
             np.testing.assert_allclose(a, -c.optim.gen_lr, rtol=1e-4)  # Adam's first step
 
 
-def test_refit_optimisers_keep_the_hash_network():
+def one_call(c, parts=("hash", "decoder"), weights=None):
+    """A mapped call of two steps on one device, its arguments there, and the state before."""
+    z, made, tx, state, graph = setup(c, parts)
+    if weights:
+        made = made._replace(weights=made.weights._replace(**weights))
+    fn = step.make_train_steps(c, made, tx, ROWS, parallel.AXIS)
+    device = jax.devices()[:1]
+    mapped = parallel.pmap(fn, (None, None, 0), (None, None), devices=device)
+    batch = parallel.split(call(c, graph, 0, 2), 1, device)
+    return mapped, (parallel.replicate(state, device), parallel.replicate(z, device), batch), state
+
+
+def test_a_training_of_the_decoder_keeps_the_hash_network_and_no_moments_of_it():
     c = small()
-    gen = setup(c)[3].gen
-    tx = step.make_refit_optimisers(c).gen
-    change, _ = tx.update(jax.tree.map(jnp.ones_like, gen), tx.init(gen), gen)
-    assert all((a == 0).all() for a in jax.tree.leaves(change["hash"]))
-    for a in jax.tree.leaves(change["decoder"]):
-        rate = c.optim.gen_lr * c.optim.decoder_lr_factor
-        np.testing.assert_allclose(a, -rate, rtol=1e-4)  # Adam's first step
+    mapped, arguments, before = one_call(c, ("decoder",), {"ordinal": 0.0, "quantisation": 0.0})
+    state, infos = parallel.fetch(mapped(*arguments))
+    for a, b in zip(
+        jax.tree.leaves(before.gen["hash"]), jax.tree.leaves(state.gen["hash"]), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    dictionaries = (s.gen["decoder"]["dictionary"] for s in (before, state))
+    assert not np.array_equal(*dictionaries)
+    shapes = {a.shape for a in jax.tree.leaves(state.gen_opt)}
+    of_hash = {a.shape for a in jax.tree.leaves(before.gen["hash"])}
+    assert not (of_hash - {a.shape for a in jax.tree.leaves(before.gen["decoder"])}) & shapes
+    assert "train/loss_ordinal" not in infos and "train/loss_reconstruction" in infos
+
+
+@pytest.mark.parametrize("name", step.Weights._fields)
+def test_a_term_without_weight_is_not_computed(name):
+    c = small()
+    counts = []
+    for weights in ({}, {name: 0.0}):
+        mapped, arguments, _ = one_call(c, weights=weights)
+        counts.append(mapped.__wrapped__.__wrapped__.lower(*arguments).as_text().count("\n"))
+        _, infos = parallel.fetch(mapped(*arguments))
+    assert f"train/loss_{name}" not in infos
+    assert counts[1] < counts[0]
+    assert ("train/kappa" in infos) == (name != "adversary")  # nor is its discriminator
+
+
+def test_a_call_moves_nothing_between_host_and_device():
+    mapped, arguments, _ = one_call(small())
+    mapped(*arguments)  # compiles
+    inner = mapped.__wrapped__.__wrapped__
+    with jax.transfer_guard("disallow"):
+        state, infos = inner(*arguments)
+        jax.block_until_ready((state, infos))
+        with pytest.raises(Exception, match=r"[Dd]isallowed"):
+            inner(arguments[0], np.asarray(arguments[1]), arguments[2])
 
 
 def test_training_lowers_the_ordinal_loss():

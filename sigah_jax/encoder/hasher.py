@@ -37,6 +37,10 @@ from sigah_jax.formats.vectors import why_bad
 from sigah_jax.model import networks
 from sigah_jax.retrieval import codes
 
+# what numpy raises of damaged bytes, and `unpacked` of what is not an encoder
+_DAMAGE = (ValueError, KeyError, AttributeError, TypeError, NotImplementedError, EOFError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error)
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Hasher:
@@ -298,6 +302,22 @@ def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
         return np.asarray(block, block.dtype if as_is else np.float32)
 
 
+def check_shapes(model: config_dict.FrozenConfigDict, params: dict) -> None:
+    """ValueError unless `params` are those of the modules that `model` describes."""
+    features = params["standardiser"]["projection"].shape[1]
+    nets = _networks(model, features)
+    variances, rotation = jnp.zeros(features), jnp.zeros((min(model.bits, features), model.bits))
+    initial = functools.partial(networks.init_gen, nets=nets)
+    wanted = jax.eval_shape(initial, jax.random.key(0), variances=variances, rotation=rotation)
+    there, wanted = (
+        {jax.tree_util.keystr(path): a.shape for path, a in jax.tree_util.tree_leaves_with_path(t)}
+        for t in (params["gen"], wanted)
+    )
+    for name in sorted(there | wanted):
+        if there.get(name) != wanted.get(name):
+            raise ValueError(f"gen{name} is {there.get(name)}, expected {wanted.get(name)}")
+
+
 def params_hash(params: dict) -> str:
     """16 hex digits over all parameters of an encoder."""
     return content_hash([np.asarray(a) for a in jax.tree.leaves(params)])
@@ -334,6 +354,7 @@ def unpacked(data: bytes) -> Hasher:
     if params_hash(params) != about["encoder"]:
         raise ValueError("its arrays do not fit their hash")
     model = config_dict.FrozenConfigDict(about["model"])
+    check_shapes(model, params)
     return Hasher(model, params, about["facts"], about["block_rows"])
 
 
@@ -350,7 +371,15 @@ def read(path: Path) -> Hasher:
         raise
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+    except (
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as e:
         raise BadInput(f"{path}: damaged, or not an encoder ({e}); bring it back") from e
 
 

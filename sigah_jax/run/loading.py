@@ -80,8 +80,13 @@ def _look(workdir: Path, checkpoint: str, checkpoints: ModuleType) -> hasher.Has
             model.atoms, number = config.refit.atoms, last
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise BadInput(f"{workdir}: made by another version or damaged ({e}); train it anew") from e
-    fields = "standardiser", "gen"
-    params = checkpoints.read(source if refitted else workdir, number, fields)
+    directory = source if refitted else workdir
+    params = checkpoints.read(directory, number, ("standardiser", "gen"))
+    model = config_dict.FrozenConfigDict(model)
+    try:
+        hasher.check_shapes(model, params)
+    except (AttributeError, ValueError) as e:
+        path = directory / "checkpoints" / str(number)
+        raise BadInput(f"{path}: does not fit the config of its run ({e}); train it anew") from e
     facts["refitted"] = refitted
-    h = hasher.Hasher(config_dict.FrozenConfigDict(model), params, facts, block_rows)
-    return in_run(workdir, h)
+    return in_run(workdir, hasher.Hasher(model, params, facts, block_rows))

@@ -47,7 +47,8 @@ def drop_rows_after(path: Path, step: int) -> None:
 
 def rows_hash(path: Path) -> str:
     """A hash of the bytes of a metrics.jsonl, which a checkpoint keeps: rows may get lost."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    held = path.read_bytes() if path.exists() else b""
+    return hashlib.blake2b(held, digest_size=16).hexdigest()
 
 
 def append_row(path: Path, row: dict) -> None:

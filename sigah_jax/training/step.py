@@ -287,13 +287,14 @@ def dis_update(
 
 
 @shared
-def make_train_steps(config, training: Training, population: int, axis: str) -> Callable:
+def make_train_steps(
+    config, training: Training, tx: Optimisers, population: int, axis: str
+) -> Callable:
     """Makes `(state, training set [n, P], Batch of [S, ...]) -> (state, infos of [S])`.
 
     To be mapped over `axis` with the batch split and everything else replicated. Both updates
     see the same ẑ, made before either.
     """
-    tx = make_optimisers(config, training)
 
     def train_step(z_train: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
         z = z_train[batch.rows.reshape(-1)]

@@ -69,8 +69,9 @@ def _loop(
     profiled: Callable,
 ) -> None:
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
+    tx = step.make_optimisers(config, stage.training)
     train_steps = parallel.pmap(
-        step.make_train_steps(config, stage.training, len(prepared.z_train), parallel.AXIS),
+        step.make_train_steps(config, stage.training, tx, len(prepared.z_train), parallel.AXIS),
         in_axes=(None, None, 0),
         out_axes=(None, None),
         donate_argnums=(0,),
