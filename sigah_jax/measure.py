@@ -27,7 +27,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from sigah_jax.baselines.methods import METHODS
@@ -37,6 +36,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
 from sigah_jax.retrieval import asymmetric, euclidean, hamming, neighbours, rerank
 from sigah_jax.run import logs, rundir
@@ -148,7 +148,7 @@ def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
 def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
     """Fits a baseline; BadInput if it cannot have that many bits."""
     start = time.monotonic()
-    params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
+    params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), data.xt, bits)
     seconds, project = time.monotonic() - start, METHODS[method].project
     packed = parallel.map_rows(evaluate.packed(project), config.eval.block_rows)
     real = parallel.map_rows(project, config.eval.block_rows)

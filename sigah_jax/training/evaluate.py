@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from sigah_jax.baselines.methods import METHODS
@@ -19,6 +18,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BitsRefused
 from sigah_jax.files.cache import cached
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 
@@ -103,7 +103,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     for method in config.eval.baselines:
         start = time.monotonic()
         try:
-            params = METHODS[method].fit(jax.random.key(config.seed), data.xt, bits)
+            params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), data.xt, bits)
         except BitsRefused:
             values[method] = {}
             continue
