@@ -22,14 +22,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, get_config, validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, BitsRefused, command
 from sigah_jax.files import whole
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report.cells import reading
 from sigah_jax.training import evaluate, results, train
 from sigah_jax.training.step import PARTS
@@ -138,7 +137,7 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     dataset, bits = load_dataset(config), config.model.bits
     start = time.monotonic()
     try:
-        params = METHODS[method].fit(jax.random.key(config.seed), dataset.xt, bits)
+        params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), dataset.xt, bits)
     except BitsRefused as e:
         return {"bits": bits, "seed": config.seed, "not_applicable": str(e)}
     seconds = {"fit": round(time.monotonic() - start, 3)}

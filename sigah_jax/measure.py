@@ -36,7 +36,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
-from sigah_jax.model import keys
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
 from sigah_jax.retrieval import asymmetric, euclidean, hamming, neighbours, rerank
 from sigah_jax.run import rundir
@@ -146,8 +146,7 @@ def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
 def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
     """Fits a baseline; BadInput if it cannot have that many bits."""
     start = time.monotonic()
-    key = keys.key_for(config.seed, keys.Purpose.BASELINE)
-    params = METHODS[method].fit(key, data.xt, bits)
+    params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), data.xt, bits)
     seconds, project = time.monotonic() - start, METHODS[method].project
     packed = parallel.map_rows(evaluate.packed(project), config.eval.block_rows)
     real = parallel.map_rows(project, config.eval.block_rows)

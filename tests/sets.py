@@ -19,6 +19,12 @@ def low_dimensional(n: int, d: int) -> np.ndarray:
     return (rows + 0.05 * rng.normal(size=(n, d)) + 7).astype(np.float32)
 
 
+def flat_rows(n: int, seed: int = 0) -> np.ndarray:
+    """Rows on a plane of 6 dimensions in 40, with a mean far from zero, [n, 40] f32."""
+    plane = np.linalg.qr(np.random.default_rng(9).normal(size=(40, 6)))[0]
+    return (np.random.default_rng(seed).normal(size=(n, 6)) @ plane.T + 3).astype(np.float32)
+
+
 def recall(codes: np.ndarray, x: np.ndarray, queries: int) -> float:
     """Share of the 10 nearest rows within the first 50 by Hamming distance, ties by id."""
     found = []
@@ -39,12 +45,12 @@ def rows(n: int, d: int, rank: int) -> np.ndarray:
     return (scores @ basis.T + 3 * rng.normal(size=d)).astype(np.float32)
 
 
-def mean_average_precision(project, params, xq: np.ndarray, xb: np.ndarray) -> float:
-    """Of the 20 nearest rows."""
-    truth = neighbours.nearest_sets(xq, xb, (20,), "cpu")
+def mean_average_precision(project, params, xq: np.ndarray, xb: np.ndarray, nearest: int) -> float:
+    """Of the `nearest` rows by Euclidean distance, ranked by the signs of projections."""
+    truth = neighbours.nearest_sets(xq, xb, (nearest,), "cpu")
     uq, ub = (np.asarray(project(params, x)) for x in (xq, xb))
     cq, cb = (np.asarray(codes.pack(u > 0)) for u in (uq, ub))
-    h = histograms.distance_histograms(cq, cb, truth, (20,), uq.shape[1], "cpu")
+    h = histograms.distance_histograms(cq, cb, truth, (nearest,), uq.shape[1], "cpu")
     return metrics.average_precision(h.total, h.relevant[0]).mean()
 
 

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from sets import mean_average_precision
 
 from sigah_jax.baselines import agh, linear, lsh
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 KEY = jax.random.key(0)
 
@@ -53,15 +53,6 @@ def dense(graph: agh.AnchorGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
         z[i, near] = kernel / kernel.sum()
     mass = z.sum(axis=0)
     return z, (z / np.where(mass > 0, mass, 1)) @ z.T
-
-
-def mean_average_precision(project, params, xq: np.ndarray, xb: np.ndarray) -> float:
-    """Of the 50 nearest rows."""
-    truth = neighbours.nearest_sets(xq, xb, (50,), "cpu")
-    uq, ub = (np.asarray(project(params, x)) for x in (xq, xb))
-    cq, cb = (np.asarray(codes.pack(u > 0)) for u in (uq, ub))
-    h = histograms.distance_histograms(cq, cb, truth, (50,), uq.shape[1], "cpu")
-    return metrics.average_precision(h.total, h.relevant[0]).mean()
 
 
 def test_anchor_weights_by_hand():
@@ -283,9 +274,9 @@ def test_beats_lsh_on_a_swiss_roll():
     x = np.stack([t * np.cos(t), rng.uniform(0, 21, 2200), t * np.sin(t)], axis=1)
     xq, xb = x[:200].astype(np.float32), x[200:].astype(np.float32)
     random = [
-        mean_average_precision(linear.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb)
+        mean_average_precision(linear.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb, 50)
         for k in range(2)
     ]
     for layers in (1, 2):
         params = agh.fit(KEY, xb, 12, 60, 4, layers)
-        assert mean_average_precision(agh.project, params, xq, xb) > 1.25 * max(random)
+        assert mean_average_precision(agh.project, params, xq, xb, 50) > 1.25 * max(random)

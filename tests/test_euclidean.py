@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax.retrieval import euclidean
+from sigah_jax.retrieval import euclidean, topk
 
 ENGINES = ["cpu", "accelerator"]
 
@@ -64,9 +64,9 @@ def test_knn_does_not_depend_on_block_sizes(monkeypatch, rows, engine):
     # 403 rows: a last block of 3 for both 50 and 400; two queries a chunk
     xq, xb = tied(5)
     monkeypatch.setattr(euclidean, "BASE_BYTES", rows * 4 * xb.shape[1])
-    monkeypatch.setattr(euclidean, "DEVICE_BASE_BYTES", rows * 4 * xb.shape[1])
+    monkeypatch.setattr(topk, "BASE_BYTES", rows * 4 * xb.shape[1])
     monkeypatch.setattr(euclidean, "PAIRS", 2 * 60)
-    monkeypatch.setattr(euclidean, "DEVICE_PAIRS", 7)
+    monkeypatch.setattr(topk, "PAIRS", 7)
     np.testing.assert_array_equal(euclidean.knn(xq, xb, 60, engine)[1], brute(xq, xb, 60)[1])
 
 

@@ -144,15 +144,6 @@ def test_search_of_no_queries(engine):
     assert d.shape == ids.shape == (0, 2)
 
 
-@pytest.mark.parametrize(("group", "k"), [(1, 3), (4, 1), (4, 40), (16, 3), (16, 64)])
-def test_smallest_is_a_stable_sort(group, k):
-    d = np.random.default_rng(0).integers(0, 4, (6, 64)).astype(np.float32)
-    values, places = jax.jit(topk.smallest, static_argnums=(1, 2))(d, k, group)
-    expected = np.argsort(d, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(places, expected)
-    np.testing.assert_array_equal(values, np.take_along_axis(d, expected, 1))
-
-
 @pytest.mark.parametrize("k", [0, -1, 6])
 def test_search_refuses_an_impossible_k(k):
     c = np.zeros((5, 2), np.uint8)

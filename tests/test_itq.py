@@ -9,6 +9,7 @@ from sigah_jax import config
 from sigah_jax.baselines import itq, linear
 from sigah_jax.errors import BitsRefused
 from sigah_jax.model import networks, pca
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import standardise
 from sigah_jax.training import prepare
@@ -43,7 +44,7 @@ def test_training_starts_at_the_codes_of_itq(mnist):
     nets = networks.make_networks(c, 256)
     gen = networks.init_gen(jax.random.key(3), nets, variances, rotation)
     u = standardise(standardiser, mnist) @ gen["hash"]["linear"]["kernel"]
-    codes = linear.project(itq.fit(jax.random.key(c.seed), mnist, BITS, 10), mnist) > 0
+    codes = linear.project(itq.fit(key_for(c.seed, Purpose.ROTATION), mnist, BITS, 10), mnist) > 0
     assert np.mean((u > 0) != codes) < 0.01  # as above
     np.testing.assert_allclose(np.mean(np.abs(u)), 1, atol=0.1)
 

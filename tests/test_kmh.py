@@ -4,17 +4,11 @@ import jax
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from sets import neighbour_share
+from sets import flat_rows, neighbour_share
 
 from sigah_jax.baselines import kmh, linear, lsh
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
-
-
-def flat_rows(n: int, seed: int = 0) -> np.ndarray:
-    """Rows on a plane of 6 dimensions in 40, with a mean far from zero, [n, 40] f32."""
-    plane = np.linalg.qr(np.random.default_rng(9).normal(size=(40, 6)))[0]
-    return (np.random.default_rng(seed).normal(size=(n, 6)) @ plane.T + 3).astype(np.float32)
 
 
 def skewed_rows(n: int, s: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sigah_jax.retrieval import euclidean, neighbours
+from sigah_jax.retrieval import euclidean, neighbours, topk
 
 ENGINES = ["cpu", "accelerator"]
 
@@ -74,7 +74,7 @@ def test_does_not_depend_on_blocks(monkeypatch, rows, engine):
     monkeypatch.setattr(neighbours, "SCORES", 2 * rows)
     monkeypatch.setattr(neighbours, "QUERIES", 2)
     monkeypatch.setattr(neighbours, "SAMPLE_ROWS", 60)
-    monkeypatch.setattr(euclidean, "DEVICE_BASE_BYTES", rows * 4 * xb.shape[1])
+    monkeypatch.setattr(topk, "BASE_BYTES", rows * 4 * xb.shape[1])
     got = neighbours.nearest_sets(xq, xb, [1, 10], engine)
     np.testing.assert_array_equal(got, brute(xq, xb, [1, 10]))
 

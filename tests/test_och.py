@@ -3,17 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from sets import flat_rows
 
 from sigah_jax.baselines import linear, lsh, och
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.model import pca
-
-
-def flat_rows(n: int, seed: int = 0) -> np.ndarray:
-    """Rows on a plane of 6 dimensions in 40, with a mean far from zero, [n, 40] f32."""
-    plane = np.linalg.qr(np.random.default_rng(9).normal(size=(40, 6)))[0]
-    return (np.random.default_rng(seed).normal(size=(n, 6)) @ plane.T + 3).astype(np.float32)
 
 
 def landmarks(p: int = 6, count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

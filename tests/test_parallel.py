@@ -61,6 +61,31 @@ def test_a_replica_is_whole_on_every_device_and_outlives_its_source(devices):
         np.testing.assert_array_equal(shard.data, np.arange(6).reshape(2, 3))
 
 
+@pytest.mark.parametrize("devices", DEVICES)
+@pytest.mark.parametrize("rows", [1, 5, 24])
+def test_slices_have_their_rows_in_order_and_tell_how_many_are_real(devices, rows):
+    # Weighted by their numbers, so that a row in another place or a filling row shows; the filling
+    # of zeros is made visible by adding one.
+    x = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
+
+    def fn(shift, x, first, valid):
+        real = jnp.arange(len(x)) < valid
+        terms = (first + jnp.arange(len(x)))[:, None] * (x + 1 + shift)
+        return {"sum": lax.psum(jnp.sum(jnp.where(real[:, None], terms, 0), 0), parallel.AXIS)}
+
+    per_device = -(-24 // devices)
+    got = parallel.over_slices(fn, per_device, jax.devices()[:devices])(np.float32(2), x)["sum"]
+    assert isinstance(got, np.ndarray)
+    np.testing.assert_allclose(got, np.arange(rows) @ (x + 3), rtol=1e-5)
+
+
+def test_rows_are_filled_up_with_zeros():
+    x = np.arange(4, dtype=np.int16).reshape(2, 2)
+    got = parallel.filled(x, 3)
+    np.testing.assert_array_equal(got, [[0, 1], [2, 3], [0, 0]])
+    assert got.dtype == np.int16
+
+
 def test_one_process_has_all_devices_and_its_arrays_need_no_others():
     assert parallel.all_devices() == parallel.local_devices() == jax.devices()
     tree = {"w": np.ones(3)}

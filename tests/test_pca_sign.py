@@ -83,9 +83,9 @@ def test_beats_lsh_near_a_subspace_of_as_many_dimensions_as_bits():
     # a mixture of them, and two such bits repeat part of one another.
     x = rows(3200, 48, 12)
     xq, xb = x[:200], x[200:]
-    ours = mean_average_precision(linear.project, pca_sign.fit(KEY, xb, 12), xq, xb)
+    ours = mean_average_precision(linear.project, pca_sign.fit(KEY, xb, 12), xq, xb, 20)
     random = [
-        mean_average_precision(linear.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb)
+        mean_average_precision(linear.project, lsh.fit(jax.random.key(k), xb, 12), xq, xb, 20)
         for k in range(3)
     ]
     assert ours > 1.2 * max(random)

@@ -4,17 +4,11 @@ import jax
 import numpy as np
 import pytest
 import scipy.linalg
-from sets import neighbour_share
+from sets import flat_rows, neighbour_share
 
 from sigah_jax.baselines import linear, lsh, sgh
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
-
-
-def flat_rows(n: int, seed: int = 0) -> np.ndarray:
-    """Rows on a plane of 6 dimensions in 40, with a mean far from zero, [n, 40] f32."""
-    plane = np.linalg.qr(np.random.default_rng(9).normal(size=(40, 6)))[0]
-    return (np.random.default_rng(seed).normal(size=(n, 6)) @ plane.T + 3).astype(np.float32)
 
 
 def problem(n: int = 300, m: int = 12) -> tuple[np.ndarray, np.ndarray]:

@@ -155,8 +155,8 @@ def test_beats_lsh_on_few_directions():
     x = rng.uniform(-1, 1, (2200, 4)) * [1, 0.8, 0.6, 0.5] @ basis.T
     x = (x + 0.01 * rng.normal(size=x.shape)).astype(np.float32)
     xq, xb = x[:200], x[200:]
-    ours = mean_average_precision(sh.project, sh.fit(KEY, xb, 12), xq, xb)
+    ours = mean_average_precision(sh.project, sh.fit(KEY, xb, 12), xq, xb, 20)
     for seed in range(3):
         params = lsh.fit(jax.random.key(seed), xb, 12)
-        random = mean_average_precision(linear.project, params, xq, xb)
+        random = mean_average_precision(linear.project, params, xq, xb, 20)
         assert ours > 1.2 * random

@@ -3,18 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from sets import neighbour_share
+from sets import flat_rows, neighbour_share
 
 from sigah_jax.baselines import linear, lsh, sph
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import codes, histograms, metrics
-
-
-def flat_rows(n: int, seed: int = 0) -> np.ndarray:
-    """Rows on a plane of 6 dimensions in 40, with a mean far from zero, [n, 40] f32."""
-    plane = np.linalg.qr(np.random.default_rng(9).normal(size=(40, 6)))[0]
-    return (np.random.default_rng(seed).normal(size=(n, 6)) @ plane.T + 3).astype(np.float32)
 
 
 def test_project_by_hand():

@@ -226,6 +226,40 @@ def map_rows(
     return run
 
 
+def over_slices(
+    fn: Callable, rows: int, devices: Sequence[jax.Device] | None = None
+) -> Callable[[Any, np.ndarray], Any]:
+    """Makes a function that runs `fn` on every device over a slice of the rows of an array.
+
+    Args:
+        fn: `(shared, x [rows, ...], first, valid) -> y`, the same object each time as in `pmap`.
+            `first` is the number of the slice's first row in the array and `valid` how many of
+            its rows are not filling, both i32. It must bring the devices together over `AXIS`,
+            by `lax.psum` for example, so that y is equal on all.
+        rows: of a slice.
+        devices: defaults to all of this process.
+
+    Returns:
+        `(shared, x [N, ...]) -> y` on the host, for N from 1 to n · rows.
+    """
+    devs = local_devices(devices)
+    mapped = pmap(fn, in_axes=(None, 0, 0, 0), out_axes=None, devices=devs)
+    firsts = rows * np.arange(len(devs), dtype=np.int32)
+
+    def run(shared: Any, x: np.ndarray) -> Any:
+        slices = split(filled(x, rows * len(devs)), devices=devs)
+        valid = np.clip(len(x) - firsts, 0, rows).astype(np.int32)
+        with default_settings():  # for the transfer to the host
+            return fetch(mapped(shared, slices, firsts, valid))
+
+    return run
+
+
+def filled(x: np.ndarray, rows: int) -> np.ndarray:
+    """x `[n, ...]` with rows of zeros after its own, `rows` in all."""
+    return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
+
+
 def engine(choice: str) -> str:
     """The search engine that fits the devices: "cpu" (faiss, numpy) or "accelerator" (JAX).
 

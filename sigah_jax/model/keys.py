@@ -1,4 +1,4 @@
-"""Random keys by purpose: one seed a run, and no key that is used twice."""
+"""PRNG keys by purpose, so that no two uses of a seed draw the same numbers."""
 
 import enum
 
@@ -6,14 +6,14 @@ import jax
 
 
 class Purpose(enum.IntEnum):
-    """What a key is for; a new purpose gets a new number, so that the others keep their draws."""
+    """What a key is for. A number is part of every result: never change one, only add."""
 
-    PARAMETERS = 0  # of the networks, before the first step
-    ROTATION = 1  # that the hash network starts from
-    REFIT = 2  # parameters of the refitted decoder
-    BASELINE = 3  # all that a baseline draws
+    PARAMETERS = 0  # the first parameters of the networks
+    ROTATION = 1  # the first rotation, from which ITQ's is found
+    DECODER = 2  # the first parameters of a decoder that is trained on its own
+    BASELINE = 3  # one key for all baselines: variants of a method begin at the same draw
 
 
 def key_for(seed: int, purpose: Purpose) -> jax.Array:
-    """The key of `seed` for one purpose."""
+    """The key of a purpose; whoever gets it splits it, or uses it once."""
     return jax.random.fold_in(jax.random.key(seed), purpose)

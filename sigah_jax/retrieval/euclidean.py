@@ -7,24 +7,19 @@ beside the inputs and results, and the base may be a memory map.
 Not responsible for ground truth (`neighbours`), nor for keeping results on disk.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from sigah_jax.devices import parallel
+from sigah_jax.retrieval import topk
+from sigah_jax.retrieval.topk import Devices
 
 BASE_BYTES = 1 << 27  # centred base rows at once, which faiss reads
-DEVICE_BASE_BYTES = 1 << 32  # the same, over all devices
 PAIRS = 1 << 22  # query-candidate pairs at once, about 50 bytes each
-DEVICE_PAIRS = 1 << 26  # distances at once on a device, 4 bytes each
 CENTRE_ROWS = 4096
-
-Devices = Sequence[jax.Device] | None
 
 
 def knn(
@@ -117,18 +112,19 @@ def centre_of(xb: np.ndarray) -> np.ndarray:
 def search(
     xq: np.ndarray, xb: np.ndarray, centre: np.ndarray, k: int, engine: str, devices: Devices
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`knn` of one chunk of queries: blocks of the base, merged by (distance, id)."""
+    """`knn` of one chunk of queries."""
     queries = xq - centre
-    at_once = BASE_BYTES if engine == "cpu" else DEVICE_BASE_BYTES
-    block_rows = min(len(xb), max(1, at_once // (4 * xb.shape[1])))
+    if engine == "accelerator":
+        # a query brings the centre along: base rows are centred where they are compared
+        pairs = np.stack([queries, np.broadcast_to(centre, queries.shape)], axis=1)
+        d, ids = topk.on_devices(_distances, pairs, xb, k, devices)
+        return d, ids.astype(np.int32)
+    block_rows = max(1, BASE_BYTES // (4 * xb.shape[1]))
     best = np.full((len(xq), k), np.iinfo(np.uint64).max)
     for start in range(0, len(xb), block_rows):
         base = xb[start : start + block_rows] - centre
-        if engine == "cpu":
-            # at a tie for the k-th place faiss keeps the lower ids; their order it leaves open
-            d, ids = faiss.knn(queries, base, min(k, len(base)))
-        else:
-            d, ids = _search_devices(queries, base, k, block_rows, devices)
+        # at a tie for the k-th place faiss keeps the lower ids; their order it leaves open
+        d, ids = faiss.knn(queries, base, min(k, len(base)))
         # a float32 >= +0 sorts as its bits, so one integer holds (distance, id) in that order
         bits = (np.maximum(d, 0) + np.float32(0)).view(np.uint32)
         keys = (bits.astype(np.uint64) << np.uint64(32)) | (ids + start).astype(np.uint64)
@@ -139,42 +135,13 @@ def search(
     return d, (best & np.uint64(0xFFFFFFFF)).astype(np.int32)
 
 
-def _search_devices(
-    queries: np.ndarray, base: np.ndarray, k: int, block_rows: int, devices: Devices
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows of a base block on each device, `[Q, n_devices · k]`, unmerged.
+def _distances(pairs: jax.Array, rows: jax.Array) -> jax.Array:
+    """Squared distances of centred queries, each with the centre, and rows: [q, 2, d], [r, d].
 
-    Filling rows, up to `block_rows`, come back at infinite distance.
+    One that overflows is the largest number, so that it stands before what fills a block.
     """
-    devs = parallel.local_devices(devices)
-    n = len(devs)
-    rows = -(-block_rows // n)
-    valid = np.clip(len(base) - rows * np.arange(n), 0, rows).astype(np.int32)
-    base = np.concatenate([base, np.zeros((rows * n - len(base), base.shape[1]), np.float32)])
-    step = min(len(queries), max(1, DEVICE_PAIRS // rows))
-    fill = np.zeros((-len(queries) % step, base.shape[1]), np.float32)
-    steps = np.concatenate([queries, fill]).reshape(-1, step, base.shape[1])
-    search = _device_search(min(k, rows), tuple(devs))
-    d, ids = search(steps, parallel.split(base, devices=devs), valid)
-    ids = np.asarray(ids, np.int64) + (rows * np.arange(n))[:, None, None, None]
-    # [n, steps, step, k] -> [Q, n · k], without the filling queries
-    by_query = (np.moveaxis(a, 0, 2).reshape(-1, n * d.shape[-1]) for a in (np.asarray(d), ids))
-    return tuple(a[: len(queries)] for a in by_query)
-
-
-@functools.cache
-def _device_search(k: int, devices: tuple[jax.Device, ...]):
-    """`(queries [steps, q, d], base [n, rows, d], valid [n]) -> D, I [n, steps, q, k]`."""
-
-    def search(queries: jax.Array, base: jax.Array, valid: jax.Array):
-        norms = jnp.where(jnp.arange(len(base)) < valid, jnp.sum(base**2, axis=1), jnp.inf)
-
-        def step(q: jax.Array) -> tuple[jax.Array, jax.Array]:
-            dots = jnp.matmul(q, base.T, precision="highest")
-            d = jnp.sum(q**2, axis=1)[:, None] + norms - 2 * dots
-            nearest, ids = lax.top_k(-jnp.maximum(d, 0), k)
-            return -nearest, ids
-
-        return lax.map(step, queries)
-
-    return parallel.pmap(search, in_axes=(None, 0, 0), out_axes=0, devices=devices)
+    q, b = pairs[:, 0], rows - pairs[0, 1]
+    dots = jnp.matmul(q, b.T, precision="highest")
+    d = jnp.maximum(jnp.sum(q**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * dots, 0)
+    largest = jnp.finfo(jnp.float32).max
+    return jnp.nan_to_num(d, nan=largest, posinf=largest)

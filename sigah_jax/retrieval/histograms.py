@@ -9,7 +9,7 @@ Not responsible for what is relevant (`neighbours`) or for the closed forms (`me
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -130,21 +130,14 @@ def _check(
         )
 
 
-def _blocks(cb: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Blocks of `rows` base rows and how many are real; the last one is filled with zeros."""
-    for start in range(0, len(cb), rows):
-        block = cb[start : start + rows]
-        fill = np.zeros((rows - len(block), cb.shape[1]), cb.dtype)
-        yield np.concatenate([block, fill]), len(block)
-
-
 def _total_cpu(
     groups: Callable, count: int, cq: np.ndarray, cb: np.ndarray, block_rows: int
 ) -> np.ndarray:
     total = np.zeros((len(cq), count), np.int64)
-    queries = jnp.asarray(cq)
-    for block, valid in _blocks(cb, min(block_rows, len(cb))):
-        d = np.asarray(groups(queries, block))[:, :valid]
+    queries, rows = jnp.asarray(cq), min(block_rows, len(cb))
+    for start in range(0, len(cb), rows):
+        block = cb[start : start + rows]
+        d = np.asarray(groups(queries, parallel.filled(block, rows)))[:, : len(block)]
         for q, row in enumerate(d):
             total[q] += np.bincount(row, minlength=count)
     return total
@@ -153,22 +146,20 @@ def _total_cpu(
 def _total_devices(
     cq: np.ndarray, cb: np.ndarray, bits: int, block_rows: int, devices: list[jax.Device]
 ) -> np.ndarray:
-    n = len(devices)
-    rows = min(block_rows, -(-len(cb) // n))
-    count = _device_counter(bits, tuple(devices))
-    total = np.zeros((len(cq), bits + 1), np.int64)
-    for block, valid in _blocks(cb, rows * n):
-        valid_here = np.clip(valid - rows * np.arange(n), 0, rows).astype(np.int32)
-        blocks = parallel.split(block, devices=devices)
-        total += parallel.fetch(count(cq, blocks, valid_here))
-    return total
+    rows = min(block_rows, -(-len(cb) // len(devices)))
+    at_once = rows * len(devices)
+    count = parallel.over_slices(_device_counter(bits), rows, devices)
+    return sum(
+        count(cq, cb[start : start + at_once]).astype(np.int64)
+        for start in range(0, len(cb), at_once)
+    )
 
 
 @functools.cache
-def _device_counter(bits: int, devices: tuple[jax.Device, ...]):
-    """`(cq, cb [n, rows, W], valid [n]) -> [Q, K + 1] int32`, summed over the devices."""
+def _device_counter(bits: int):
+    """`(cq, cb [rows, W], first, valid) -> [Q, K + 1] int32`, summed over the devices."""
 
-    def count(cq: jax.Array, cb: jax.Array, valid: jax.Array) -> jax.Array:
+    def count(cq: jax.Array, cb: jax.Array, first: jax.Array, valid: jax.Array) -> jax.Array:
         d = hamming.distances(cq, cb)
         # a distance that no code has keeps the filling rows out of every count
         d = jnp.where(jnp.arange(len(cb)) < valid, d, bits + 1).astype(d.dtype)
@@ -178,7 +169,7 @@ def _device_counter(bits: int, devices: tuple[jax.Device, ...]):
         )
         return lax.psum(at.T, parallel.AXIS)
 
-    return parallel.pmap(count, in_axes=(None, 0, 0), out_axes=None, devices=devices)
+    return count
 
 
 def _relevant(

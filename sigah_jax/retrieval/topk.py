@@ -1,9 +1,9 @@
-"""The k smallest distances of each query over a base of packed codes, on all devices.
+"""The k smallest distances of each query over a base of codes or vectors, on all devices.
 
-Shapes: Q queries, q queries at once, N base rows, W bytes a code, k neighbours, n devices,
+Shapes: Q queries, q queries at once, N base rows, W values a row, k neighbours, n devices,
 r rows of a block. Ties go to the lower id everywhere.
 
-Not responsible for what a distance is: `hamming` and `asymmetric` bring it.
+Not responsible for what a distance is: `hamming`, `asymmetric` and `euclidean` bring it.
 """
 
 import functools
@@ -17,9 +17,9 @@ from jax import lax
 
 from sigah_jax.devices import parallel
 
-BASE_BYTES = 1 << 30  # codes on the devices at once, so that row numbers there fit an int32
-BLOCK_ROWS = 1 << 18  # codes compared at once on a device, at most
-BLOCK_BYTES = 1 << 28  # the same codes when unpacked, a float32 a bit
+BASE_BYTES = 1 << 30  # rows on the devices at once, so that row numbers there fit an int32
+BLOCK_ROWS = 1 << 18  # rows compared at once on a device, at most
+BLOCK_BYTES = 1 << 28  # the same rows, codes as they are unpacked
 PAIRS = 1 << 26  # distances at once on a device, 4 bytes each
 RESULTS = 1 << 24  # neighbours found in one pass over the base, about 50 bytes each
 
@@ -48,39 +48,42 @@ def merge(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarra
 
 
 def on_devices(
-    distances: Distances, queries: np.ndarray, cb: np.ndarray, k: int, devices: Devices
+    distances: Distances, queries: np.ndarray, base: np.ndarray, k: int, devices: Devices
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest base rows of each query; each device searches its slice, then they merge.
 
     Args:
-        distances: `(queries [q, ...], codes [r, W]) -> [q, r]`, not negative and finite; a
+        distances: `(queries [q, ...], rows [r, W]) -> [q, r]`, not negative and finite; a
             function of a module, for what is compiled is kept under it.
         queries: `[Q, ...]`.
-        cb: `[N, W] u8`, also a memory map; `BASE_BYTES` of it are read at once.
+        base: `[N, W]` codes u8 or vectors f32, also a memory map; `BASE_BYTES` of it are read at
+            once.
         k: 1 to N.
 
     Returns:
         D `[Q, k] f32` and I `[Q, k] i64`, by (distance, id).
     """
-    devs = tuple(parallel.local_devices(devices))
-    rows = -(-min(len(cb), max(len(devs), BASE_BYTES // cb.shape[1])) // len(devs))
-    most = min(BLOCK_ROWS, max(1, BLOCK_BYTES // (32 * cb.shape[1])))
+    n = len(parallel.local_devices(devices))
+    row_bytes = base.dtype.itemsize * base.shape[1]
+    # a code is unpacked to compare it, a float32 a bit
+    wide_bytes = 32 * row_bytes if base.dtype == np.uint8 else row_bytes
+    rows = -(-min(len(base), max(n, BASE_BYTES // row_bytes)) // n)
+    most = min(BLOCK_ROWS, max(1, BLOCK_BYTES // wide_bytes))
     blocks, block_rows, group = _shapes(rows, most, k)
     rows = blocks * block_rows
-    search = _search(distances, min(k, rows), group, devs)
+    search = parallel.over_slices(_search(distances, k, block_rows, group), rows, devices)
     d = np.empty((len(queries), k), np.float32)
     ids = np.empty((len(queries), k), np.int64)
     for chunk in query_chunks(len(queries), k):
-        step = min(chunk.stop - chunk.start, max(1, PAIRS // block_rows))
-        fill = [(0, -(chunk.stop - chunk.start) % step)] + [(0, 0)] * (queries.ndim - 1)
-        steps = np.pad(queries[chunk], fill).reshape(-1, step, *queries.shape[1:])
+        count = chunk.stop - chunk.start
+        step = min(count, max(1, PAIRS // block_rows))
+        steps = parallel.filled(queries[chunk], -(-count // step) * step)
+        steps = steps.reshape(-1, step, *queries.shape[1:])
         best = []
-        for start in range(0, len(cb), rows * len(devs)):
-            base, valid = _slices(cb[start : start + rows * len(devs)], rows, block_rows, devs)
-            parts = [np.asarray(a) for a in search(steps, base, valid)]  # [n, steps, step, k]
-            near, at = (a.reshape(len(devs), -1, a.shape[-1])[:, : len(d[chunk])] for a in parts)
-            firsts = start + rows * np.arange(len(devs))
-            best = [merge(best + [(near[i], at[i] + firsts[i]) for i in range(len(devs))], k)]
+        for start in range(0, len(base), rows * n):
+            found = search(steps, base[start : start + rows * n])
+            near, at = (a.reshape(-1, a.shape[-1])[:count] for a in found)
+            best = [merge([*best, (near, at.astype(np.int64) + start)], k)]
         d[chunk], ids[chunk] = best[0]
     return d, ids
 
@@ -99,44 +102,43 @@ def _shapes(rows: int, most: int, k: int) -> tuple[int, int, int]:
     return blocks, -(-block_rows // group) * group, group
 
 
-def _slices(
-    cb: np.ndarray, rows: int, block_rows: int, devices: tuple[jax.Device, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes `[n, blocks, r, W]`, filled with zeros, and how many rows of a device are real."""
-    valid = np.clip(len(cb) - rows * np.arange(len(devices)), 0, rows).astype(np.int32)
-    filled = np.pad(cb, ((0, rows * len(devices) - len(cb)), (0, 0)))
-    return filled.reshape(len(devices), -1, block_rows, cb.shape[1]), valid
-
-
 @functools.cache
-def _search(distances: Distances, k: int, group: int, devices: tuple[jax.Device, ...]):
-    """`(queries [steps, q, …], codes [n, blocks, r, W], valid [n]) -> D, I [n, steps, q, k]`.
+def _search(distances: Distances, k: int, block_rows: int, group: int):
+    """`(queries [steps, q, ...], rows [blocks · r, W], first, valid) -> D, I [steps, q, ≤ k]`.
 
-    Places beyond the valid rows come back at infinite distance.
+    For `parallel.over_slices`. Places beyond all valid rows come at infinite distance.
     """
 
-    def search(queries: jax.Array, base: jax.Array, valid: jax.Array):
-        block_rows = base.shape[1]
+    def search(queries: jax.Array, base: jax.Array, first: jax.Array, valid: jax.Array):
+        count = min(k, len(base))
+        base = base.reshape(-1, block_rows, base.shape[1])
         firsts = block_rows * jnp.arange(len(base), dtype=jnp.int32)
 
         def step(q: jax.Array) -> tuple[jax.Array, jax.Array]:
             def block(best, at):
-                codes, first = at
-                d = distances(q, codes).astype(jnp.float32)
-                d = jnp.where(first + jnp.arange(block_rows) < valid, d, jnp.inf)
-                near, ids = smallest(d, k, group)
+                rows, start = at
+                d = distances(q, rows).astype(jnp.float32)
+                d = jnp.where(start + jnp.arange(block_rows) < valid, d, jnp.inf)
+                near, ids = smallest(d, count, group)
                 # earlier rows stand first, and top_k takes the first of equals
                 d = jnp.concatenate([best[0], near], axis=1)
-                ids = jnp.concatenate([best[1], ids + first], axis=1)
-                negated, order = lax.top_k(-d, k)
-                return (-negated, jnp.take_along_axis(ids, order, 1)), None
+                return _least(d, jnp.concatenate([best[1], ids + start], axis=1), count), None
 
-            none = jnp.full((len(q), k), jnp.inf), jnp.zeros((len(q), k), jnp.int32)
-            return lax.scan(block, none, (base, firsts))[0]
+            none = jnp.full((len(q), count), jnp.inf), jnp.zeros((len(q), count), jnp.int32)
+            (d, ids), _ = lax.scan(block, none, (base, firsts))
+            # side by side in the order of the devices, which is that of their rows
+            d, ids = lax.all_gather((d, ids + first), parallel.AXIS, axis=1, tiled=True)
+            return _least(d, ids, min(k, d.shape[1]))
 
         return lax.map(step, queries)
 
-    return parallel.pmap(search, in_axes=(None, 0, 0), out_axes=0, devices=devices)
+    return search
+
+
+def _least(d: jax.Array, ids: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k smallest of each row of d `[q, any]` with their ids, of equals the first."""
+    negated, order = lax.top_k(-d, k)
+    return -negated, jnp.take_along_axis(ids, order, 1)
 
 
 def smallest(d: jax.Array, k: int, group: int) -> tuple[jax.Array, jax.Array]:

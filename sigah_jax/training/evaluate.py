@@ -19,7 +19,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BitsRefused
 from sigah_jax.files.cache import cached
-from sigah_jax.model import keys
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.retrieval import codes, histograms, metrics, neighbours
 
 
@@ -116,8 +116,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     for method in config.eval.baselines:
         start = time.monotonic()
         try:
-            key = keys.key_for(config.seed, keys.Purpose.BASELINE)
-            params = METHODS[method].fit(key, data.xt, bits)
+            params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), data.xt, bits)
         except BitsRefused:
             values[method] = {}
             continue

@@ -15,7 +15,8 @@ from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import cached
-from sigah_jax.model import keys, pca
+from sigah_jax.model import pca
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
 from sigah_jax.retrieval import euclidean
@@ -82,7 +83,7 @@ def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array
     bits = config.model.bits
     leading = standardiser | {"projection": standardiser["projection"][:, :bits]}
     v = parallel.map_rows(standardise, config.eval.block_rows)(leading, xt)
-    key = keys.key_for(config.seed, keys.Purpose.ROTATION)
+    key = key_for(config.seed, Purpose.ROTATION)
     rotation, _ = rotate(key, v, bits, config.model.itq_iterations)
     return standardiser, variances, rotation
 

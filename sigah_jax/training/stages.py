@@ -14,7 +14,8 @@ import numpy as np
 from sigah_jax.config import refit_steps
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.model import keys, networks
+from sigah_jax.model import networks
+from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.run import checkpoints, rundir
 from sigah_jax.training import prepare, step
 
@@ -56,7 +57,7 @@ def _first_state(config, training: step.Training, data: Dataset) -> step.State:
     # of equal machines they are the same, but equal replicas must not depend on that
     arrays = hosts.from_first(jax.tree.map(np.asarray, arrays))
     init = jax.jit(step.init_state, static_argnums=(1, 2), out_shardings=parallel.replicated())
-    key = keys.key_for(config.seed, keys.Purpose.PARAMETERS)
+    key = key_for(config.seed, Purpose.PARAMETERS)
     return init(key, training, step.make_optimisers(config, training), *arrays)
 
 
@@ -69,7 +70,7 @@ def _refit_state(config, training: step.Training, workdir: Path) -> step.State:
     fields = "standardiser", "gen", "dis", "kappa"
     held = checkpoints.read(workdir, checkpoints.best_step(workdir), fields)
     begin = jax.jit(_begin_refit, static_argnums=(1, 2), out_shardings=parallel.replicated())
-    key = keys.key_for(config.seed, keys.Purpose.REFIT)
+    key = key_for(config.seed, Purpose.DECODER)
     return begin(key, training, step.make_optimisers(config, training), held)
 
 
