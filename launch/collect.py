@@ -27,7 +27,7 @@ from sigah_jax.baselines.methods import METHODS
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
-from sigah_jax.report.cells import METRICS, Cell, make_cell, reading
+from sigah_jax.report.cells import METRICS, Cell, checking, make_cell
 from sigah_jax.report.tables import display_name
 from sigah_jax.run.rundir import NOT_IDENTITY
 
@@ -64,7 +64,8 @@ def find_runs(directories: Sequence[Path]) -> tuple[list[Run], list[Path]]:
 
 def read_run(path: Path) -> Run:
     """A run by its results file."""
-    with reading(path, _REMEDY) as r:
+    with checking(path, _REMEDY):
+        r = whole.read_json(path, _REMEDY)
         config, bits, seed, curves = r["config"], r["bits"], r["seed"], r["pr_curves"]
         data, preset = config["data"], config["preset"]
         dataset = Path(data["base"]).stem if data["name"] == "vectors" else data["name"]

@@ -1,12 +1,9 @@
 """Tables over data sets, methods and code lengths: means, spreads, ranks, words, styles."""
 
-import json
-
 import pytest
 
-from sigah_jax.errors import BadInput
 from sigah_jax.report import comparison
-from sigah_jax.report.cells import METRICS, RECALL_AT, Cell, read_cells
+from sigah_jax.report.cells import Cell
 
 
 def cell(method, bits, seed, value):
@@ -101,50 +98,3 @@ def test_latex_whole():
         "  \\end{tabular}\n"
         "\\end{table}"
     )
-
-
-def write(root, name, content):
-    path = root / "mnist" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-MEASURED = {
-    "metrics": dict.fromkeys([*METRICS, *(f"recall@{r}" for r in RECALL_AT)], 0.5),
-    "pr_curve": [[None, 0.5], [0.0, 1.0]],
-}
-
-
-def test_cells_are_read_in_the_order_of_their_names(tmp_path):
-    facts = {"dataset": "mnist", "method": "itq", "bits": 64, "data": "here"}
-    write(tmp_path, "itq/bits64/seed1.json", facts | MEASURED | {"seed": 1})
-    write(tmp_path, "itq/bits64/seed0.json", facts | {"seed": 0, "not_applicable": "too long"})
-    write(tmp_path, "itq/bits64/seed2.json.partial", "{")
-    first, second = read_cells(tmp_path)
-    assert (first.seed, first.metrics) == (0, None)
-    assert (second.seed, second.metrics, second.data) == (1, MEASURED["metrics"], "here")
-
-
-@pytest.mark.parametrize(
-    "part, value",
-    [
-        ("metrics", {"map": 0.5}),
-        ("metrics", 1),
-        ("pr_curve", []),
-        ("pr_curve", [[1], []]),
-        ("pr_curve", 1),
-        ("bits", 0),
-        ("bits", "64"),
-        ("seed", None),
-        ("method", []),
-        ("dataset", 1),
-    ],
-)
-def test_a_file_that_is_not_a_cell_is_named(tmp_path, part, value):
-    cell = {"dataset": "mnist", "method": "itq", "bits": 64, "seed": 0} | MEASURED
-    write(tmp_path, "itq/bits64/seed0.json", cell)
-    assert len(read_cells(tmp_path)) == 1
-    for content in ("{", cell | {part: value}):
-        write(tmp_path, "itq/bits64/seed0.json", content)
-        with pytest.raises(BadInput, match=r"seed0\.json: damaged.*; remove it, then the same"):
-            read_cells(tmp_path)
