@@ -81,7 +81,7 @@ def texts(found: list[cells.Cell], args) -> dict[Path, str]:
         origin = next((c.data for c in found if c.dataset == dataset and c.data), "")
         md += ["", f"## {dataset}", "", f"{origin}."]
         for metric in METRICS:
-            table = comparison.over_bits(found, dataset, metric, MAIN, BITS)
+            table = beside_paper(*comparison.over_bits(found, dataset, metric, MAIN, BITS))
             md += ["", comparison.markdown(*table)]
             tex += [comparison.latex(*table, f"{dataset}, {metric}"), ""]
         if any(c.dataset == dataset and c.method in ABLATION[2:] for c in found):
@@ -97,13 +97,19 @@ def texts(found: list[cells.Cell], args) -> dict[Path, str]:
     return made
 
 
+def beside_paper(header: list[str], body: list[list[tuple[str, int]]]) -> comparison.Grid:
+    """A table of all methods with a column for the paper's numbers, which were not available."""
+    words = ["not available" if method.startswith("sigah") else "" for method in MAIN]
+    return [*header, "paper"], [[*row, (w, 0)] for row, w in zip(body, words, strict=True)]
+
+
 GENERATED = """Written by `python -m experiments.paper_tables`, not edited by hand. Mean ± standard
 deviation over seeds; best mean of a column in bold, second underlined. `map`, `area_rp`: relevant
 are the true top 2 %; `map@1000`, `precision@100`: the top 1,000, the ranking never cut;
 `recall@R`: the 10 nearest; `1-recall@R`: the nearest."""
 
 
-def against_best(found: list[cells.Cell]) -> tuple[list[str], list[list[tuple[str, int]]]]:
+def against_best(found: list[cells.Cell]) -> comparison.Grid:
     """SiGAH and the best baseline of every data set and code length."""
     return comparison.against_best(found, "sigah", tuple(METHODS), BITS, SHORT_METRICS)
 

@@ -2,6 +2,8 @@
 
     python -m launch.collect runs/mnist
 
+Prints `map`, and writes all metrics and the plots, with curves of the longest codes, to
+`collected/` in the first directory.
 A run is finished when its `results.json` is there; one that has a `config.json` alone is counted as
 unfinished. Runs that differ in nothing but their seed are one row. Fields that differ otherwise, at
 one preset and length, are named: those of `data` beside the data set, the others beside SiGAH.
@@ -92,16 +94,15 @@ def cells_of(runs: Sequence[Run]) -> list[Cell]:
         data = [f"{k.removeprefix('data.')}={v}" for k, v in own.items() if k.startswith("data.")]
         model = [f"preset={run.preset}"] * (run.preset != "best")
         model += [f"{k}={v}" for k, v in own.items() if not k.startswith("data.")]
+        names = {"sigah": ", ".join([display_name("sigah"), *model])} if model else {}
         dataset = ", ".join([run.dataset, *data])
         for cell in run.cells:
-            name = cell.method
-            if name == "sigah" and model:
-                name = ", ".join([display_name(name), *model])
-            key = (dataset, name, cell.bits, cell.seed)
+            named = cell._replace(dataset=dataset, method=names.get(cell.method, cell.method))
+            key = named[:4]
             if cell.method == "sigah" and owners.setdefault(key, run) is not run:
                 both = f"{owners[key].workdir} and {run.workdir}"
                 raise BadInput(f"{both}: differ in nothing, both are {key}; give one of them")
-            cells[key] = cell._replace(dataset=dataset, method=name)
+            cells[key] = named
     return list(cells.values())
 
 
@@ -121,12 +122,7 @@ def table(cells: Sequence[Cell], dataset: str, metric: str) -> str:
     """One metric of one data set: a row a method, a column a code length."""
     mine = [c for c in cells if c.dataset == dataset]
     bits = sorted({c.bits for c in mine})
-    rows = [
-        (m, [comparison.values_of(mine, dataset, m, k, metric) for k in bits])
-        for m in methods_of(mine)
-    ]
-    head = [f"{k} bits" for k in bits]
-    return comparison.markdown(*comparison.grid(f"{dataset}, {metric}", head, rows))
+    return comparison.markdown(*comparison.over_bits(mine, dataset, metric, methods_of(mine), bits))
 
 
 def methods_of(cells: Sequence[Cell]) -> list[str]:
@@ -135,35 +131,26 @@ def methods_of(cells: Sequence[Cell]) -> list[str]:
     return [*sorted(found - METHODS.keys(), key=str.lower), *(m for m in METHODS if m in found)]
 
 
-def write(cells: Sequence[Cell], directory: Path) -> None:
-    """`tables.md`, of all metrics, and `plots/`; the curves are of the longest codes."""
-    directory.mkdir(parents=True, exist_ok=True)
-    datasets = sorted({c.dataset for c in cells})
-    text = "\n\n".join(table(cells, d, m) for d in datasets for m in METRICS)
-    whole.write_text(directory / "tables.md", f"{text}\n")
-    bits = sorted({c.bits for c in cells})
-    comparison_plots.draw(cells, methods_of(cells), bits, bits[-1], directory / "plots")
-
-
 @command("the same command resumes")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="runs are below")
-    parser.add_argument("--metric", default="map", choices=METRICS, help="printed")
-    parser.add_argument("--output", type=Path, help="default: DIR/collected, of the first")
     args = parser.parse_args(argv)
-    output = args.output or args.directories[0] / "collected"
     runs, unfinished = find_runs(args.directories)
     print(f"{len(runs)} runs finished, {len(unfinished)} unfinished")
     for workdir in unfinished:
         print(f"unfinished: {workdir}")
     if not runs:
         return
-    cells = cells_of(runs)
-    write(cells, output)
-    for dataset in sorted({c.dataset for c in cells}):
-        print(f"\n{table(cells, dataset, args.metric)}")
+    cells, output = cells_of(runs), args.directories[0] / "collected"
+    output.mkdir(exist_ok=True)
+    datasets, bits = sorted({c.dataset for c in cells}), sorted({c.bits for c in cells})
+    text = "\n\n".join(table(cells, d, m) for d in datasets for m in METRICS)
+    whole.write_text(output / "tables.md", f"{text}\n")
+    comparison_plots.draw(cells, methods_of(cells), bits, bits[-1], output / "plots")
+    for dataset in datasets:
+        print(f"\n{table(cells, dataset, 'map')}")
     print(f"\nall metrics: {output / 'tables.md'}  plots: {output / 'plots'}")
 
 

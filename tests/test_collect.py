@@ -65,12 +65,12 @@ def test_mean_and_spread_over_seeds_the_best_in_bold(tmp_path, capsys):
         assert imread(tmp_path / "collected" / "plots" / f"{name}.png").std() > 0.01
 
 
-def test_the_metric_that_is_printed_and_the_output_can_be_chosen(tmp_path, capsys):
-    finished(tmp_path / "runs", 0.5)
-    out = printed(capsys, tmp_path / "runs", "--metric=recall@10", f"--output={tmp_path}/out")
-    assert "| mnist, recall@10 | 32 bits |" in out and "| mnist, map |" not in out
-    assert (tmp_path / "out" / "tables.md").exists()
-    assert not (tmp_path / "runs" / "collected").exists()
+def test_what_is_collected_is_in_the_first_directory(tmp_path, capsys):
+    finished(tmp_path / "a", 0.5)
+    finished(tmp_path / "b", 0.6, seed=1)
+    printed(capsys, tmp_path / "b", tmp_path / "a")
+    assert "| SiGAH | **0.550" in (tmp_path / "b" / "collected" / "tables.md").read_text()
+    assert not (tmp_path / "a" / "collected").exists()
 
 
 def test_seeds_of_different_settings_are_not_mixed(tmp_path, capsys):
