@@ -68,34 +68,30 @@ class Cell(NamedTuple):
     data: str  # where the vectors came from
 
 
-def make_cell(
-    dataset: Any, method: Any, bits: Any, seed: Any, metrics: Any, pr_curve: Any, data: Any
-) -> Cell:
-    """A cell of what a JSON file holds; ValueError for what no table or plot could show."""
+def cell_of(line: dict) -> Cell:
+    """The cell of a line.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: what no table or plot could show.
+    """
+    dataset, method, bits, seed = (line[name] for name in ("dataset", "method", "bits", "seed"))
+    data, metrics, curve = line.get("data", ""), None, []
     if not all(isinstance(text, str) for text in (dataset, method, data)) or not dataset:
         raise ValueError(f"names {dataset!r}, {method!r}, {data!r}")
     if type(bits) is not int or not 0 < bits <= _MAX_BITS or type(seed) is not int:
         raise ValueError(f"bits={bits!r}, seed={seed!r}")
-    if metrics not in (None, {}):  # else the method cannot have that many bits
+    if "not_applicable" not in line:
+        Path(line["config"]["data"]["base"])  # which file it is of
+        metrics, curve = line["metrics"], line["pr_curve"]
         for name in (*METRICS, *(f"recall@{r}" for r in RECALL_AT)):
-            if not _is_share(metrics.get(name)):
-                raise ValueError(f"{name}={metrics.get(name)!r}")
-        precision, recall = pr_curve
+            if not _is_share(metrics[name]):
+                raise ValueError(f"{name}={metrics[name]!r}")
+        precision, recall = curve
         if len(precision) != len(recall) or not all(map(_is_share, recall)):
             raise ValueError("its curve")
         if not all(x is None or _is_share(x) for x in precision):
             raise ValueError("its curve")
-    return Cell(dataset, method, bits, seed, metrics or None, pr_curve, data)
-
-
-def cell_of(line: dict) -> Cell:
-    """The cell of a line; ValueError, LookupError or TypeError for what is not a line."""
-    metrics = None
-    if "not_applicable" not in line:
-        metrics = dict(line["metrics"])
-        Path(line["config"]["data"]["base"])  # which file it is of
-    names = (line["dataset"], line["method"], line["bits"], line["seed"])
-    return make_cell(*names, metrics, line.get("pr_curve", []), line.get("data", ""))
+    return Cell(dataset, method, bits, seed, metrics, curve, data)
 
 
 def read_cells(root: Path) -> list[Cell]:
