@@ -2,9 +2,8 @@
 
     python -m experiments.cell --data=mnist --method=itq --bits=64 --seed=0
 
-Writes `<results>/<data set>/<method>/bits<K>/seed<k>.json`, whole or not at all. A method that
-cannot have that many bits leaves a cell that says so. Training runs of SiGAH go on where they
-were interrupted.
+Writes a line of `<results>/<data set>.jsonl`, or nothing. The line of a method that cannot have
+that many bits says so. Training runs of SiGAH resume where they were interrupted.
 
 Not responsible for which cells there are, nor for tables: `experiments.paper_tables`.
 """
@@ -29,8 +28,9 @@ from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, BitsRefused, command
 from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
-from sigah_jax.report.cells import reading
-from sigah_jax.training import evaluate, results, train
+from sigah_jax.report import cells
+from sigah_jax.training import evaluate, results
+from sigah_jax.training.experiment import train_and_evaluate
 from sigah_jax.training.step import PARTS
 
 # SiGAH and its ablations: what differs from `preset=best`
@@ -60,9 +60,14 @@ def data_name(data: str) -> str:
     return data.partition("=")[0]
 
 
-def cell_path(root: Path, data: str, method: str, bits: int, seed: int) -> Path:
+def line_of(root: Path, data: str, method: str, bits: int, seed: int) -> cells.Line:
     """Where the cell is written."""
-    return root / data_name(data) / method / f"bits{bits}" / f"seed{seed}.json"
+    return cells.Line(root / f"{data_name(data)}.jsonl", method, bits, seed)
+
+
+def run_directory(runs: Path, data: str, method: str, bits: int, seed: int) -> Path:
+    """Where SiGAH is trained for the cell."""
+    return runs / data_name(data) / method / f"bits{bits}" / f"seed{seed}"
 
 
 def make_config(data: str, method: str, bits: int, seed: int):
@@ -72,7 +77,8 @@ def make_config(data: str, method: str, bits: int, seed: int):
         experiment = importlib.import_module(f"experiments.{'vectors' if path else name}")
     except ModuleNotFoundError:
         experiment = None
-    if not hasattr(experiment, "get_config"):  # of this directory, but no data set
+    # a module without `get_config` is in this directory, but is not a data set
+    if not name or "/" in name or not hasattr(experiment, "get_config"):
         raise BadInput(f"{data}: no data set of experiments/; give one of them, or NAME=PATH")
     config = _variant(experiment.get_config, method, bits)
     if path:
@@ -93,43 +99,52 @@ def _variant(get_config: Callable, method: str, bits: int):
     return config
 
 
-def of_other_settings(path: Path, method: str, bits: int) -> bool:
-    """Whether the cell at `path` is of a SiGAH that was trained otherwise than it would be now.
+def of_other_settings(line: cells.Line) -> bool:
+    """Whether the line is there and of a SiGAH that was trained otherwise than it would be now.
 
     `refit` is not compared: it changes the decoder after the codes, and a cell is of codes.
     """
-    if method not in VARIANTS or not path.exists():
+    held = line.read()
+    if held is None or line.method not in VARIANTS:
         return False
-    now = json.loads(json.dumps(_variant(get_config, method, bits).to_dict()))  # tuples are lists
-    with reading(path) as held:
-        return any(held["config"][group] != now[group] for group in PARTS)
+    now = _variant(get_config, line.method, line.bits)
+    now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
+    return any(held["config"].get(group) != now[group] for group in PARTS)
 
 
-def of_other_file(path: Path, data: str) -> bool:
-    """Whether the cell at `path` is of a file with another name than `data` gives, or of none."""
-    if not path.exists():
+def of_other_file(line: cells.Line, data: str) -> bool:
+    """Whether the line is there and of a file with another name than `data` gives, or of none."""
+    held = line.read()
+    if held is None or "not_applicable" in held:
         return False
-    with reading(path) as held:
-        if "not_applicable" in held:
-            return False
-        return Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name
+    return Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name
 
 
 def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Path) -> None:
     """Runs a cell and writes it."""
     config = make_config(data, method, bits, seed)
-    path = cell_path(root, data, method, bits, seed)
+    names = {"dataset": data_name(data), "method": method, "bits": bits, "seed": seed}
+    cells.read_lines(root / f"{data_name(data)}.jsonl")  # BadInput before the work
     cache = runs / data_name(data) / "data"  # ground truth and graph, for all cells
     if method in VARIANTS:
-        workdir = runs / data_name(data) / method / f"bits{bits}" / f"seed{seed}"
-        train.train_and_evaluate(config, workdir, cache)
-        with reading(workdir / "results.json") as cell:
-            cell["metrics"] = cell["metrics"]["sigah"]
-            cell["pr_curve"] = cell.pop("pr_curves")["sigah"]
+        workdir = run_directory(runs, data, method, bits, seed)
+        train_and_evaluate(config, workdir, cache)
+        line = read_run(workdir / "results.json", names)
     else:
-        cell = run_baseline(config, method, cache)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole.write_json(path, {"dataset": data_name(data), "method": method} | cell)
+        line = names | run_baseline(config, method, cache)
+    cells.add(line, root)
+
+
+def read_run(path: Path, names: dict) -> dict:
+    """The line of a finished training, by its results file; BadInput if that is damaged."""
+    remedy = "remove it, then the same command evaluates again"
+    with cells.checking(path, remedy):
+        run = whole.read_json(path, remedy)
+        curve = run.pop("pr_curves")["sigah"]
+        line = names | run | {"metrics": run["metrics"]["sigah"], "pr_curve": curve}
+        line["config"] = {group: run["config"][group] for group in ("data", *PARTS)}
+        cells.cell_of(line)
+        return line
 
 
 def run_baseline(config, method: str, cache: Path) -> dict:
@@ -139,16 +154,17 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     try:
         params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), dataset.xt, bits)
     except BitsRefused as e:
-        return {"bits": bits, "seed": config.seed, "not_applicable": str(e)}
+        return {"not_applicable": str(e)}
     seconds = {"fit": round(time.monotonic() - start, 3)}
     start = time.monotonic()
     cq, cb = evaluate.encode_baseline(params, method, dataset, config.eval.block_rows)
     seconds["encode"] = round(time.monotonic() - start, 3)
     engine = parallel.engine(config.engine)
-    truth = evaluate.cached_ground_truth(cache, dataset.xq, dataset.xb, engine)
+    truth = evaluate.ground_truth(cache, dataset, "xq", "xb", engine)
     own = METHODS[method].own_distance
-    metrics, curve = evaluate.measure(cq, cb, truth, bits, engine, own)
+    metrics, curve = evaluate.score(cq, cb, truth, bits, engine, own)
     facts = results.facts(config, dataset, seconds)
+    facts["config"] = {"data": facts["config"]["data"]}  # the other groups are SiGAH's
     return facts | {"metrics": metrics, "pr_curve": results.curve_of(curve)}
 
 

@@ -19,18 +19,18 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
 import numpy as np
+from scipy.spatial.distance import cdist, pdist
 
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.retrieval import codes
-from sigah_jax.run import rundir
+from sigah_jax.run import loading, rundir
 from sigah_jax.training import evaluate
 
 SPLITS = 20  # random halves of the queries
@@ -44,15 +44,7 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 
     0 in expectation if and only if both have one distribution (Székely and Rizzo 2013).
     """
-
-    def mean_distance(a: np.ndarray, b: np.ndarray, pairs: int) -> float:
-        squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-        return np.sqrt(np.maximum(squared, 0)).sum() / pairs
-
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    n, m = len(x), len(y)
-    between = mean_distance(x, y, n * m)
-    return 2 * between - mean_distance(x, x, n * (n - 1)) - mean_distance(y, y, m * (m - 1))
+    return 2 * cdist(x, y).mean() - pdist(x).mean() - pdist(y).mean()
 
 
 def alike(z: np.ndarray, synthetic: np.ndarray) -> tuple[str, str]:
@@ -72,7 +64,7 @@ def ranking(xq: np.ndarray, xb: np.ndarray, truth: np.ndarray) -> list[str]:
     Relevance is by id, as in the tables: see `retrieval.metrics`.
 
     Args:
-        xq: `[Q, P]`; xb: `[N, P]`; truth: `[Q, 1000 or more]` of `evaluate.cached_ground_truth`.
+        xq: `[Q, P]`; xb: `[N, P]`; truth: `[Q, 1000 or more]` returned by `evaluate.ground_truth`.
     """
     squared, found = (xb**2).sum(1), []
     for start in range(0, len(xq), BLOCK):
@@ -87,15 +79,6 @@ def ranking(xq: np.ndarray, xb: np.ndarray, truth: np.ndarray) -> list[str]:
     return [f"{v:.3f}" for v in np.mean(found, 0)]
 
 
-def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
-    """The cells of one run."""
-    h = hasher.load(workdir)
-    z, synthetic = h.features(data.xq), h.decode(h.encode(data.xq))
-    error = ((z - synthetic) ** 2).sum(1).mean()
-    ranked = ranking(z[: len(truth)], h.decode(h.encode(data.xb)), truth)
-    return [f"{workdir}, {h.bits} bits", f"{error:.3f}", *alike(z, synthetic), *ranked]
-
-
 def opq_keys(bits: int, d: int) -> list[str]:
     """The OPQs of equal bytes, as faiss names them: of 8 columns a byte, and of all columns."""
     parts = codes.packed_bytes(bits)
@@ -104,8 +87,17 @@ def opq_keys(bits: int, d: int) -> list[str]:
     return [f"OPQ{parts}_{c},PQ{parts}x8" for c in columns]
 
 
+def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
+    """The texts of one run."""
+    h = loading.load(workdir)
+    z, synthetic = h.features(data.xq), h.decode(h.encode(data.xq))
+    error = ((z - synthetic) ** 2).sum(1).mean()
+    ranked = ranking(z[: len(truth)], h.decode(h.encode(data.xb)), truth)
+    return [f"{workdir}, {h.bits} bits", f"{error:.3f}", *alike(z, synthetic), *ranked]
+
+
 def opq_row(key: str, data: Dataset, truth: np.ndarray) -> list[str]:
-    """The cells of one of `opq_keys`, trained on the training rows."""
+    """The texts of one of `opq_keys`, trained on the training rows."""
     index = faiss.index_factory(data.xb.shape[1], key)
     index.train(np.ascontiguousarray(data.xt))
     decoded = index.sa_decode(index.sa_encode(np.ascontiguousarray(data.xb)))
@@ -114,23 +106,22 @@ def opq_row(key: str, data: Dataset, truth: np.ndarray) -> list[str]:
     return [key, "", "", "", *ranked]
 
 
-def table(args, tell: Callable[[str], None]) -> None:
-    """Prints the table line by line; BadInput if runs are of other data."""
+def rows(args) -> Iterator[list[str]]:
+    """The rows of the table, each as soon as it is known; BadInput if runs are of other data."""
     configs = [rundir.read_config(workdir)[0] for workdir in args.runs]
     for workdir, config in zip(args.runs, configs, strict=True):
         if config.data.to_dict() != configs[0].data.to_dict():
             raise BadInput(f"{workdir}: of other data than {args.runs[0]}; give runs of one set")
     data = load_dataset(configs[0])
     engine = parallel.engine("auto")
-    truth = evaluate.cached_ground_truth(args.cache, data.xq, data.xb, engine)[:QUERIES]
-    tell("| run | " + " | ".join(COLUMNS) + " |")
-    tell("| --- |" + " ---: |" * len(COLUMNS))
+    truth = evaluate.ground_truth(args.cache, data, "xq", "xb", engine)[:QUERIES]
+    yield ["run", *COLUMNS]
+    yield ["---", *["---:"] * len(COLUMNS)]
     for workdir in args.runs:
-        tell("| " + " | ".join(run_row(workdir, data, truth)) + " |")
-    if args.opq:
-        for bits in sorted({config.model.bits for config in configs}):
-            for key in opq_keys(bits, data.xb.shape[1]):
-                tell("| " + " | ".join(opq_row(key, data, truth)) + " |")
+        yield run_row(workdir, data, truth)
+    for bits in sorted({config.model.bits for config in configs} if args.opq else ()):
+        for key in opq_keys(bits, data.xb.shape[1]):
+            yield opq_row(key, data, truth)
 
 
 @command("the same command resumes")
@@ -141,7 +132,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument("--opq", action="store_true", help="also faiss's OPQs of equal bytes")
     parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of ground truth")
-    table(parser.parse_args(argv), lambda line: print(line, flush=True))
+    for row in rows(parser.parse_args(argv)):
+        print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,24 +16,19 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
-from experiments.cell import (
-    VARIANTS,
-    cell_path,
-    data_name,
-    make_config,
-    of_other_file,
-    of_other_settings,
-)
+from experiments import cell
+from experiments.cell import VARIANTS
 from launch import local
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
-from sigah_jax.report import comparison, comparison_plots, readme
-from sigah_jax.report.cells import METRICS, Cell, read_cells
+from sigah_jax.report import cells, comparison, comparison_plots, readme
+from sigah_jax.report.cells import METRICS
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)
 ABLATION = ("sigah", "sigah_one_head", *(name for name in VARIANTS if name not in MAIN))
@@ -42,61 +37,70 @@ SHORT_BITS = 64  # of the ablation and the curves
 SHORT_METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
 
 
-def declare(args) -> list[tuple[str, str, int, int]]:
-    """(data, method, bits, seed) of all cells asked for; one seed where the key changes nothing."""
-    cells = []
-    for data in args.datasets:
-        for bits in args.bits:
-            for method in args.methods:
-                random = method in VARIANTS or METHODS[method].random
-                cells += [(data, method, bits, seed) for seed in range(args.seeds if random else 1)]
-    return cells
+def declare(args) -> list[tuple[str, cells.Line]]:
+    """The data and the line of each cell asked for; one seed where the key changes nothing.
+
+    Raises:
+        BadInput: a cell cannot be run, or is there but of another file or of other settings.
+    """
+    wanted = []
+    for data, bits, method in itertools.product(args.datasets, args.bits, args.methods):
+        random = method in VARIANTS or METHODS[method].random
+        for seed in range(args.seeds if random else 1):
+            cell.make_config(data, method, bits, seed)
+            line = cell.line_of(args.results, data, method, bits, seed)
+            if cell.of_other_file(line, data):
+                raise BadInput(f"--datasets={data}: {line} is of another file; use another name")
+            if cell.of_other_settings(line):
+                raise BadInput(
+                    f"{line}: trained with other settings than now; remove the line and its run, "
+                    "then it is run again"
+                )
+            wanted.append((data, line))
+    return wanted
 
 
-def refuse(cells: list[tuple[str, str, int, int]], root: Path) -> None:
-    """BadInput for a cell that cannot be run, or is there but of another file or other settings."""
-    for data, method, bits, seed in cells:
-        make_config(data, method, bits, seed)
-        path = cell_path(root, data, method, bits, seed)
-        if of_other_file(path, data):
-            raise BadInput(f"--datasets={data}: {path} is of another file; use another name")
-        if of_other_settings(path, method, bits):
-            raise BadInput(
-                f"{path}: trained with other settings than now; remove it and its run, then it "
-                "is run again"
-            )
-
-
-def job_of(cell: tuple[str, str, int, int], args) -> local.Job:
+def job_of(data: str, line: cells.Line, args) -> local.Job:
     """The command of one cell."""
-    data, method, bits, seed = cell
-    name = f"{data_name(data)} {method} {bits} bits seed {seed}"
+    _, method, bits, seed = line
+    name = f"{cell.data_name(data)} {method} {bits} bits seed {seed}"
     argv = [sys.executable, "-m", "experiments.cell", f"--data={data}", f"--method={method}"]
     argv += [f"--bits={bits}", f"--seed={seed}", f"--results={args.results}", f"--runs={args.runs}"]
     log = args.runs / "logs" / f"{name.replace(' ', '_')}.log"
-    lock = cell_path(args.runs, *cell).with_suffix("") / "lock"  # of a run; a baseline has none
-    return local.Job(name, argv, log, cell_path(args.results, *cell), lock)
+    lock = cell.run_directory(args.runs, data, method, bits, seed) / "lock"  # SiGAH alone makes it
+    return local.Job(name, argv, log, line, lock)
 
 
-def documents(cells: list[Cell]) -> dict[str, str]:
-    """File name -> text of the tables of all data sets that have a cell."""
-    rivals = against_best(cells)
+def texts(found: list[cells.Cell], args) -> dict[Path, str]:
+    """The tables of the cells by the file that they stand in: Markdown, LaTeX, the README."""
+    rivals = against_best(found)
     md = ["# Results", "", GENERATED, "", "## SiGAH against the best baseline", ""]
     md += [comparison.markdown(*rivals)]
     tex = [comparison.latex(*rivals, "SiGAH / the best baseline"), ""]
-    for dataset in sorted({c.dataset for c in cells}):
-        origin = next((c.data for c in cells if c.dataset == dataset and c.data), "")
+    for dataset in sorted({c.dataset for c in found}):
+        origin = next((c.data for c in found if c.dataset == dataset and c.data), "")
         md += ["", f"## {dataset}", "", f"{origin}."]
         for metric in METRICS:
-            table = comparison.over_bits(cells, dataset, metric, MAIN, BITS)
+            table = beside_paper(*comparison.over_bits(found, dataset, metric, MAIN, BITS))
             md += ["", comparison.markdown(*table)]
             tex += [comparison.latex(*table, f"{dataset}, {metric}"), ""]
-        if any(c.dataset == dataset and c.method in ABLATION[2:] for c in cells):
-            table = comparison.over_metrics(cells, dataset, SHORT_BITS, ABLATION, METRICS)
+        if any(c.dataset == dataset and c.method in ABLATION[2:] for c in found):
+            table = comparison.over_metrics(found, dataset, SHORT_BITS, ABLATION, METRICS)
             md += ["", f"### Ablation of SiGAH at {SHORT_BITS} bits", ""]
             md += [comparison.markdown(*table)]
             tex += [comparison.latex(*table, f"{dataset}, ablation of SiGAH"), ""]
-    return {"tables.md": "\n".join(md) + "\n", "tables.tex": "\n".join(tex) + "\n"}
+    made = {args.results / "tables.md": "\n".join(md) + "\n"}
+    made[args.results / "tables.tex"] = "\n".join(tex) + "\n"
+    if args.readme.exists():
+        text = args.readme.read_text("utf-8")
+        made[args.readme] = readme.fill(text, lambda name: short_table(found, name))
+    return made
+
+
+def beside_paper(header: list[str], body: list[list[tuple[str, int]]]) -> comparison.Grid:
+    """A table of all methods with a column for the paper's numbers, which were not available."""
+    words = ["not available" if method.startswith("sigah") else "" for method in MAIN]
+    return [*header, "paper"], [[*row, (w, 0)] for row, w in zip(body, words, strict=True)]
 
 
 GENERATED = """Written by `python -m experiments.paper_tables`, not edited by hand. Mean ± standard
@@ -105,45 +109,39 @@ are the true top 2 %; `map@1000`, `precision@100`: the top 1,000, the ranking ne
 `recall@R`: the 10 nearest; `1-recall@R`: the nearest."""
 
 
-def against_best(cells: list[Cell]) -> tuple[list[str], list[list[tuple[str, int]]]]:
+def against_best(found: list[cells.Cell]) -> comparison.Grid:
     """SiGAH and the best baseline of every data set and code length."""
-    return comparison.against_best(cells, "sigah", tuple(METHODS), BITS, SHORT_METRICS)
+    return comparison.against_best(found, "sigah", tuple(METHODS), BITS, SHORT_METRICS)
 
 
-def short_table(cells: list[Cell], name: str) -> str:
+def short_table(found: list[cells.Cell], name: str) -> str:
     """A table of the README: `mnist 64` is a data set at a code length, `best` is all of them."""
     if name == "best":
-        return comparison.markdown(*against_best(cells))
+        return comparison.markdown(*against_best(found))
     dataset, bits = name.split()
     return comparison.markdown(
-        *comparison.over_metrics(cells, dataset, int(bits), MAIN, SHORT_METRICS)
+        *comparison.over_metrics(found, dataset, int(bits), MAIN, SHORT_METRICS)
     )
 
 
 def write(args) -> None:
     """Tables and plots of the cells there are, and the README's short form."""
-    cells = read_cells(args.results)
-    if not cells:
-        return
-    for name, text in documents(cells).items():
-        whole.write_text(args.results / name, text)
-    comparison_plots.draw(cells, MAIN, BITS, SHORT_BITS, args.results / "plots")
-    if args.readme.exists():
-        text = args.readme.read_text("utf-8")
-        filled = readme.fill(text, lambda name: short_table(cells, name))
-        whole.write_text(args.readme, filled)
+    found = cells.read_cells(args.results)
+    if found:
+        for path, text in texts(found, args).items():
+            whole.write_text(path, text)
+        comparison_plots.draw(found, MAIN, BITS, SHORT_BITS, args.results / "plots")
 
 
-def differing(args) -> list[str]:
-    """The tables that are not those of the cells, and cells trained with other settings."""
-    cells = read_cells(args.results)
-    paths = [(cell_path(args.results, c.dataset, c.method, c.bits, c.seed), c) for c in cells]
-    old = [str(path) for path, c in paths if of_other_settings(path, c.method, c.bits)]
-    wanted = {args.results / name: text for name, text in documents(cells).items()}
-    text = args.readme.read_text("utf-8")
-    wanted[args.readme] = readme.fill(text, lambda name: short_table(cells, name))
-    held = {p: p.read_text("utf-8") if p.exists() else None for p in wanted}
-    return old + [str(p) for p, text in wanted.items() if held[p] != text]
+def old(args) -> list[str]:
+    """The files whose tables are not those of the cells, and cells trained with other settings."""
+    found = cells.read_cells(args.results)
+    lines = [cell.line_of(args.results, c.dataset, c.method, c.bits, c.seed) for c in found]
+    names = [str(line) for line in lines if cell.of_other_settings(line)]
+    for path, text in texts(found, args).items():
+        if not path.exists() or path.read_text("utf-8") != text:
+            names.append(str(path))
+    return names
 
 
 def parse(argv: list[str] | None):
@@ -177,21 +175,20 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 a cell failed or a table is old, 2 bad input, 130 interrupted."""
     args = parse(argv)
     if args.check:
-        old = differing(args)
-        for path in old:
-            print(f"{path}: old; run python -m experiments.paper_tables")
-        return int(bool(old))
-    cells = declare(args)
-    refuse(cells, args.results)
-    missing = [c for c in cells if not cell_path(args.results, *c).exists()]
-    for file in {data.partition("=")[2] for data, *_ in missing} - {""}:
+        names = old(args)
+        for name in names:
+            print(f"{name}: old; run python -m experiments.paper_tables")
+        return int(bool(names))
+    wanted = declare(args)
+    missing = [(data, line) for data, line in wanted if not line.exists()]
+    for file in {data.partition("=")[2] for data, _ in missing} - {""}:
         open_file(file)  # BadInput before the first of many cells
-    print(f"{len(missing)} of {len(cells)} cells to run", flush=True)
+    print(f"{len(missing)} of {len(wanted)} cells to run", flush=True)
+    jobs = [job_of(data, line, args) for data, line in missing]
     if args.dry_run:
-        for cell in missing:
-            print(*job_of(cell, args).argv[1:])
+        for job in jobs:
+            print(*job.argv[1:])
         return 0
-    jobs = [job_of(cell, args) for cell in missing]
     failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
     write(args)
     for job, why in failed:

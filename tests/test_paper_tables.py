@@ -1,6 +1,5 @@
 """The paper's tables as a user runs them, on a small file of vectors."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -13,6 +12,8 @@ import pytest
 from experiments import cell, paper_tables
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.errors import BadInput
+from sigah_jax.report import cells
+from sigah_jax.report.cells import METRICS, RECALL_AT
 from sigah_jax.report.tables import NAMES
 
 
@@ -35,6 +36,10 @@ def flags(tmp_path, vectors, *more):
     return [f"--datasets=small={vectors}", *paths, *more]
 
 
+def lines(tmp_path):
+    return cells.read_lines(tmp_path / "results" / "small.jsonl")
+
+
 def tables(tmp_path):
     return {p.name: p.read_bytes() for p in (tmp_path / "results").glob("*.*")} | {
         "README": (tmp_path / "README.md").read_bytes()
@@ -51,10 +56,10 @@ def test_only_a_length_that_a_method_cannot_have_is_not_applicable(
     argv = [f"--data=small={vectors}", "--bits=64", f"--results={tmp_path}", f"--runs={tmp_path}"]
     assert cell.main([*argv, "--method=lsh"]) == 2
     assert capsys.readouterr().err == "error: training rows: too few\n"
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.rglob("*.jsonl"))
     assert cell.main([*argv, "--method=pca_rr"]) == 0
-    (path,) = tmp_path.rglob("*.json")
-    assert "24 columns" in json.loads(path.read_text())["not_applicable"]
+    (line,) = cells.read_lines(tmp_path / "small.jsonl").values()
+    assert "24 columns" in line["not_applicable"]
 
 
 def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path, vectors, capsys):
@@ -65,10 +70,8 @@ def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path
     first = tables(tmp_path)
     assert "| ITQ | n/a" in first["README"].decode()  # 64 bits of 24 columns
     assert "| LSH | not run | not run | not run | 0." in first["tables.md"].decode()
-    results = json.loads(
-        (tmp_path / "results" / "small" / "lsh" / "bits64" / "seed1.json").read_text()
-    )
-    assert results["seed"] == 1 and results["config"]["data"]["base"] == str(vectors)
+    results = lines(tmp_path)["lsh", 64, 1]
+    assert results["config"]["data"]["base"] == str(vectors) and len(results["config_hash"]) == 16
     assert results["seconds"]["fit"] >= 0 and results["peak_rss_bytes"] > 1e8
     assert 0.05 < results["metrics"]["map"] < 1
     assert paper_tables.main(argv) == 0
@@ -84,26 +87,25 @@ def test_killed_half_way_no_cell_is_lost_and_no_half_cell_counts(tmp_path, vecto
     argv = flags(tmp_path, vectors, "--methods=lsh", "--bits=16", "--seeds=3")
     command = [sys.executable, "-m", "experiments.paper_tables", *argv]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    results = tmp_path / "results"
-    while not list(results.glob("*/*/*/*.json")) and process.poll() is None:
+    while not lines(tmp_path) and process.poll() is None:
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = {p: p.read_text() for p in results.glob("*/*/*/*.json")}
-    assert 1 <= len(done) < 3 and all(json.loads(text)["metrics"] for text in done.values())
+    done = lines(tmp_path)
+    assert 1 <= len(done) < 3 and all(line["metrics"] for line in done.values())
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
-    assert len(list(results.glob("*/*/*/*.json"))) == 3
-    assert all(p.read_text() == text for p, text in done.items())
+    assert len(lines(tmp_path)) == 3
+    assert lines(tmp_path) | done == lines(tmp_path)
 
 
 def test_a_dry_run_prints_commands_and_runs_none(tmp_path, vectors, capsys):
     argv = flags(tmp_path, vectors, "--methods=main", "--bits=64", "--seeds=2", "--dry_run")
     assert paper_tables.main(argv) == 0
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out.splitlines()
     once = [name for name, method in METHODS.items() if not method.random]
-    assert len(lines) == 1 + 2 * len(paper_tables.MAIN) - len(once)
-    assert all("experiments.cell" in line for line in lines[1:])
+    assert len(out) == 1 + 2 * len(paper_tables.MAIN) - len(once)
+    assert all("experiments.cell" in line for line in out[1:])
     assert not (tmp_path / "results").exists()
 
 
@@ -157,55 +159,67 @@ def test_cells_of_another_file_are_not_taken_for_those_of_this_one(tmp_path, vec
     np.save(tmp_path / "other.npy", np.load(vectors))
     argv = flags(tmp_path, tmp_path / "other.npy", "--methods=lsh", "--bits=16", "--seeds=1")
     assert paper_tables.main(argv) == 2
-    assert "seed0.json is of another file" in capsys.readouterr().err
+    assert "small.jsonl: lsh, 16 bits, seed 0 is of another file" in capsys.readouterr().err
 
 
 def test_a_cell_of_other_settings_is_named_and_not_taken_for_todays(tmp_path, vectors, capsys):
     argv = flags(tmp_path, vectors, "--methods=sigah", "--bits=64", "--seeds=1")
-    c = cell.make_config(f"small={vectors}", "sigah", 64, 0)
-    held = {"dataset": "small", "method": "sigah", "bits": 64, "seed": 0, "config": c.to_dict()}
-    path = cell.cell_path(tmp_path / "results", "small", "sigah", 64, 0)
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(held))
+    config = cell.make_config(f"small={vectors}", "sigah", 64, 0).to_dict()
+    held = {"dataset": "small", "method": "sigah", "bits": 64, "seed": 0, "config": config}
+    values = dict.fromkeys([*METRICS, *(f"recall@{r}" for r in RECALL_AT)], 0.5)
+    held |= {"metrics": values, "pr_curve": [[1.0], [1.0]]}
+    cells.add(held, tmp_path / "results")
     assert paper_tables.main([*argv, "--dry_run"]) == 0
     assert "0 of 1 cells to run" in capsys.readouterr().out
-    held["config"]["loss"]["ordinal"] = 0.5
-    path.write_text(json.dumps(held | {"not_applicable": ""}))
+    config["loss"]["ordinal"] = 0.5
+    cells.add(held, tmp_path / "results")
+    line = f"{tmp_path}/results/small.jsonl: sigah, 64 bits, seed 0"
     assert paper_tables.main([*argv, "--dry_run"]) == 2
-    assert f"{path}: trained with other settings" in capsys.readouterr().err
+    assert f"{line}: trained with other settings" in capsys.readouterr().err
     assert paper_tables.main([*argv, "--check"]) == 1
-    assert f"{path}: old" in capsys.readouterr().out
+    assert f"{line}: old" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": 1}', '{"config": {"data": {}}}'])
-def test_a_damaged_cell_is_named_and_starts_nothing(tmp_path, vectors, text, capsys):
-    for method in ("lsh", "sigah"):
-        argv = flags(tmp_path, vectors, f"--methods={method}", "--bits=64", "--seeds=1")
-        path = cell.cell_path(tmp_path / "results", "small", method, 64, 0)
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
-        for more in ([], ["--dry_run"], ["--check"]):
-            assert paper_tables.main([*argv, *more]) == 2
-            out = capsys.readouterr()
-            assert out.err.startswith(f"error: {path}: damaged") and out.err.count("\n") == 1
-            assert "remove it, then the same command runs it again" in out.err
-        path.unlink()
-    assert not (tmp_path / "runs").exists()
+@pytest.mark.parametrize("text", ["\n", "{", "[]", '{"config": 1}', '{"config": {"data": {}}}'])
+def test_a_damaged_line_is_named_and_starts_nothing(tmp_path, vectors, text, capsys):
+    argv = flags(tmp_path, vectors, "--methods=lsh,sigah", "--bits=64", "--seeds=1")
+    path = tmp_path / "results" / "small.jsonl"
+    path.parent.mkdir()
+    path.write_text(text)
+    one_cell = ["--method=lsh", "--bits=64", f"--results={path.parent}", f"--runs={tmp_path}/runs"]
+    commands = [(paper_tables.main, [*argv, *more]) for more in ([], ["--dry_run"], ["--check"])]
+    commands += [(cell.main, [f"--data=small={vectors}", *one_cell])]
+    for main, flag in commands:
+        assert main(flag) == 2
+        out = capsys.readouterr()
+        assert out.err.startswith(f"error: {path}:1: damaged") and out.err.count("\n") == 1
+        assert "remove the line, then the same command runs its cell again" in out.err
+    assert not (tmp_path / "runs").exists() and path.read_text() == text
+
+
+def test_a_job_of_a_cell_is_done_when_its_line_is_there(tmp_path, vectors):
+    args = paper_tables.parse(flags(tmp_path, vectors, "--methods=itq", "--bits=64", "--seeds=2"))
+    first, second = (paper_tables.job_of(*wanted, args) for wanted in paper_tables.declare(args))
+    assert not first.done.exists()
+    names = {"dataset": "small", "method": "itq", "bits": 64, "seed": 0}
+    cells.add(names | {"not_applicable": "too long"}, args.results)
+    assert first.done.exists() and not second.done.exists()
 
 
 def test_damaged_results_of_a_run_make_no_cell(tmp_path, vectors, monkeypatch, capsys):
     argv = ["--method=sigah", "--bits=64", f"--results={tmp_path}", f"--runs={tmp_path}"]
     workdir = tmp_path / "small" / "sigah" / "bits64" / "seed0"
     workdir.mkdir(parents=True)
-    (workdir / "results.json").write_text('{"metrics": {"sigah": {}}, "pr_curves": []}')
     monkeypatch.setattr(cell.train, "train_and_evaluate", lambda *_: None)  # it is finished
-    assert cell.main([f"--data=small={vectors}", *argv]) == 2
-    assert f"error: {workdir}/results.json: damaged" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("seed0.json"))
+    for text in ('{"metrics": {"sigah": {}}, "pr_curves": []}', "{"):
+        (workdir / "results.json").write_text(text)
+        assert cell.main([f"--data=small={vectors}", *argv]) == 2
+        assert f"error: {workdir}/results.json: damaged" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_an_unknown_data_set_starts_nothing(tmp_path, vectors, capsys):
-    for name in ("mnst", "speed"):
+    for name in ("mnst", "speed", "a/b=x.npy", "=x.npy"):
         argv = flags(tmp_path, vectors, f"--datasets={name}", "--methods=lsh")
         assert paper_tables.main(argv) == 2
         assert f"{name}: no data set of experiments/" in capsys.readouterr().err

@@ -181,3 +181,8 @@ def test_matplotlib_settings_are_left_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     plots.precision_recall(CURVES, "t", tmp_path / "pr.png")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_sixteen_methods_look_different():
+    looks = [str(plots.look(i, "x")) for i in range(16)]
+    assert len(set(looks)) == 16

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sigah_jax.report.tables import method_table
+from sigah_jax.report.tables import method_table, ranks
 
 METRICS = {
     "sigah": {"map": 0.7141, "map@1000": 0.5, "recall@100": 0.8749},
@@ -61,3 +61,18 @@ def test_each_column_has_its_own_best():
         ["ITQ", "0.100", "0.900*"],
         ["LSH", "0.200*", "0.800"],
     ]
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        (["0.300", "0.500", "0.400"], [0, 1, 2]),
+        (["0.500", "0.500", "0.400"], [1, 1, 2]),
+        (["0.300 ± 0.900", "n/a", "0.400 ± 0.001"], [2, 0, 1]),  # the spread does not count
+        (["0.300", "not run", ""], [0, 0, 0]),  # nothing to be better than
+        (["9.000", "10.000"], [2, 1]),  # by number, not by spelling
+        ([], []),
+    ],
+)
+def test_ranks_are_of_the_numbers_that_are_shown(texts, expected):
+    assert ranks(texts) == expected

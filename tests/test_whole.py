@@ -103,3 +103,7 @@ def test_what_a_dead_process_left_of_a_file_is_removed(tmp_path):
         path.touch()
     whole.write_text(tmp_path / "a.txt", "x")
     assert {p.name for p in tmp_path.iterdir()} == {"a.txt", living.name, elsewhere.name}
+
+
+def test_the_text_of_an_object_is_one_line():
+    assert whole.dumps({"a": "x\ny"}).count("\n") == 0

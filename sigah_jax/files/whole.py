@@ -99,7 +99,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: dict) -> None:
     """Writes a JSON object, and in its last field the hash of the others."""
-    write_text(path, json.dumps(value | {_DIGEST: _digest_of(value)}, indent=1) + "\n")
+    write_text(path, dumps(value, indent=1) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict:
@@ -113,18 +113,29 @@ def read_json(path: Path, remedy: str) -> dict:
         BadInput: it is not a readable file, not a JSON object, or its hash is another.
     """
     try:
-        value = json.loads(path.read_bytes())
+        return loads(path.read_bytes(), str(path), remedy)
     except FileNotFoundError:
         raise
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
+
+
+def dumps(value: dict, indent: int | None = None) -> str:
+    """A JSON object as text, and in its last field the hash of the others."""
+    return json.dumps(value | {_DIGEST: _digest_of(value)}, indent=indent)
+
+
+def loads(text: bytes, where: str, remedy: str) -> dict:
+    """The object that `dumps` wrote; BadInput, beginning with `where`, if the text is damaged."""
+    try:
+        value = json.loads(text)
     except ValueError as e:
-        raise BadInput(f"{path}: damaged (it is not JSON); {remedy}") from e
+        raise BadInput(f"{where}: damaged (it is not JSON); {remedy}") from e
     if not isinstance(value, dict):
-        raise BadInput(f"{path}: damaged (it is not a JSON object); {remedy}")
+        raise BadInput(f"{where}: damaged (it is not a JSON object); {remedy}")
     digest = value.pop(_DIGEST, None)
     if digest not in (None, _digest_of(value)):
-        raise BadInput(f"{path}: damaged (its content does not fit its hash); {remedy}")
+        raise BadInput(f"{where}: damaged (its content does not fit its hash); {remedy}")
     return value
 
 

@@ -1,15 +1,19 @@
-"""The cells of a comparison, read from a directory of results.
+"""The cells of a comparison: each is a line of JSON in `<results>/<data set>.jsonl`.
 
-Not responsible for running them: `experiments.cell` writes them.
+A line holds the measurements of one cell and where they came from. The lines are in the order of
+method, bits and seed.
+
+Not responsible for running cells: `experiments.cell`.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sigah_jax.errors import BadInput
-from sigah_jax.files import whole
+from sigah_jax.files import locks, whole
 
 METRICS = (
     "map",
@@ -23,8 +27,33 @@ METRICS = (
     "1-recall@100",
 )
 RECALL_AT = (1, 10, 100, 1000, 10000)
-REMEDY = "remove it, then the same command runs it again"
+REMEDY = "remove the line, then the same command runs its cell again"
 _MAX_BITS = 1 << 20
+
+
+class Line(NamedTuple):
+    """Where the line of a cell is, or will be."""
+
+    path: Path
+    method: str
+    bits: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.method}, {self.bits} bits, seed {self.seed}"
+
+    def read(self) -> dict | None:
+        """What it holds, not to be changed; None if it is not there. BadInput: see `read_lines`."""
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return None
+        lines = _lines_as_of(self.path, now.st_ino, now.st_mtime_ns, now.st_size)
+        return lines.get(self[1:])
+
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return self.read() is not None
 
 
 class Cell(NamedTuple):
@@ -39,55 +68,103 @@ class Cell(NamedTuple):
     data: str  # where the vectors came from
 
 
-def make_cell(
-    dataset: Any, method: Any, bits: Any, seed: Any, metrics: Any, pr_curve: Any, data: Any
-) -> Cell:
-    """A cell of what a JSON file holds; ValueError for what no table or plot could show."""
+def cell_of(line: dict) -> Cell:
+    """The cell of a line.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: what no table or plot could show.
+    """
+    dataset, method, bits, seed = (line[name] for name in ("dataset", "method", "bits", "seed"))
+    data, metrics, curve = line.get("data", ""), None, []
     if not all(isinstance(text, str) for text in (dataset, method, data)) or not dataset:
         raise ValueError(f"names {dataset!r}, {method!r}, {data!r}")
     if type(bits) is not int or not 0 < bits <= _MAX_BITS or type(seed) is not int:
         raise ValueError(f"bits={bits!r}, seed={seed!r}")
-    if metrics not in (None, {}):  # else the method cannot have that many bits
+    if "not_applicable" not in line:
+        Path(line["config"]["data"]["base"])  # which file it is of
+        metrics, curve = line["metrics"], line["pr_curve"]
         for name in (*METRICS, *(f"recall@{r}" for r in RECALL_AT)):
-            if not _is_share(metrics.get(name)):
-                raise ValueError(f"{name}={metrics.get(name)!r}")
-        precision, recall = pr_curve
+            if not _is_share(metrics[name]):
+                raise ValueError(f"{name}={metrics[name]!r}")
+        precision, recall = curve
         if len(precision) != len(recall) or not all(map(_is_share, recall)):
             raise ValueError("its curve")
         if not all(x is None or _is_share(x) for x in precision):
             raise ValueError("its curve")
-    return Cell(dataset, method, bits, seed, metrics or None, pr_curve, data)
+    return Cell(dataset, method, bits, seed, metrics, curve, data)
 
 
 def read_cells(root: Path) -> list[Cell]:
-    """All cells below `root/<data set>/<method>/bits<K>/seed<k>.json`, in the order of names.
+    """The cells of all data sets in `root`, ordered by data set, method, bits and seed.
 
     Raises:
-        BadInput: a file there that is not a cell.
+        BadInput: see `read_lines`.
     """
-    cells = []
-    for path in sorted(root.glob("*/*/bits*/seed*.json")):
-        with reading(path) as c:
-            metrics = None if "not_applicable" in c else c["metrics"]
-            names = (c["dataset"], c["method"], c["bits"], c["seed"])
-            cells.append(make_cell(*names, metrics, c.get("pr_curve", []), c.get("data", "")))
-    return cells
+    paths = sorted(root.glob("*.jsonl"))
+    return [cell_of(line) for path in paths for _, line in sorted(read_lines(path).items())]
+
+
+def read_lines(path: Path) -> dict[tuple[str, int, int], dict]:
+    """The lines of a file by method, bits and seed; none if it does not exist.
+
+    Raises:
+        BadInput: a line, named by its number, is damaged, is there twice, or is of another set.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    lines = {}
+    for number, part in enumerate(text.splitlines(), 1):
+        where = f"{path}:{number}"
+        with checking(where, REMEDY):
+            line = whole.loads(part, where, REMEDY)
+            cell = cell_of(line)
+            key = (cell.method, cell.bits, cell.seed)
+            if cell.dataset != path.stem or key in lines:
+                raise ValueError(f"{cell.dataset}, {key}: of another set, or there twice")
+            lines[key] = line
+    return lines
+
+
+_lines_as_of = functools.lru_cache(maxsize=16)(lambda path, *_: read_lines(path))
+
+
+def add(line: dict, root: Path) -> None:
+    """Puts a line in the file of its data set, in place of an older one of the same cell.
+
+    All processes that share the file, also those of other hosts, take turns, and the file is
+    written whole: no line is lost, and a killed process leaves the file as it was. The lock's file
+    stays, because removing it is not safe on a network file system.
+    """
+    cell = cell_of(line)
+    path = root / f"{cell.dataset}.jsonl"
+    root.mkdir(parents=True, exist_ok=True)
+    lock = root / f"{path.name}.lock"
+    while True:
+        with locks.open_file(lock) as f:
+            if not locks.take(f, lock, wait=True):  # somebody removed the file: take the new one
+                continue
+            lines = read_lines(path) | {(cell.method, cell.bits, cell.seed): line}
+            texts = [whole.dumps(line) for _, line in sorted(lines.items())]
+            whole.write_text(path, "".join(f"{text}\n" for text in texts))
+            return
 
 
 @contextlib.contextmanager
-def reading(path: Path, remedy: str = REMEDY) -> Iterator[dict]:
-    """Gives the object of a JSON file, and turns what is wrong with its parts into BadInput.
+def checking(where: str | Path, remedy: str) -> Iterator[None]:
+    """Turns what is wrong with the parts of a JSON object into BadInput.
 
     Args:
-        remedy: what to do about a damaged file, for the message.
+        where: names the object in the message.
+        remedy: says what to do about it.
     """
-    held = whole.read_json(path, remedy)
     try:
-        yield held
+        yield
     except BadInput:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as e:
-        raise BadInput(f"{path}: damaged, or of something else ({e!r}); {remedy}") from e
+        raise BadInput(f"{where}: damaged, or of something else ({e!r}); {remedy}") from e
 
 
 def _is_share(x: Any) -> bool:

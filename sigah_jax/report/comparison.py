@@ -3,17 +3,21 @@
 A cell is the mean over seeds, with the standard deviation where there are several; the best mean
 of a column is bold, the second underlined, by what is printed. A cell that nobody ran says so.
 
-Not responsible for reading cells (`collect`) nor for writing files.
+Not responsible for reading cells (`cells`) nor for writing files.
 """
 
+import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sigah_jax.report.cells import Cell
-from sigah_jax.report.tables import display_name
+from sigah_jax.report.tables import MISSING, display_name, ranks
 
-NOT_RUN, NOT_APPLICABLE, NOT_AVAILABLE = "not run", "n/a", "not available"
+NOT_RUN = "not run"
+
+# a table before its style: the header, and for each row its cells, each a text and its rank
+Grid = tuple[list[str], list[list[tuple[str, int]]]]
 
 
 def values_of(
@@ -24,7 +28,7 @@ def values_of(
     if not found:
         return NOT_RUN
     values = [c.metrics[metric] for c in sorted(found, key=lambda c: c.seed) if c.metrics]
-    return values or NOT_APPLICABLE
+    return values or MISSING
 
 
 def text_of(values: list[float] | str) -> str:
@@ -32,31 +36,23 @@ def text_of(values: list[float] | str) -> str:
     if isinstance(values, str):
         return values
     mean = f"{statistics.mean(values):.3f}"
-    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+    return f"{mean} ± {spread(values):.3f}" if len(values) > 1 else mean
 
 
-def ranks(column: Sequence[list[float] | str]) -> list[int]:
-    """1 for the best printed mean of a column, 2 for the second, 0 for all others.
-
-    Equal printed means share a rank. A column with one value has no best.
-    """
-    means = [None if isinstance(v, str) else f"{statistics.mean(v):.3f}" for v in column]
-    different = sorted({m for m in means if m}, key=float, reverse=True)
-    if len([m for m in means if m]) < 2:
-        return [0] * len(means)
-    places = {m: place for place, m in enumerate(different[:2], 1)}
-    return [places.get(m, 0) for m in means]
+def spread(values: list[float]) -> float:
+    """The standard deviation, 0 for one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def grid(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[list[float] | str]]]
-) -> tuple[list[str], list[list[tuple[str, int]]]]:
-    """A table before its style: the header, and for each row the name and (text, rank) cells."""
-    marked = zip(*(ranks(column) for column in zip(*(values for _, values in rows), strict=True)),
-                 strict=True)  # fmt: skip
+    title: str, columns: Sequence[str], rows: Mapping[str, Sequence[list[float] | str]]
+) -> Grid:
+    """A table before its style, a row a method."""
+    texts = [[text_of(v) for v in values] for values in rows.values()]
+    marked = zip(*map(ranks, zip(*texts, strict=True)), strict=True)
     body = [
-        [(display_name(name), 0), *zip(map(text_of, values), row_ranks, strict=True)]
-        for (name, values), row_ranks in zip(rows, marked, strict=True)
+        [(display_name(method), 0), *zip(row, marks, strict=True)]
+        for method, row, marks in zip(rows, texts, marked, strict=True)
     ]
     return [title, *columns], body
 
@@ -102,21 +98,17 @@ def escape(text: str) -> str:
 
 def over_bits(
     cells: Sequence[Cell], dataset: str, metric: str, methods: Sequence[str], bits: Sequence[int]
-) -> tuple[list[str], list[list[tuple[str, int]]]]:
-    """One metric of one data set: a row a method, a column a code length, and the paper's."""
-    rows = [(m, [values_of(cells, dataset, m, k, metric) for k in bits]) for m in methods]
-    header, body = grid(f"{dataset}, {metric}", [f"{k} bits" for k in bits], rows)
-    paper = [NOT_AVAILABLE if method.startswith("sigah") else "" for method in methods]
-    return [*header, "paper"], [[*row, (p, 0)] for row, p in zip(body, paper, strict=True)]
+) -> Grid:
+    """One metric of one data set: a row a method, a column a code length."""
+    rows = {m: [values_of(cells, dataset, m, k, metric) for k in bits] for m in methods}
+    return grid(f"{dataset}, {metric}", [f"{k} bits" for k in bits], rows)
 
 
 def over_metrics(
     cells: Sequence[Cell], dataset: str, bits: int, methods: Sequence[str], metrics: Sequence[str]
-) -> tuple[list[str], list[list[tuple[str, int]]]]:
+) -> Grid:
     """One data set at one code length: a row a method, a column a metric."""
-    rows = [
-        (m, [values_of(cells, dataset, m, bits, metric) for metric in metrics]) for m in methods
-    ]
+    rows = {m: [values_of(cells, dataset, m, bits, x) for x in metrics] for m in methods}
     return grid(f"{dataset}, {bits} bits", metrics, rows)
 
 
@@ -126,28 +118,32 @@ def against_best(
     baselines: Sequence[str],
     bits: Sequence[int],
     metrics: Sequence[str],
-) -> tuple[list[str], list[list[tuple[str, int]]]]:
+) -> Grid:
     """A row for each data set and code length that `method` was run at: it and its rivals.
 
     A cell is `method / best mean of the baselines, its name`, bold where the first is not ahead
     by more than two standard deviations, see `clearly_ahead`. The last column is the share of
-    ITQ's miss that is recovered, (map@1000 - ITQ's)/(1 - ITQ's); ours.
+    ITQ's miss that is recovered, (map@1000 - ITQ's)/(1 - ITQ's), in per cent; ours.
     """
     body = []
-    for dataset in sorted({c.dataset for c in cells}):
-        for k in bits:
-            if isinstance(values_of(cells, dataset, method, k, metrics[0]), str):
-                continue
-            row = [(f"{dataset}, {k} bits", 0)]
-            for metric in metrics:
-                own = values_of(cells, dataset, method, k, metric)
-                rivals = {b: values_of(cells, dataset, b, k, metric) for b in baselines}
-                means = {b: statistics.mean(v) for b, v in rivals.items() if not isinstance(v, str)}
-                best = max(means, key=means.get, default=None)
-                rival = f"{means[best]:.3f} {display_name(best)}" if best else NOT_RUN
-                unclear = best and not clearly_ahead(own, rivals[best])
-                row.append((f"{text_of(own)} / {rival}", int(bool(unclear))))
-            body.append([*row, (_recovered(cells, dataset, method, k), 0)])
+    for dataset, k in itertools.product(sorted({c.dataset for c in cells}), bits):
+        if isinstance(values_of(cells, dataset, method, k, metrics[0]), str):
+            continue
+        row = [(f"{dataset}, {k} bits", 0)]
+        for metric in metrics:
+            own = values_of(cells, dataset, method, k, metric)
+            rivals = {b: values_of(cells, dataset, b, k, metric) for b in baselines}
+            means = {b: statistics.mean(v) for b, v in rivals.items() if not isinstance(v, str)}
+            best = max(means, key=means.get, default=None)
+            rival = f"{means[best]:.3f} {display_name(best)}" if best else NOT_RUN
+            unclear = best and not clearly_ahead(own, rivals[best])
+            row.append((f"{text_of(own)} / {rival}", int(bool(unclear))))
+        share = values_of(cells, dataset, "itq", k, "map@1000")
+        if not isinstance(share, str):
+            itq = statistics.mean(share)
+            own = statistics.mean(values_of(cells, dataset, method, k, "map@1000"))
+            share = f"{100 * (own - itq) / (1 - itq):.0f} %"
+        body.append([*row, (share, 0)])
     return ["", *metrics, "of ITQ's miss"], body
 
 
@@ -156,16 +152,5 @@ def clearly_ahead(own: list[float], rival: list[float]) -> bool:
 
     The deviation is that of the difference of two runs, √(s² + s'²); one value has none.
     """
-    deviations = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (own, rival)]
-    return statistics.mean(own) - statistics.mean(rival) > 2 * math.hypot(*deviations)
-
-
-def _recovered(cells: Sequence[Cell], dataset: str, method: str, bits: int) -> str:
-    """The share of ITQ's miss that `method` recovers, in per cent."""
-    itq = values_of(cells, dataset, "itq", bits, "map@1000")
-    if isinstance(itq, str):
-        return itq
-    own, theirs = (
-        statistics.mean(v) for v in (values_of(cells, dataset, method, bits, "map@1000"), itq)
-    )
-    return f"{100 * (own - theirs) / (1 - theirs):.0f} %"
+    lead = statistics.mean(own) - statistics.mean(rival)
+    return lead > 2 * math.hypot(spread(own), spread(rival))

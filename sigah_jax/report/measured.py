@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from sigah_jax.report import comparison
-from sigah_jax.report.plots import COLOURS, DASHES, MARKERS, STYLE, save
+from sigah_jax.report import comparison, plots, tables
 from sigah_jax.report.tables import display_name
 
 # way of searching -> its name in the table
@@ -53,22 +51,22 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
     """Markdown: recall@k by each way, milliseconds a query, memory, speed of fit and encoding."""
     header = ["", "bits", "bytes a vector", *(f"recall@{k}, {name}" for name in WAYS.values())]
     header += ["ms a query, Hamming", "ms, re-ranked", "fit, s", "rows/s"]
-    best = {way: _best(rows, way) for way in WAYS}
+    recalls = []  # a column a way
+    for way in WAYS:
+        texts = [f"{row.found[way].recall:.3f}" if way in row.found else "" for row in rows]
+        of_codes = ["" if row.method == "exact" else t for row, t in zip(rows, texts, strict=True)]
+        best = [int(rank == 1) for rank in tables.ranks(of_codes)]
+        recalls.append(list(zip(texts, best, strict=True)))
     body = []
-    for row in rows:
+    for row, *found in zip(rows, *recalls, strict=True):
         exact = row.method == "exact"
-        cells = [("vectors" if exact else display_name(row.method), 0)]
-        cells += [("" if exact else str(row.bits), 0), (f"{row.code_bytes:,}", 0)]
-        for way in WAYS:
-            value = row.found.get(way)
-            text = f"{value.recall:.3f}" if value else ""
-            cells.append((text, int(bool(text) and not exact and text == best[way])))
-        for way in ("hamming", "reranked"):
-            value = row.found.get(way)
-            cells.append((f"{value.milliseconds:.2f}" if value else "", 0))
-        cells += [("" if exact or row.fit_secs is None else f"{row.fit_secs:.1f}", 0)]
-        cells += [("" if exact else f"{row.rows_per_sec:,.0f}", 0)]
-        body.append(cells)
+        name, bits = ("vectors", "") if exact else (display_name(row.method), row.bits)
+        times = [row.found.get(way) for way in ("hamming", "reranked")]
+        rest = [f"{value.milliseconds:.2f}" if value else "" for value in times]
+        rest += ["" if exact or row.fit_secs is None else f"{row.fit_secs:.1f}"]
+        rest += ["" if exact else f"{row.rows_per_sec:,.0f}"]
+        first = [(name, 0), (str(bits), 0), (f"{row.code_bytes:,}", 0)]
+        body.append([*first, *found, *((text, 0) for text in rest)])
     note = (
         f"Re-ranked: the {candidates:,} nearest by Hamming distance, ordered by the vectors, which "
         f"must be at hand; synthetic features: the same {candidates:,}, ordered by ‖x - x̂‖."
@@ -99,39 +97,23 @@ def advice(rows: Sequence[Row], k: int, target: float) -> str:
 
 def plot(rows: Sequence[Row], k: int, path: Path) -> None:
     """Recall@k over bytes a vector: a panel a way of searching, a line a method."""
-    methods = list(dict.fromkeys(row.method for row in rows if row.method != "exact"))
-    sizes = sorted({row.code_bytes for row in rows if row.method != "exact"})
-    with rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.4))
-        axes = figure.subplots(1, len(WAYS), sharey=True)
-        for ax, (way, name) in zip(axes, WAYS.items(), strict=True):
-            for number, method in enumerate(methods):
-                points = sorted(
-                    (row.code_bytes, row.found[way].recall)
-                    for row in rows
-                    if row.method == method and way in row.found
-                )
-                if points:
-                    ax.plot(
-                        *zip(*points, strict=True),
-                        color=COLOURS[number],
-                        linestyle=DASHES[number],
-                        marker=MARKERS[number],
-                        linewidth=2.4 if method == "sigah" else 1.4,
-                        label=display_name(method),
-                    )
-            ax.set(xscale="log", xlabel="bytes a vector", title=name, ylim=(0, 1.02))
-            ax.set_xticks(sizes, [str(size) for size in sizes])
-            ax.minorticks_off()
-        axes[0].set_ylabel(f"recall@{k}")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", handlelength=3.4)
-        save(figure, path)
+    codes = [row for row in rows if row.method != "exact"]
+    methods = list(dict.fromkeys(row.method for row in codes))
+    sizes = sorted({row.code_bytes for row in codes})
 
+    def draw(ax: Axes, way: str) -> None:
+        for number, method in enumerate(methods):
+            found = [row for row in codes if row.method == method and way in row.found]
+            points = sorted((row.code_bytes, row.found[way].recall) for row in found)
+            if points:
+                style = plots.look(number, method)
+                ax.plot(*zip(*points, strict=True), label=display_name(method), **style)
+        ax.set(xscale="log", xlabel="bytes a vector", title=WAYS[way], ylim=(0, 1.02))
+        ax.set_xticks(sizes, [str(size) for size in sizes])
+        ax.minorticks_off()
+        ax.set_ylabel(f"recall@{k}")
 
-def _best(rows: Sequence[Row], way: str) -> str:
-    values = [row.found[way].recall for row in rows if row.method != "exact" and way in row.found]
-    return f"{max(values):.3f}" if len(values) > 1 else ""
+    plots.panels(list(WAYS), draw, path, columns=2)
 
 
 def _name(row: Row) -> str:

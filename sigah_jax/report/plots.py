@@ -8,7 +8,7 @@ Not responsible for choosing images or for computing what is plotted.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ STYLE = {
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"]
 DASHES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1)), "-"]
 MARKERS = "osD^vPX"
+PANEL = (4.4, 3.8)  # inches
+LEGEND = 1.7  # inches beside the panels
 
 GENERATOR_LOSSES = {
     "train/loss_gen": "total",
@@ -118,24 +120,57 @@ def precision_recall(
     with rc_context(STYLE):
         figure = Figure(figsize=(5.4, 4.4))
         ax = figure.subplots()
-        for i, (method, (precision, recall)) in enumerate(curves.items()):
-            y, x = np.asarray(precision, float), np.asarray(recall, float)
-            drawn = np.isfinite(x) & np.isfinite(y)
-            ax.plot(
-                x[drawn],
-                y[drawn],
-                color=COLOURS[i % len(COLOURS)],
-                linestyle=DASHES[i % len(DASHES)],
-                marker=MARKERS[i % len(MARKERS)],
-                markersize=4.5,
-                # Spaced along the curve and not by radius: the first radii lie on each other.
-                markevery=(0.03 * (i + 1), 0.14),
-                label=display_name(method),
-                clip_on=False,
-            )
+        for number, (method, curve) in enumerate(curves.items()):
+            precision_recall_line(ax, number, method, curve)
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", title=title)
         if curves:
             ax.legend(handlelength=3.2)
+        save(figure, path)
+
+
+def precision_recall_line(
+    ax: Axes, number: int, method: str, curve: tuple[Sequence[float], Sequence[float]]
+) -> None:
+    """Draws the curve of one method, the `number`-th in the picture."""
+    y, x = (np.array(values, float) for values in curve)
+    shown = np.isfinite(x) & np.isfinite(y)
+    # Markers are spaced along the curve and not by radius: the first radii lie on each other.
+    style = look(number, method) | {"markevery": (0.03 * (number % 5), 0.2)}
+    ax.plot(x[shown], y[shown], label=display_name(method), **style)
+
+
+def look(number: int, method: str) -> dict:
+    """Colour, dash, marker and width of the line of method number `number`; SiGAH's is thick."""
+    own = method == "sigah"
+    again = number // len(COLOURS)  # a second round of colours has other dashes and open markers
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[(number + 3 * again) % len(DASHES)],
+        "marker": MARKERS[(number + 2 * again) % len(MARKERS)],
+        "markerfacecolor": "white" if again else None,
+        "markersize": 5 if own else 4,
+        "linewidth": 2.6 if own else 1.2,
+        "zorder": 3 if own else 2,
+    }
+
+
+def panels(
+    names: Sequence[str], draw: Callable[[Axes, str], None], path: Path, columns: int = 3
+) -> None:
+    """Draws a panel a name, by `draw(ax, name)`, and beside them a legend of all lines."""
+    with rc_context(STYLE):
+        columns = min(len(names), columns)
+        rows = -(-len(names) // columns)
+        figure = Figure(figsize=(PANEL[0] * columns + LEGEND, PANEL[1] * rows))
+        places = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+        lines = {}
+        for ax, name in zip(places, names, strict=False):
+            draw(ax, name)
+            handles, labels = ax.get_legend_handles_labels()
+            lines |= dict(zip(labels, handles, strict=True))
+        for ax in places[len(names) :]:
+            ax.remove()
+        figure.legend(lines.values(), lines.keys(), loc="outside right center", handlelength=3.4)
         save(figure, path)
 
 

@@ -63,17 +63,33 @@ def method_table(
         agree in these are best together. A column with one value alone has no best.
     """
     # Every cell but the first ends in its mark or a space, so that decimal points line up.
-    table = [[f"{bits} bits", *(f"{column} " for column in columns)]]
-    for name, cells in _rows(metrics, columns):
-        table.append([name, *(text + ("*" if best else " ") for text, best in cells)])
-    first, *widths = (max(map(len, cells)) for cells in zip(*table, strict=True))
-    lines = []
-    for name, *cells in table:
-        numbers = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        lines.append("  ".join([name.ljust(first), *numbers]).rstrip())
+    names = [f"{bits} bits", *map(display_name, metrics)]
+    table = [[name.ljust(max(map(len, names))) for name in names]]
+    for column in columns:
+        texts = [_text(values.get(column)) for values in metrics.values()]
+        marked = [
+            text + ("*" if r == 1 else " ") for text, r in zip(texts, ranks(texts), strict=True)
+        ]
+        cells = [f"{column} ", *marked]
+        table.append([cell.rjust(max(map(len, cells))) for cell in cells])
+    lines = ["  ".join(row).rstrip() for row in zip(*table, strict=True)]
     if any("*" in line for line in lines):
         lines.append("* best of the column")
     return "\n".join(lines)
+
+
+def ranks(texts: Sequence[str]) -> list[int]:
+    """1 for the best of the numbers that a column shows, 2 for the second, 0 for all others.
+
+    Equal numbers share a rank. A column with one number has no best.
+
+    Args:
+        texts: numbers, with or without a spread as in "0.731 ± 0.002", and words.
+    """
+    numbers = [_number(text) for text in texts]
+    shown = [x for x in numbers if x is not None]
+    best = sorted(set(shown), reverse=True)[:2] if len(shown) > 1 else []
+    return [best.index(x) + 1 if x in best else 0 for x in numbers]
 
 
 def display_name(method: str) -> str:
@@ -81,19 +97,11 @@ def display_name(method: str) -> str:
     return NAMES.get(method, method)
 
 
-def _rows(
-    metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str]
-) -> list[tuple[str, list[tuple[str, bool]]]]:
-    """For each method its name, and for each column the text and whether it is the best."""
-    text = {m: [_text(values.get(c)) for c in columns] for m, values in metrics.items()}
-    best = []
-    for i in range(len(columns)):
-        shown = [row[i] for row in text.values() if row[i] != MISSING]
-        best.append(max(shown, key=float) if len(shown) > 1 else None)
-    return [
-        (display_name(m), [(t, t == b) for t, b in zip(row, best, strict=True)])
-        for m, row in text.items()
-    ]
+def _number(text: str) -> float | None:
+    try:
+        return float(text.partition(" ")[0])
+    except ValueError:
+        return None
 
 
 def _text(value: float | None) -> str:
