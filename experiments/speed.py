@@ -35,7 +35,7 @@ from sigah_jax.baselines import itq
 from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.measure import recall
 from sigah_jax.retrieval import asymmetric, hamming, metrics, neighbours, rerank
 
@@ -59,7 +59,7 @@ def manifold(args) -> tuple[np.ndarray, np.ndarray]:
     return draw(generator, args.queries), xb
 
 
-def trained(xb: np.ndarray, args) -> hasher.Hasher:
+def trained(xb: np.ndarray, args) -> Hasher:
     """An encoder of the default shape; a short training changes nothing about its speed."""
     return fitting.fit(xb[:FIT_ROWS], args.bits, changes={"train.steps": FIT_STEPS})
 
@@ -71,27 +71,27 @@ def bare_product(xq: np.ndarray, xb: np.ndarray) -> None:
         xq @ xb[start : start + rows].T
 
 
-def bare_encoder(h: hasher.Hasher, xb: np.ndarray) -> None:
+def bare_encoder(h: Hasher, xb: np.ndarray) -> None:
     """The float32 matrix products of an encoder, block by block, thrown away."""
     projection = np.asarray(h.params["standardiser"]["projection"])
     net = h.params["gen"]["hash"]
     hidden, out, linear = (np.asarray(net[name]["kernel"]) for name in ("hidden0", "out", "linear"))
-    for start in range(0, len(xb), h.block_rows):
-        z = xb[start : start + h.block_rows] @ projection
+    for start in range(0, len(xb), h.call_rows):
+        z = xb[start : start + h.call_rows] @ projection
         (z @ hidden) @ out
         z @ linear
 
 
-def bare_decoder(h: hasher.Hasher, rows: int) -> None:
+def bare_decoder(h: Hasher, rows: int) -> None:
     """The float32 matrix products of a decoder of `rows` codes, block by block, thrown away."""
     decoder = h.params["gen"]["decoder"]
     sensing, dictionary = np.asarray(decoder["sensing"]), np.asarray(decoder["dictionary"])
-    b = np.zeros((h.block_rows, h.bits), np.float32)
+    b = np.zeros((h.call_rows, h.bits), np.float32)
     for _ in range(0, rows, len(b)):
-        z = b @ sensing
+        s = b @ sensing
         for _ in range(h.nets.decoder.steps - 1):
-            z = (z @ sensing.T) @ sensing
-        z @ dictionary
+            s = (s @ sensing.T) @ sensing
+        s @ dictionary
 
 
 def pipeline(args) -> Sides:

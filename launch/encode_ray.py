@@ -47,10 +47,10 @@ import jax
 
 from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
-from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import locks, progress, whole
 from sigah_jax.formats.containers import reading_as
+from sigah_jax.run import loading
 
 MANIFEST = "_manifest.json"  # readers of Parquet pass over names that begin so
 _CONNECT_SECS = 30
@@ -114,7 +114,7 @@ def encode_inputs(options: Options) -> str:
         BadInput: as `plan`, `open_source`, `claim` and `Encoder.write`; a finished file that is
             damaged, or has bad rows without `skip_bad`; no cluster, or none with room for an actor.
     """
-    h = hasher.load(options.workdir, options.checkpoint)
+    h = loading.load(options.workdir, options.checkpoint)
     facts, output = h.describe(), options.output
     paths = list_inputs(options.input, output)
     fragments, inputs = plan(paths, options.column, options.fragment_rows)

@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from launch.ray_inputs import Fragment, open_source
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.formats.vectors import Vectors, why_bad
 from sigah_jax.retrieval import codes
+from sigah_jax.run import loading
 
 _LOST_WORKERS = 4  # on one fragment; one that kills every worker must end
 
@@ -41,9 +42,7 @@ class Options(NamedTuple):
     num_gpus: int
 
 
-def fragment_codes(
-    h: hasher.Hasher, v: Vectors, start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray]:
+def fragment_codes(h: Hasher, v: Vectors, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """(codes `[r, W] u1`, good `[r] bool`) of rows `start` to `stop`.
 
     The blocks are those of the whole file, with zeros for the rows outside: a row's place in a
@@ -58,7 +57,7 @@ def fragment_codes(
 
     packed = np.empty((stop - start, codes.packed_bytes(h.bits)), np.uint8)
     good = np.empty(stop - start, bool)
-    first = start - start % h.block_rows
+    first = start - start % h.call_rows
     for at, block, fine in h.encode_blocks(read, first, v.shape[0]):
         low, high = max(at, start), min(at + len(block), stop)
         packed[low - start : high - start] = block[low - at : high - at]
@@ -103,7 +102,7 @@ class Encoder:
             error = str(e)
         return {"rows": fragment.stop - fragment.start, "bad": bad, "error": error}
 
-    def load(self) -> hasher.Hasher:
+    def load(self) -> Hasher:
         """The hasher, on the accelerators or the cores of this actor."""
         os.environ["NPROC"] = str(self.options.num_cpus)  # the threads of XLA on CPU
         if not self.options.num_gpus:
@@ -113,7 +112,7 @@ class Encoder:
                 f"--num_gpus={self.options.num_gpus}: JAX finds no accelerator on "
                 f"{socket.gethostname()}; install jax[cuda12] there, or leave the flag out"
             )
-        h = hasher.load(self.options.workdir, self.options.checkpoint)
+        h = loading.load(self.options.workdir, self.options.checkpoint)
         if h.describe()["encoder"] != self.encoder:
             raise BadInput(f"{self.options.workdir}: was trained anew meanwhile; start again")
         return h

@@ -18,6 +18,7 @@ from launch import encode_ray, ray_encoder, ray_inputs
 from sigah_jax import encode
 from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.run import loading
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -78,7 +79,7 @@ def in_numpy(column):
 
 def encoder(workdir, encoder=None, **more):
     """An actor's encoder, outside Ray."""
-    facts = hasher.load(workdir).describe()
+    facts = loading.load(workdir).describe()
     out = Path("out")
     out.mkdir(exist_ok=True)
     options = ray_encoder.Options(

@@ -1,5 +1,7 @@
 """Exported encoders give the codes of the hasher, each in the runtime that it is for."""
 
+import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -12,8 +14,10 @@ import pytest
 
 from sigah_jax import export
 from sigah_jax.data import mnist
-from sigah_jax.encoder import hasher, numpy_encoder
+from sigah_jax.encoder import numpy_encoder
+from sigah_jax.encoder.hasher import to_bytes
 from sigah_jax.errors import BadInput
+from sigah_jax.run import loading
 
 D, BITS = 20, 30
 FORMATS = [".npz", ".stablehlo", ".onnx"]
@@ -33,7 +37,7 @@ def workdir(tmp_path_factory):
 def assert_agrees(h, run, x, sure):
     """u to 1e-5, codes equal but for bits of |u| < 1e-5; a share `sure` of rows has none."""
     of_base, of_queries, u = run(x.astype(np.float32))
-    np.testing.assert_allclose(u, h.project(x), atol=1e-5)
+    np.testing.assert_allclose(u, h.project_queries(x), atol=1e-5)
     us = hashers.projections(h, x)
     assert (of_base != of_queries).any() == h.query_head
     for packed, wanted, v in zip(
@@ -98,24 +102,29 @@ def test_the_command_writes_a_file_and_counts_the_bits_that_differ(
     assert "of 245760 bits compared differ, all where |u| < 1e-05" in told  # 2 x 4,096 x 30
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert_agrees(
-        hasher.load(workdir), export.FORMATS[suffix][1](path.read_bytes()), hashers.vectors(9, D), 0
+        loading.load(workdir),
+        export.FORMATS[suffix][1](path.read_bytes()),
+        hashers.vectors(9, D),
+        0,
     )
 
 
 def test_stablehlo_is_for_three_platforms_and_any_number_of_rows(workdir):
-    exported = jax.export.deserialize(bytearray(export.to_stablehlo(hasher.load(workdir))))
+    exported = jax.export.deserialize(bytearray(export.to_stablehlo(loading.load(workdir))))
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
     assert [str(a.dtype) for a in exported.out_avals] == ["uint8", "uint8", "float32"]
     assert str(exported.in_avals[0].shape) == "(n - 1, 20)"
 
 
-def test_onnx_and_npz_tell_which_encoder_they_are(workdir):
+def test_onnx_and_npz_tell_which_encoder_they_are(workdir, tmp_path):
     onnx = pytest.importorskip("onnx")
-    h = hasher.load(workdir)
+    h = loading.load(workdir)
     model = onnx.load_from_string(export.to_onnx(h))
     assert {p.key: json.loads(p.value) for p in model.metadata_props} == {"about": h.describe()}
     assert [i.name for i in model.graph.input] == ["vectors"]
     assert [o.name for o in model.graph.output] == list(export.OUTPUTS)
+    export.export(h, tmp_path / "e.npz", False)
+    assert loading.load(tmp_path / "e.npz").describe()["encoder"] == h.describe()["encoder"]
 
 
 NUMPY_ALONE = """
@@ -135,7 +144,7 @@ assert not any(name.startswith("sigah_jax") for name in sys.modules)
 def test_the_numpy_encoder_needs_neither_jax_nor_this_package(workdir, tmp_path):
     x = hashers.vectors(300, D).astype(np.float64)
     np.save(tmp_path / "x.npy", x)
-    h = hasher.load(workdir)
+    h = loading.load(workdir)
     assert export.main([f"--workdir={workdir}", f"--output={tmp_path}/encoder.npz"]) == 0
     copy = tmp_path / "copied.py"
     copy.write_text(Path(numpy_encoder.__file__).read_text())
@@ -145,11 +154,12 @@ def test_the_numpy_encoder_needs_neither_jax_nor_this_package(workdir, tmp_path)
     differ = np.unpackbits(
         np.load(tmp_path / "codes.npy") ^ h.encode_queries(x), axis=1, count=BITS
     )
-    assert (np.abs(h.project(x)[differ.astype(bool)]) < 1e-5).all()
+    assert (np.abs(h.project_queries(x)[differ.astype(bool)]) < 1e-5).all()
 
 
 def test_the_numpy_encoder_packs_the_last_axis(untrained):
-    arrays, x = export.plain_arrays(untrained), hashers.vectors(6, D)
+    arrays = dict(np.load(io.BytesIO(to_bytes(untrained))))
+    x = hashers.vectors(6, D)
     for encode in (numpy_encoder.encode, numpy_encoder.encode_queries):
         flat = encode(arrays, x)
         np.testing.assert_array_equal(encode(arrays, x.reshape(2, 3, D)), flat.reshape(2, 3, -1))
@@ -157,10 +167,12 @@ def test_the_numpy_encoder_packs_the_last_axis(untrained):
 
 
 def test_an_encoder_that_disagrees_is_not_written(workdir, tmp_path, monkeypatch):
-    h = hasher.load(workdir)
-    arrays = export.plain_arrays(h)
-    wrong = arrays | {"query_out_bias": arrays["query_out_bias"] + np.float32(1e-3)}
-    monkeypatch.setattr(export, "plain_arrays", lambda h: wrong)
+    h = loading.load(workdir)
+    net = h.params["gen"]["hash"]
+    moved = {"query_out": net["query_out"] | {"bias": net["query_out"]["bias"] + np.float32(1e-3)}}
+    gen = h.params["gen"] | {"hash": net | moved}
+    wrong = to_bytes(dataclasses.replace(h, params=h.params | {"gen": gen}))
+    monkeypatch.setitem(export.FORMATS, ".npz", (lambda h: wrong, export.run_npz))
     with pytest.raises(BadInput, match=r"not written: \d+ of 245760 bits differ.*\|u\| = "):
         export.export(h, tmp_path / "e.npz", False)
     assert not list(tmp_path.iterdir())
@@ -205,4 +217,4 @@ def test_an_output_is_replaced_when_asked(workdir, tmp_path):
     (tmp_path / "e.npz").write_bytes(b"old")
     path = tmp_path / "e.npz"
     assert export.main([f"--workdir={workdir}", f"--output={path}", "--overwrite"]) == 0
-    assert np.load(path)["linear"].shape == (D, BITS)
+    assert np.load(path)["gen/hash/linear/kernel"].shape == (D, BITS)

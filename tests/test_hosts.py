@@ -15,8 +15,8 @@ import pytest
 import sets
 
 from sigah_jax.devices import hosts
-from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.run import loading
 
 SHORT = [
     "--config=experiments/vectors.py:bits=24",
@@ -91,7 +91,7 @@ def outcome(workdir):
     """Logged numbers of both trainings, results, projections of fixed rows."""
     files = workdir / "metrics.jsonl", workdir / "refit" / "metrics.jsonl"
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    u = hasher.load(workdir, "latest").project(sets.rows(200, 20, 12))
+    u = loading.load(workdir, "latest").project_queries(sets.rows(200, 20, 12))
     return rows, json.loads((workdir / "results.json").read_text()), u
 
 

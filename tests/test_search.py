@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hashers import run_directory, vectors
 
-from sigah_jax import encode, search
-from sigah_jax.encoder import hasher
+import sigah_jax.search as search
+from sigah_jax import encode
 from sigah_jax.files import resumable
+from sigah_jax.retrieval import topk
+from sigah_jax.run import loading
 
 BITS, D = 20, 6  # 3 bytes a code, the last of which is not full
 ENCODER = r"--codes=.*encoded.npy: .*encoded.npy.json names encoder [0-9a-f]{16}, "
@@ -24,7 +26,7 @@ BAD = [0, 1, 7, *range(100, 150), 499]
 def made(tmp_path_factory):
     """A directory of a run, vectors and their codes."""
     path = tmp_path_factory.mktemp("search")
-    h = hasher.load(run_directory(path / "run", BITS, D))
+    h = loading.load(run_directory(path / "run", BITS, D))
     xb, xq = vectors(500, D, 1), vectors(12, D, 2)
     np.save(path / "xb.npy", xb)
     np.save(path / "xq.npy", xq)
@@ -120,7 +122,7 @@ def test_real_queries_by_projection(made, tmp_path):
     output = tmp_path / "near.npz"
     assert search.main(flags(made, output, workdir=made / "run", by="projection")) == 0
     d, ids = found(output)
-    u = hasher.load(made / "run").project(np.load(made / "xq.npy")).astype(float)
+    u = loading.load(made / "run").project_queries(np.load(made / "xq.npy")).astype(float)
     b = np.unpackbits(np.load(made / "cb.npy"), axis=1, count=BITS)
     exact = (np.abs(u)[:, None] * ((u > 0)[:, None] != b)).sum(-1)
     np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-4, atol=1e-5)
@@ -133,7 +135,7 @@ def test_real_queries_by_what_the_decoder_makes_of_the_nearest_codes(made, tmp_p
     more = {"workdir": made / "run", "by": "synthetic", "oversample": 3}
     assert search.main(flags(made, output, **more)) == 0
     d, ids = found(output)
-    h = hasher.load(made / "run")
+    h = loading.load(made / "run")
     z, synthetic = h.features(np.load(made / "xq.npy")), h.decode(np.load(made / "cb.npy"))
     exact = ((z[:, None].astype(float) - synthetic) ** 2).sum(-1)
     outside = np.ones_like(exact, bool)
@@ -291,7 +293,7 @@ def test_a_search_while_an_overwrite_ends_takes_codes_and_facts_of_one_version(
 def test_does_not_depend_on_how_many_queries_pass_at_once(made, tmp_path, monkeypatch):
     more = {"workdir": made / "run", "rerank": made / "xb.npy"}
     assert search.main(flags(made, tmp_path / "all.npz", **more)) == 0
-    monkeypatch.setattr(search.topk, "RESULTS", 5 * 70)
+    monkeypatch.setattr(topk, "RESULTS", 5 * 70)
     assert search.main(flags(made, tmp_path / "few.npz", **more)) == 0
     for one, other in zip(found(tmp_path / "all.npz"), found(tmp_path / "few.npz"), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -1,0 +1,81 @@
+"""Search by vectors from Python: `sigah_jax.search`."""
+
+import hashers
+import numpy as np
+import pytest
+
+import sigah_jax
+from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import asymmetric, hamming, rerank
+
+D, BITS, K = 20, 30, 5
+
+
+@pytest.fixture(scope="module")
+def made():
+    h = hashers.untrained(BITS, D)
+    x = hashers.vectors(400, D)
+    return h, x[:40], x[40:], h.encode(x[40:])
+
+
+def same(got, wanted):
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_queries_go_through_the_hash_function_of_queries(made):
+    h, xq, _xb, cb = made
+    same(sigah_jax.search(h, xq, cb, K), hamming.search(h.encode_queries(xq), cb, K, "cpu"))
+    got = sigah_jax.search(h, xq, cb, K, by="projection")
+    same(got, asymmetric.by_projection(h.project_queries(xq), cb, K))
+
+
+def test_candidates_are_ranked_by_synthetic_features_or_vectors(made):
+    h, xq, xb, cb = made
+    candidates = hamming.search(h.encode_queries(xq), cb, 3 * K, "cpu")[1]
+    got = sigah_jax.search(h, xq, cb, K, by="synthetic", oversample=3)
+    same(got, asymmetric.by_feature(h.features(xq), cb, candidates, K, h.decode))
+    got = sigah_jax.search(h, xq, cb, K, rerank=xb, oversample=3)
+    same(got, rerank.rerank(xq, xb, candidates, K))
+    # all rows are candidates: the true neighbours
+    d, _ids = sigah_jax.search(h, xq, cb, K, rerank=xb, oversample=len(xb))
+    exact = ((xq[:, None] - xb[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :K], rtol=1e-5)
+
+
+def test_missing_rows_are_not_found(made):
+    h, xq, _xb, cb = made
+    nearest = np.unique(sigah_jax.search(h, xq, cb, 1)[1])
+    _, ids = sigah_jax.search(h, xq, cb, K, missing=nearest)
+    assert not np.isin(ids, nearest).any()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"queries": np.zeros((3, D + 1))}, r"queries: vectors of shape .*trained on \[n, 20\]"),
+        ({"queries": np.full((3, D), np.nan)}, "queries: vectors: row 0 holds NaN"),
+        ({"packed": np.zeros((9, 4), np.int8)}, r"codes are int8 \[9, 4\]: expected uint8"),
+        ({"packed": np.zeros((9, 3), np.uint8)}, "codes of 3 bytes: this hasher's have 30 bits"),
+        ({"k": 0}, "k=0: expected 1 to 360"),
+        ({"k": 361}, "k=361: expected 1 to 360"),
+        ({"by": "cosine"}, "by='cosine': expected one of hamming, projection, synthetic"),
+        ({"rerank": np.zeros((9, D))}, r"rerank: \[9, 20\], but there are 360 codes of 20"),
+        ({"rerank": np.full((360, D), np.nan)}, "rerank: base row .* holds NaN"),
+        ({"rerank": np.zeros((360, D)), "by": "synthetic"}, "leave one of both out"),
+        ({"by": "synthetic", "oversample": 0}, "oversample=0: expected 1 or more"),
+    ],
+)
+def test_what_does_not_fit_is_refused(made, change, words):
+    h, xq, _xb, cb = made
+    arguments = {"queries": xq, "packed": cb, "k": K} | change
+    with pytest.raises(BadInput, match=words):
+        sigah_jax.search(h, **arguments)
+
+
+def test_the_name_stays_a_function_where_the_command_was_imported(made):
+    import sigah_jax.search as command
+
+    h, xq, _, cb = made
+    assert command is sigah_jax.search and command.main
+    same(sigah_jax.search(h, xq, cb, K), command.searching.search(h, xq, cb, K))
