@@ -305,10 +305,13 @@ def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
 def check_shapes(model: config_dict.FrozenConfigDict, params: dict) -> None:
     """ValueError unless `params` are those of the modules that `model` describes."""
     features = params["standardiser"]["projection"].shape[1]
-    nets = _networks(model, features)
-    variances, rotation = jnp.zeros(features), jnp.zeros((min(model.bits, features), model.bits))
-    initial = functools.partial(networks.init_gen, nets=nets)
-    wanted = jax.eval_shape(initial, jax.random.key(0), variances=variances, rotation=rotation)
+    nets, rank = _networks(model, features), min(model.bits, features)
+
+    def initial() -> dict:
+        variances, rotation = jnp.zeros(features), jnp.zeros((rank, model.bits))
+        return networks.init_gen(jax.random.key(0), nets, variances, rotation)
+
+    wanted = jax.eval_shape(initial)
     there, wanted = (
         {jax.tree_util.keystr(path): a.shape for path, a in jax.tree_util.tree_leaves_with_path(t)}
         for t in (params["gen"], wanted)
