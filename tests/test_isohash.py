@@ -128,14 +128,12 @@ def test_beats_lsh_and_unrotated_components_where_variances_fall():
     # noise of equal weight.
     x = rows(3200, 64, 16)
     xq, xb = x[:200], x[200:]
-    ours, random = [], []
-    for k in range(3):
-        key = jax.random.key(k)
-        for found, params in (
-            (ours, isohash.fit(key, xb, 16, 200)),
-            (random, lsh.fit(key, xb, 16)),
-        ):
-            found.append(mean_average_precision(linear.project, params, xq, xb, 20))
-    unrotated = mean_average_precision(linear.project, pca_sign.fit(KEY, xb, 16), xq, xb, 20)
+
+    def precision(params) -> float:
+        return mean_average_precision(linear.project, params, xq, xb, 20)
+
+    ours = [precision(isohash.fit(jax.random.key(k), xb, 16, 200)) for k in range(3)]
+    random = [precision(lsh.fit(jax.random.key(k), xb, 16)) for k in range(3)]
+    unrotated = precision(pca_sign.fit(KEY, xb, 16))
     assert min(ours) > 1.1 * max(random)
     assert min(ours) > 1.1 * unrotated
