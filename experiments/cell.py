@@ -105,7 +105,7 @@ def of_other_settings(line: cells.Line) -> bool:
     `refit` is not compared: it changes the decoder after the codes, and a cell is of codes.
     """
     held = line.read()
-    if held is None or line.method not in VARIANTS:
+    if held is None or "not_applicable" in held or line.method not in VARIANTS:
         return False
     now = _variant(get_config, line.method, line.bits)
     now = json.loads(json.dumps(now.to_dict()))  # tuples are lists

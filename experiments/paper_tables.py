@@ -27,7 +27,7 @@ from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
-from sigah_jax.report import cells, comparison, comparison_plots, readme
+from sigah_jax.report import cells, comparison, comparison_plots
 from sigah_jax.report.cells import METRICS
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)
@@ -93,7 +93,7 @@ def texts(found: list[cells.Cell], args) -> dict[Path, str]:
     made[args.results / "tables.tex"] = "\n".join(tex) + "\n"
     if args.readme.exists():
         text = args.readme.read_text("utf-8")
-        made[args.readme] = readme.fill(text, lambda name: short_table(found, name))
+        made[args.readme] = comparison.fill(text, lambda name: short_table(found, name))
     return made
 
 

@@ -4,9 +4,11 @@
 
 Prints `map`, and writes all metrics and the plots, with curves of the longest codes, to
 `collected/` in the first directory.
+
 A run is finished when its `results.json` is there; one that has a `config.json` alone is counted as
 unfinished. Runs that differ in nothing but their seed are one row. A row names the fields in which
-its runs differ from their preset: those of `data` beside the data set, the others beside SiGAH.
+its runs differ from the experiment of their data set: those of `data` beside the data set, the
+others beside SiGAH.
 
 Not responsible for running (`launch.sweep`) nor for the cells of `experiments.paper_tables`.
 """
@@ -17,6 +19,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -25,7 +28,6 @@ from pathlib import Path
 from flax.traverse_util import flatten_dict
 
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import PRESETS, get_config, vectors_config
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
@@ -73,12 +75,13 @@ def read_run(path: Path) -> list[Cell]:
 
 
 def changes_of(config: dict, bits: int) -> list[str]:
-    """The preset, if it is not the usual one, and the fields in which a config differs from it."""
-    preset = config["preset"]
-    if preset not in PRESETS:
-        raise ValueError(f"preset={preset!r}")
-    make = vectors_config if config["data"]["name"] == "vectors" else get_config
-    usual = make(f"preset={preset},bits={bits}").to_dict()
+    """The preset, if it is not the usual one, and the fields that differ from the experiment's."""
+    preset, name = config["preset"], config["data"]["name"]
+    try:
+        experiment = importlib.import_module(f"experiments.{name}")
+        usual = experiment.get_config(f"preset={preset},bits={bits}").to_dict()
+    except (ImportError, BadInput) as e:
+        raise ValueError(f"preset {preset!r} of {name!r}") from e
     usual = flatten_dict(json.loads(json.dumps(usual)), sep=".")  # tuples are lists
     fields = flatten_dict(config, sep=".")
     names = sorted((fields.keys() | usual.keys()) - set(NOT_NAMED))

@@ -171,12 +171,14 @@ def connect(address: str) -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray would report its use
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
+    checkout = str(Path(__file__).parents[1])  # workers import `launch`, which is not installed
+    path = os.pathsep.join([checkout, *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         if ":" in address:  # Ray itself would knock for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), _CONNECT_SECS).close()
         with warnings.catch_warnings(action="ignore"):  # JAX warns of the processes it starts
-            ray.init(address=address, **quiet)
+            ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
     except (OSError, RuntimeError, ValueError) as e:
         reason = " ".join(str(e).split())
         raise BadInput(f"--address={address}: no cluster to join ({reason}); start one") from e

@@ -43,7 +43,7 @@ class Job(NamedTuple):
     name: str  # for people
     argv: Sequence[str]
     log: Path  # takes its output, both streams
-    done: Path  # `exists()` when it is finished; a line of a file of results can tell that too
+    done: Path  # or whatever else `exists()` once it is finished
     lock: Path  # the command locks it while it runs, if it ever makes it
 
 

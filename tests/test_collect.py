@@ -103,6 +103,13 @@ def test_how_a_run_was_started_and_watched_makes_no_other_row(tmp_path, capsys):
     assert "| SiGAH | **0.600 ± 0.141** |" in printed(capsys, tmp_path)
 
 
+def test_what_an_experiment_sets_is_not_named(tmp_path, capsys):
+    finished(tmp_path, 0.5, data__name="deep1m", data__train_rows=100_000)
+    finished(tmp_path, 0.6, data__name="deep1m", data__train_rows=0)
+    out = printed(capsys, tmp_path)
+    assert "| deep1m, map |" in out and "| deep1m, train_rows=0, map |" in out
+
+
 def test_vectors_are_named_by_their_file(tmp_path, capsys):
     vectors = {"data__name": "vectors", "data__train_rows": 100_000}
     finished(tmp_path, 0.5, data__base="/big/glove.npy", **vectors)

@@ -64,6 +64,7 @@ def test_only_a_length_that_a_method_cannot_have_is_not_applicable(
 
 def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path, vectors, capsys):
     argv = flags(tmp_path, vectors, "--methods=lsh,itq", "--bits=64", "--seeds=2")
+    argv += ["--devices=0,1"]  # two cells at a time
     assert paper_tables.main(argv) == 0
     out = capsys.readouterr().out
     assert "4 of 4 cells to run" in out

@@ -4,17 +4,17 @@ import re
 from pathlib import Path
 
 from experiments import paper_tables
-from sigah_jax.report import readme
+from sigah_jax.report import comparison
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_a_table_is_written_between_its_two_lines():
     start, end = "before\n<!-- table: mnist 64 -->\n", "\n<!-- end -->\nafter"
-    text = readme.fill(f"{start}old\nlines{end}", lambda name: f"that of {name}")
+    text = comparison.fill(f"{start}old\nlines{end}", lambda name: f"that of {name}")
     assert text == f"{start}that of mnist 64{end}"
-    assert readme.fill(text, lambda _: "new") == f"{start}new{end}"
-    assert readme.fill("no table", lambda _: "new") == "no table"
+    assert comparison.fill(text, lambda _: "new") == f"{start}new{end}"
+    assert comparison.fill("no table", lambda _: "new") == "no table"
 
 
 def test_tables_and_readme_agree_with_the_cells(monkeypatch, capsys):

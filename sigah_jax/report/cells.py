@@ -127,7 +127,7 @@ def read_lines(path: Path) -> dict[tuple[str, int, int], dict]:
     return lines
 
 
-_lines_as_of = functools.lru_cache(maxsize=16)(lambda path, *_: read_lines(path))
+_lines_as_of = functools.lru_cache(maxsize=8)(lambda path, *_: read_lines(path))
 
 
 def add(line: dict, root: Path) -> None:

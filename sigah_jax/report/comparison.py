@@ -8,8 +8,9 @@ Not responsible for reading cells (`cells`) nor for writing files.
 
 import itertools
 import math
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sigah_jax.report.cells import Cell
 from sigah_jax.report.tables import MISSING, display_name, ranks
@@ -63,6 +64,15 @@ def markdown(header: list[str], body: list[list[tuple[str, int]]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     lines += [[style[rank].format(text) for text, rank in row] for row in body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill(text: str, table: Callable[[str], str]) -> str:
+    """A Markdown text with each of its generated tables written anew by `table(NAME)`.
+
+    A table stands between `<!-- table: NAME -->` and `<!-- end -->`; nobody edits it by hand.
+    """
+    marks = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marks.sub(lambda m: f"{m[1]}{table(m[2])}\n{m[3]}", text)
 
 
 def latex(header: list[str], body: list[list[tuple[str, int]]], caption: str) -> str:
