@@ -41,7 +41,7 @@ def test_training_starts_at_the_codes_of_itq(mnist):
     c = config.get_config(f"bits={BITS}")
     c.model.itq_iterations = 10
     standardiser, variances, rotation = prepare.first_arrays(c, mnist, 256)
-    nets = networks.make_networks(c, 256)
+    nets = networks.make_generator(c.model, 256)
     gen = networks.init_gen(jax.random.key(3), nets, variances, rotation)
     u = standardise(standardiser, mnist) @ gen["hash"]["linear"]["kernel"]
     codes = linear.project(itq.fit(key_for(c.seed, Purpose.ROTATION), mnist, BITS, 10), mnist) > 0

@@ -1,0 +1,104 @@
+"""What comes before the first step: checks, first arrays, graph, ground truth, stages."""
+
+import jax
+import numpy as np
+import pytest
+import sets
+
+from sigah_jax import config
+from sigah_jax.data.datasets import Dataset
+from sigah_jax.errors import BadInput
+from sigah_jax.run import logs
+from sigah_jax.training import prepare, stages, step
+
+D, N = 20, 600
+
+
+@pytest.fixture(scope="module")
+def data():
+    x = sets.rows(N + 100, D, 12)
+    return Dataset(x[:N], x[N : N + 50], x[:0], x[:0], (), "rows")
+
+
+def configuration(**train):
+    c = config.vectors_config("bits=16")
+    c.train.update({"anchors": 32, "graph_neighbours": 8} | train)
+    c.model.input_dims = 12
+    return c
+
+
+def check(c, x, tmp_path):
+    none = x[:0]
+    with logs.Log(tmp_path / "log.txt") as log:
+        prepare.check_data(c, Dataset(x, none, none, none, (), "made here", "look out"), log)
+    return (tmp_path / "log.txt").read_text()
+
+
+def test_the_data_are_told_with_their_warning(data, tmp_path):
+    told = check(configuration(), data.xt, tmp_path)
+    assert "data: made here" in told and f"training {N}" in told and "warning: look out" in told
+
+
+@pytest.mark.parametrize(
+    "train, rows, words",
+    [
+        ({"anchors": 300}, lambda x: x, "a batch of 900 rows from a training set of 600"),
+        ({"graph_neighbours": N}, lambda x: x, "expected less than the 600 training rows"),
+        ({}, lambda x: 0 * x, "the 600 training rows are all equal"),
+        ({}, lambda x: x * np.float32(1e-22), "their variance underflows float32"),
+    ],
+)
+def test_rows_that_no_training_could_use_are_refused(data, tmp_path, train, rows, words):
+    with pytest.raises(BadInput, match=words):
+        check(configuration(**train), rows(data.xt), tmp_path)
+
+
+def test_a_pool_has_rows_for_a_batch_the_graph_and_validation():
+    assert prepare.pool_rows(configuration()) == 500 + 500
+    assert prepare.pool_rows(configuration(anchors=256)) == 500 + 3 * 256
+    assert prepare.pool_rows(configuration(graph_neighbours=2000)) == 500 + 2001
+
+
+def test_features_have_length_one_on_average_and_the_rotation_orthonormal_rows(data):
+    standardiser, variances, rotation = prepare.first_arrays(configuration(), data.xt, 12)
+    z = (data.xt - np.asarray(standardiser["mean"])) @ np.asarray(standardiser["projection"])
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(z.var(0), variances, rtol=1e-3)
+    assert 0.9 < (z**2).sum(1).mean() <= 1.001  # less what the dropped directions hold
+    assert rotation.shape == (12, 16)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(12), atol=1e-4)
+
+
+def test_graph_and_ground_truth_are_exact_and_cached(data, tmp_path):
+    c = configuration()
+    standardiser, *_ = prepare.first_arrays(c, data.xt, 12)
+    standardiser = jax.tree.map(np.asarray, standardiser)
+    with logs.Log(tmp_path / "log.txt") as log:
+        made = [prepare.prepare(c, tmp_path / "cache", data, standardiser, log) for _ in range(2)]
+    first, again = made
+    z = (data.xt - standardiser["mean"]) @ standardiser["projection"]
+    distances = ((z[:, None].astype(float) - z[None]) ** 2).sum(-1)
+    np.fill_diagonal(distances, np.inf)
+    found = np.take_along_axis(distances, first.graph, 1)
+    np.testing.assert_allclose(found, np.sort(distances, 1)[:, :8], rtol=1e-4)
+    to_base = ((data.xv[:, None].astype(float) - data.xt[None]) ** 2).sum(-1)
+    np.testing.assert_array_equal(first.validation_truth[:, 0], to_base.argmin(1))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    np.testing.assert_array_equal(again.graph, first.graph)
+
+
+def test_a_run_has_a_training_and_a_refit_of_the_decoder_alone(data, tmp_path):
+    c = configuration(steps=100)
+    training, refit = stages.stages(c, tmp_path, data)
+    assert training.validated and not refit.validated
+    assert (training.directory, refit.directory) == (tmp_path, tmp_path / "refit")
+    assert training.training.parts == ("hash", "decoder") and refit.training.parts == ("decoder",)
+    assert (training.training.steps, refit.training.steps) == (100, 40)
+    atoms = [stage.training.nets.gen.decoder.atoms for stage in (training, refit)]
+    assert atoms == [c.model.atoms, c.refit.atoms]
+    weights = refit.training.weights
+    assert (weights.ordinal, weights.quantisation) == (0, 0)
+    assert weights.reconstruction == c.refit.reconstruction
+    assert training.training.weights == step.Weights.of(c)
+    c.refit.share = 0.0
+    assert len(stages.stages(c, tmp_path, data)) == 1
