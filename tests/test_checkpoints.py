@@ -126,11 +126,11 @@ def test_a_hasher_is_loaded_while_a_training_saves(tmp_path):
             checkpoints.save(workdir, step, made, [8, 8], {"eval/map": step / 1e6}, "")
             step += 1
 
-    thread = threading.Thread(target=train)
+    thread = threading.Thread(target=train, daemon=True)
     thread.start()
     try:
         steps = [hasher.load(workdir, name).facts["step"] for name in ("best", "latest") * 10]
     finally:
         stop.set()
-        thread.join()
+        thread.join(60)
     assert max(steps) > min(steps)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from experiments import cell, paper_tables
 from sigah_jax.baselines.methods import METHODS
@@ -85,11 +86,10 @@ def test_killed_half_way_no_cell_is_lost_and_no_half_cell_counts(tmp_path, vecto
     command = [sys.executable, "-m", "experiments.paper_tables", *argv]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     results = tmp_path / "results"
-    while not list(results.glob("*/*/*/*.json")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_for(lambda: list(results.glob("*/*/*/*.json")), process, secs=200)
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=60)
     done = {p: p.read_text() for p in results.glob("*/*/*/*.json")}
     assert 1 <= len(done) < 3 and all(json.loads(text)["metrics"] for text in done.values())
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
