@@ -2,9 +2,38 @@
 
 import os
 import signal
+import subprocess
+
+import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # a shell's background job ignores Ctrl-C, one under nohup a hang-up, and so would all that they
 # start; some tests send them
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def processes_end_with_their_test(monkeypatch):
+    """Kills what the test itself has started and left running, as it does if it fails half-way."""
+    started, start = [], subprocess.Popen.__init__
+
+    def noting(process, *args, **more):
+        start(process, *args, **more)
+        started.append(process)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", noting)
+    yield
+    for process in started:
+        process.kill()  # nothing, if it has ended
+        process.wait(10)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_handlecrashitem(crashitem, sched):
+    """A test that ended its worker has failed; xdist would give it to the next worker too."""
+    for scope, tests in list(sched.workqueue.items()):
+        if crashitem in tests:
+            tests[crashitem] = True
+            if all(tests.values()):
+                del sched.workqueue[scope]

@@ -86,14 +86,21 @@ def serve(pages):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # a client that hangs up is meant
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    with server, serving(server):
+        yield f"http://127.0.0.1:{server.server_port}", hits
+
+
+@contextlib.contextmanager
+def serving(server):
+    """Lets a server answer in a thread."""
+    more = {"poll_interval": 0.01}
+    thread = threading.Thread(target=server.serve_forever, kwargs=more, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", hits
+        yield
     finally:
         server.shutdown()
-        thread.join()
-        server.server_close()
+        thread.join(20)
 
 
 @contextlib.contextmanager
@@ -105,14 +112,10 @@ def serve_bytes(answer):
             self.request.recv(65536)
             self.request.sendall(answer)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    with server, serving(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}"
 
 
 @contextlib.contextmanager
@@ -154,13 +157,13 @@ def serve_ftp(directory, cut=1 << 62):
         while not stop.is_set():
             server.serve_forever(timeout=0.01, blocking=False)
 
-    thread = threading.Thread(target=loop)
+    thread = threading.Thread(target=loop, daemon=True)
     thread.start()
     try:
         yield f"ftp://127.0.0.1:{server.socket.getsockname()[1]}", sent
     finally:
         stop.set()
-        thread.join()
+        thread.join(20)
         server.close_all()
 
 

@@ -134,11 +134,11 @@ def test_a_hasher_is_loaded_while_a_training_saves(tmp_path):
             checkpoints.save(workdir, step, made, {"eval/map": step / 1e6}, "")
             step += 1
 
-    thread = threading.Thread(target=train)
+    thread = threading.Thread(target=train, daemon=True)
     thread.start()
     try:
         steps = [loading.load(workdir, name).facts["step"] for name in ("best", "latest") * 10]
     finally:
         stop.set()
-        thread.join()
+        thread.join(60)
     assert max(steps) > min(steps)

@@ -258,7 +258,7 @@ def test_of_several_that_start_together_one_computes(tmp_path):
         return np.arange(3)
 
     def want(_):
-        started.wait()
+        started.wait(20)
         return cache.cached(tmp_path, "a", [1], compute).tolist()
 
     with ThreadPoolExecutor(4) as pool:

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
 from servers import CUT, DATA, FAST, Hit, Page, md5, names, serve, tar_gz
+from waiting import wait_for
 
 from sigah_jax.data import download
 from sigah_jax.data.directory import data_directory
@@ -180,14 +180,14 @@ def test_two_downloads_of_a_set_do_not_meet(tmp_path):
     gate = threading.Event()
     with serve({"/a": [Page(gate=gate)]}) as (address, hits):
         ways = plain(address)
-        first = threading.Thread(target=download.get_set, args=("set", ways, tmp_path, FAST))
+        arguments = ("set", ways, tmp_path, FAST)
+        first = threading.Thread(target=download.get_set, args=arguments, daemon=True)
         first.start()
-        while not hits:
-            time.sleep(0.01)
+        wait_for(lambda: hits)
         with pytest.raises(BadInput, match=r"set: another download of this set is running; wait"):
             download.get_set("set", ways, tmp_path, FAST)
         gate.set()
-        first.join()
+        first.join(20)
         assert len(hits) == 1 and (tmp_path / "set" / "a").read_bytes() == DATA
 
 
@@ -203,8 +203,7 @@ def test_an_interrupt_keeps_the_part(tmp_path):
         command = [sys.executable, "-c", program]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         part = tmp_path / "set" / "a.part"
-        while not (part.exists() and part.stat().st_size):
-            time.sleep(0.01)
+        wait_for(lambda: part.exists() and part.stat().st_size, process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
         gate.set()

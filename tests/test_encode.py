@@ -6,11 +6,11 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 
 import hashers
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from sigah_jax import encode
 from sigah_jax.encoder import hasher
@@ -213,10 +213,9 @@ def test_a_process_that_is_stopped_resumes_to_the_same_codes(workdir, h, here, s
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     partial = here / "codes.npy.partial"
-    while not (partial.exists() and partial.stat().st_size > 200) and process.poll() is None:
-        time.sleep(0.005)
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 200, process)
     process.send_signal(sign)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (code, said)
     state = json.loads((here / "codes.npy.partial.json").read_text())
     assert state["rows"] < rows and not (here / "codes.npy").exists()

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import hashers
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from launch import encode_ray, ray_encoder, ray_inputs
 from sigah_jax import encode
@@ -24,6 +24,8 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 D, BITS, WIDTH = 20, 30, 4
+os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported, which reads it then
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +33,36 @@ def workdir(tmp_path_factory):
     return hashers.run_directory(tmp_path_factory.mktemp("runs") / "run", BITS, D)
 
 
+# not in this process: Ray forks to start its daemons, which may never return in one with threads
+CLUSTER = """
+import sys, ray
+options = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80_000_000}
+print(ray.init(**options).address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="module")
-def cluster():
-    """The address of a cluster of two cores, which `main` in this process uses too."""
+def cluster(tmp_path_factory):
+    """The flag that joins a cluster of two cores, which ends with the process that starts it."""
     ray = pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False
-    )
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    with (tmp_path_factory.mktemp("ray") / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        yield f"--address={process.stdout.readline().strip()}"
+    finally:
+        ray.shutdown()
+        process.stdin.close()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -359,17 +381,17 @@ def test_a_disk_that_refuses_is_told(workdir, here):
     assert "gone/00000-000000000000.parquet: cannot be written (No such file" in result["error"]
 
 
-def kill_worker(killed):
+def kill_worker(out, killed):
     """Ends the process that writes a file, once two are there, in the middle of it."""
-    while not killed:
-        time.sleep(0.001)
-        if len(list(Path("out").glob("0*.parquet"))) < 2:
-            continue
-        for partial in Path("out").glob("_*.partial"):
-            pid = int(partial.name.removesuffix(".partial").rpartition("-")[2])
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
-            break
+
+    def kill():
+        partial = next(out.glob("_*.partial"), None)
+        if partial and len(list(out.glob("0*.parquet"))) >= 2:
+            killed.append(int(partial.name.removesuffix(".partial").rpartition("-")[2]))
+            os.kill(killed[0], signal.SIGKILL)
+        return killed
+
+    wait_for(kill)
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd):
@@ -379,9 +401,9 @@ def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd
     np.save("in/a.npy", x)
     write_parquet("in/b.parquet", x, group=4000, id=np.arange(40_000))
     wanted = expected(workdir, "in/a.npy", "--skip_bad")
-    options = ["--column=v", "--fragment_rows=8000", "--concurrency=1", "--skip_bad"]
+    options = ["--column=v", "--fragment_rows=8000", "--concurrency=1", cluster, "--skip_bad"]
     killed = []
-    killer = threading.Thread(target=kill_worker, args=(killed,), daemon=True)
+    killer = threading.Thread(target=kill_worker, args=(here / "out", killed), daemon=True)
     killer.start()
     assert run(workdir, *options, source=["in"]) == 0
     assert len(killed) == 1
@@ -411,14 +433,13 @@ def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd
 def test_a_killed_driver_goes_on_where_it_stopped(workdir, here, cluster):
     x = hashers.vectors(120_000, D)
     np.save("x.npy", x)
-    options = ["--fragment_rows=10000", "--concurrency=1"]
-    command = [sys.executable, "-m", "launch.encode_ray", f"--address={cluster}"]
+    options = ["--fragment_rows=10000", "--concurrency=1", cluster]
+    command = [sys.executable, "-m", "launch.encode_ray"]
     environment = os.environ | {"PYTHONPATH": str(Path(encode_ray.__file__).parents[1])}
     driver = subprocess.Popen(command + arguments(workdir, *options), env=environment)
-    while not list((here / "out").glob("0*.parquet")) and driver.poll() is None:
-        time.sleep(0.005)
+    wait_for(lambda: list((here / "out").glob("0*.parquet")), driver, secs=100)
     driver.send_signal(signal.SIGKILL)
-    assert driver.wait() == -9
+    assert driver.wait(20) == -9
     there = {p.name: p.stat().st_mtime_ns for p in (here / "out").glob("0*.parquet")}
     assert 1 <= len(there) < 12
     assert run(workdir, *options) == 0
@@ -434,7 +455,7 @@ def test_a_bad_row_ends_the_run_with_one_line(workdir, here, cluster, capsys):
     x = hashers.vectors(30, D)
     x[7, 3] = np.nan
     np.save("x.npy", x)
-    assert run(workdir) == 2
+    assert run(workdir, cluster) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and "x.npy: row 7 holds NaN" in err and err.count("\n") == 1
     assert names() == ["_manifest.json"]
@@ -442,7 +463,7 @@ def test_a_bad_row_ends_the_run_with_one_line(workdir, here, cluster, capsys):
 
 def test_a_cluster_without_room_is_told_at_once(workdir, here, cluster, capsys):
     np.save("x.npy", hashers.vectors(30, D))
-    assert run(workdir, "--num_cpus=64") == 2
+    assert run(workdir, "--num_cpus=64", cluster) == 2
     assert "--num_cpus=64 --num_gpus=0: no node of the cluster" in capsys.readouterr().err
 
 

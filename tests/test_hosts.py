@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import sets
+from waiting import wait_for
 
 from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput
@@ -50,6 +51,7 @@ def start(workdir, base, processes, *more, each=None, devices=1):
     command = [sys.executable, "-m", "sigah_jax.main", f"--workdir={workdir}", *SHORT]
     command += [f"--config.data.base={base}", *more]
     environment = os.environ | FAST | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    environment["PYTHONFAULTHANDLER"] = "1"  # for `abort`
     environment["JAX_COMPILATION_CACHE_DIR"] = str(base.parent / "compiled")
     if processes > 1:
         environment["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free_port()}"
@@ -66,13 +68,20 @@ def start(workdir, base, processes, *more, each=None, devices=1):
     ]
 
 
-def end(running, timeout=200):
+def end(running, timeout=100):
     """Exit code, standard output and error of each process."""
-    ended = []
+    try:
+        said = [process.communicate(timeout=timeout) for process in running]
+    except subprocess.TimeoutExpired:
+        raise AssertionError(abort(running)) from None
+    return [(p.returncode, out, err) for p, (out, err) in zip(running, said, strict=True)]
+
+
+def abort(running):
+    """Ends processes that are late; what each said, and where it was (see faulthandler)."""
     for process in running:
-        out, err = process.communicate(timeout=timeout)
-        ended.append((process.returncode, out, err))
-    return ended
+        process.send_signal(signal.SIGSEGV)
+    return [process.communicate(timeout=20) for process in running]
 
 
 def run(*args, **more):
@@ -82,9 +91,11 @@ def run(*args, **more):
 def wait_for_step(workdir, step, running):
     """Until training has done so many steps."""
     rows = workdir / "metrics.jsonl"
-    while not (rows.exists() and f'{{"step": {step},' in rows.read_text()):
-        assert all(process.poll() is None for process in running), end(running)
-        time.sleep(0.01)
+    word = f'{{"step": {step},'
+    try:
+        wait_for(lambda: rows.exists() and word in rows.read_text(), *running, secs=100)
+    except AssertionError:
+        raise AssertionError(abort(running)) from None
 
 
 def outcome(workdir):

@@ -11,11 +11,12 @@ import threading
 import time
 
 import pytest
+from waiting import wait_for
 
 from launch import local
 from sigah_jax.errors import BadInput
 
-ROOT = os.path.dirname(os.path.dirname(__file__))
+PATHS = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
 # counts its starts, then runs the rest
 COUNT = "import os, sys, time; open('{starts}', 'a').write('x'); "
 
@@ -117,8 +118,8 @@ def test_a_finished_job_is_not_started(tmp_path, capsys):
 
 QUEUE = """
 import sys
-sys.path.insert(0, {root!r})
-from tests import test_local
+sys.path[:0] = {paths!r}
+import test_local
 from launch import local
 from pathlib import Path
 jobs = [test_local.job(Path({tmp!r}), str(i), "time.sleep(0.4); " + test_local.DONE) for i in range(6)]
@@ -127,13 +128,13 @@ sys.exit(len(local.run_jobs(jobs, [{{}}] * 2, 0)))
 
 
 def queue_process(tmp_path):
-    code = QUEUE.format(root=ROOT, tmp=str(tmp_path))
+    code = QUEUE.format(paths=PATHS, tmp=str(tmp_path))
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
 def test_two_queues_of_the_same_jobs_share_them(tmp_path):
     both = [queue_process(tmp_path) for _ in range(2)]
-    outs = [p.communicate()[0] for p in both]
+    outs = [p.communicate(timeout=60)[0] for p in both]
     assert [p.returncode for p in both] == [0, 0]
     assert [starts(tmp_path, str(i)) for i in range(6)] == [1] * 6
     assert all("6/6 done" in out for out in outs)
@@ -141,12 +142,11 @@ def test_two_queues_of_the_same_jobs_share_them(tmp_path):
 
 def test_a_queue_that_was_killed_leaves_its_processes_to_the_next(tmp_path):
     first = queue_process(tmp_path)
-    while not starts(tmp_path, "0"):
-        time.sleep(0.01)
+    wait_for(lambda: starts(tmp_path, "0"), first)
     first.kill()
-    first.communicate()
+    first.communicate(timeout=60)
     second = queue_process(tmp_path)
-    assert second.communicate() and second.returncode == 0
+    assert second.communicate(timeout=60) and second.returncode == 0
     assert [starts(tmp_path, str(i)) for i in range(6)] == [1] * 6
 
 
@@ -182,8 +182,7 @@ def test_a_job_refused_because_its_directory_is_in_use_is_no_failure(tmp_path):
     a = job(tmp_path, "a", f"len(open('{{starts}}').read()) < 2 and sys.exit(2); {DONE}")
 
     def use():  # by a process of no queue, that came between our look and our process
-        while not starts(tmp_path, "a"):
-            time.sleep(0.001)
+        wait_for(lambda: starts(tmp_path, "a"))
         with a.lock.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             time.sleep(1)
@@ -202,8 +201,7 @@ def test_an_interrupt_lets_the_running_processes_save(tmp_path, number, error):
     a = job(tmp_path, "a", code)
 
     def interrupt():
-        while not (tmp_path / "a.donex").exists():
-            time.sleep(0.01)
+        wait_for((tmp_path / "a.donex").exists)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt).start()
@@ -222,8 +220,7 @@ def test_an_interrupt_while_a_process_starts_ends_that_process_too(tmp_path, mon
 
     def start(*args, **more):
         started.append(popen(*args, **more))
-        while not (tmp_path / "a.donex").exists():
-            time.sleep(0.01)
+        wait_for((tmp_path / "a.donex").exists)
         os.kill(os.getpid(), signal.SIGINT)
         return started[0]
 
@@ -238,14 +235,14 @@ def test_an_interrupt_while_a_process_starts_ends_that_process_too(tmp_path, mon
 # takes long to save: until a file says that it may end
 STUBBORN = (
     "import signal; signal.signal(15, lambda *_: ("
-    "[time.sleep(.01) for _ in iter(lambda: os.path.exists('{done}z'), True)], "
+    "[time.sleep(.01) for _ in range(3000) if not os.path.exists('{done}z')], "
     + DONE.replace("done}", "done}y")
     + ", sys.exit(143))); open('{done}x', 'w').close(); time.sleep(60)"
 )
 SWEEP = """
 import sys
-sys.path.insert(0, {root!r})
-from tests import test_local
+sys.path[:0] = {paths!r}
+import test_local
 from launch import local
 from pathlib import Path
 local.run_jobs([test_local.job(Path({tmp!r}), "point 7", test_local.STUBBORN)], [{{}}], 0)
@@ -253,19 +250,17 @@ local.run_jobs([test_local.job(Path({tmp!r}), "point 7", test_local.STUBBORN)], 
 
 
 def test_an_interrupt_says_at_once_what_is_waited_for_and_a_second_one_leaves(tmp_path):
-    code = SWEEP.format(root=ROOT, tmp=str(tmp_path))
+    code = SWEEP.format(paths=PATHS, tmp=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "point 7.donex").exists():
-        time.sleep(0.01)
+    wait_for((tmp_path / "point 7.donex").exists, process)
     process.send_signal(signal.SIGINT)
     line = process.stderr.readline()
     assert line.startswith("waiting until these have saved and ended") and "point 7" in line
     assert not (tmp_path / "point 7.doney").exists()
     process.send_signal(signal.SIGINT)
-    assert process.wait() and not (tmp_path / "point 7.doney").exists()
+    assert process.wait(60) and not (tmp_path / "point 7.doney").exists()
     (tmp_path / "point 7.donez").touch()
-    while not (tmp_path / "point 7.doney").exists():  # it saves all the same
-        time.sleep(0.01)
+    wait_for((tmp_path / "point 7.doney").exists)  # it saves all the same
 
 
 def test_a_job_that_cannot_be_started_fails_alone_and_says_why(tmp_path, monkeypatch, capsys):
@@ -314,7 +309,7 @@ def test_a_log_that_was_removed_ends_no_queue(tmp_path):
 
 def test_on_a_terminal_a_table_shows_what_runs(tmp_path):
     log_words = "print('step 7 of 9'); sys.stdout.flush(); time.sleep(1); "
-    code = QUEUE.format(root=ROOT, tmp=str(tmp_path)).replace("time.sleep(0.4); ", log_words)
+    code = QUEUE.format(paths=PATHS, tmp=str(tmp_path)).replace("time.sleep(0.4); ", log_words)
     code = code.replace("range(6)", "range(2)")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
@@ -327,6 +322,6 @@ def test_on_a_terminal_a_table_shows_what_runs(tmp_path):
         except OSError:  # the other end is closed
             break
     os.close(ours)
-    assert process.wait() == 0
+    assert process.wait(60) == 0
     assert b"0/2 done, 0 failed, ? left, 2 running" in shown
     assert b"  1  00:00  step 7 of 9" in shown and b"2/2 done" in shown

@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from sigah_jax.files import whole
 from sigah_jax.run import loading
@@ -159,10 +159,9 @@ def kill_until_done(workdir, kills, generator):
             stderr=subprocess.DEVNULL,
         )
         wanted = generator.randint(min(logged(workdir) + 1, ROWS - 1), ROWS - 1)
-        while logged(workdir) < wanted and process.poll() is None:
-            time.sleep(0.002)
+        wait_for(lambda: logged(workdir) >= wanted, process, secs=200)  # noqa: B023
         process.kill()
-        process.wait()
+        process.wait(20)
         at.append(logged(workdir))
     done = run(workdir)
     assert done.returncode == 0, done.stderr
@@ -190,10 +189,9 @@ def test_sigterm_saves_exits_and_resumes(finished, tmp_path, rows):
         command(workdir), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     rows = workdir / rows
-    while not (rows.exists() and rows.read_text()) and process.poll() is None:
-        time.sleep(0.01)
+    wait_for(lambda: rows.exists() and rows.read_text(), process, secs=200)
     process.send_signal(signal.SIGTERM)
-    process.communicate()
+    process.communicate(timeout=60)
     assert process.returncode == 143
     # evaluating the unfinished run must not make it count as finished
     assert run(workdir, "--mode=eval", "--checkpoint=latest").returncode == 0
@@ -205,10 +203,9 @@ def test_ctrl_c_is_one_line_and_the_same_command_resumes(finished, tmp_path):
     process = subprocess.Popen(
         command(tmp_path / "stopped"), env=environment(), stderr=subprocess.PIPE, text=True
     )
-    while not list((tmp_path / "stopped").glob("checkpoints/20")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_for((tmp_path / "stopped" / "checkpoints" / "20").exists, process, secs=200)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in stderr
     assert stderr.endswith("interrupted; the same command resumes from the last checkpoint\n")
     assert run(tmp_path / "stopped").returncode == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from experiments import cell, paper_tables
 from sigah_jax.baselines.methods import METHODS
@@ -88,11 +89,10 @@ def test_killed_half_way_no_cell_is_lost_and_no_half_cell_counts(tmp_path, vecto
     argv = flags(tmp_path, vectors, "--methods=lsh", "--bits=16", "--seeds=3")
     command = [sys.executable, "-m", "experiments.paper_tables", *argv]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    while not lines(tmp_path) and process.poll() is None:
-        time.sleep(0.02)
+    wait_for(lambda: lines(tmp_path), process, secs=200)
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=60)
     done = lines(tmp_path)
     assert 1 <= len(done) < 3 and all(line["metrics"] for line in done.values())
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
@@ -211,7 +211,7 @@ def test_damaged_results_of_a_run_make_no_cell(tmp_path, vectors, monkeypatch, c
     argv = ["--method=sigah", "--bits=64", f"--results={tmp_path}", f"--runs={tmp_path}"]
     workdir = tmp_path / "small" / "sigah" / "bits64" / "seed0"
     workdir.mkdir(parents=True)
-    monkeypatch.setattr(cell.train, "train_and_evaluate", lambda *_: None)  # it is finished
+    monkeypatch.setattr(cell, "train_and_evaluate", lambda *_: None)  # it is finished
     for text in ('{"metrics": {"sigah": {}}, "pr_curves": []}', "{"):
         (workdir / "results.json").write_text(text)
         assert cell.main([f"--data=small={vectors}", *argv]) == 2

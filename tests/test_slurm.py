@@ -1,14 +1,16 @@
 """The array script, on a SLURM of one node that the test starts and stops."""
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import waiting
 
 from launch import local, slurm, sweep
 from sigah_jax.errors import BadInput
@@ -16,7 +18,7 @@ from sigah_jax.errors import BadInput
 ROOT = Path(__file__).parent.parent
 MNIST = f"--config={ROOT}/experiments/mnist.py"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-WAIT_SECS = 120
+wait_for = partial(waiting.wait_for, secs=120)
 
 CONF = """ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -68,27 +70,34 @@ def cluster(tmp_path_factory):
     conf = home / "slurm.conf"
     host = socket.gethostname().partition(".")[0]
     conf.write_text(CONF.format(host=host, dir=home, ports=free_ports(2), cpus=os.cpu_count()))
-    environment = os.environ | {"SLURM_CONF": str(conf)}
     munge = [f"--{what}-file={home}/munge.{what}" for what in ("key", "pid", "log", "seed")]
     daemons = [
         ["munged", "--foreground", "--force", f"--socket={home}/munge.socket", *munge],
         ["slurmctld", "-D"],
         ["slurmd", "-D"],
     ]
-    log = (home / "daemons.log").open("w")
-    running = [subprocess.Popen(d, env=environment, stdout=log, stderr=log) for d in daemons]
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (home / "daemons.log").open("w") as log,
+        contextlib.ExitStack() as at_the_end,
+    ):
         patch.setenv("SLURM_CONF", str(conf))
-        try:
-            wait_for(lambda: "idle" in tell("sinfo", "--noheader", "--format=%T"))
-            yield
-        finally:
-            tell("scancel", "--user=root")
-            wait_for(lambda: not tell("squeue", "--noheader"))
-            for process in reversed(running):
-                process.terminate()
-                process.wait()
-            log.close()
+        for daemon in daemons:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            at_the_end.callback(stop, subprocess.Popen(daemon, **streams))
+        wait_for(lambda: "idle" in tell("sinfo", "--noheader", "--format=%T"))
+        yield
+        tell("scancel", "--user=root")
+        wait_for(lambda: not tell("squeue", "--noheader"))
+
+
+def stop(daemon):
+    daemon.terminate()
+    try:
+        daemon.wait(20)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait(20)
 
 
 def free_ports(count):
@@ -102,15 +111,8 @@ def free_ports(count):
 
 
 def tell(*command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout.strip()
-
-
-def wait_for(condition):
-    end = time.monotonic() + WAIT_SECS
-    while not condition():
-        assert time.monotonic() < end, "SLURM did not get there in time"
-        time.sleep(0.2)
 
 
 def job(name, code):

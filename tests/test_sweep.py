@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hashers
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
+from waiting import wait_for
 
 from launch import local, sweep
 from sigah_jax import config
@@ -223,11 +223,11 @@ def test_a_sweep_that_was_stopped_goes_on_and_one_that_is_finished_runs_nothing(
     argv = [f"--config={ROOT}/experiments/vectors.py:bits=16", "--config.data.base=x.npy", *SHORT]
     command = [sys.executable, "-m", "launch.sweep", *argv]
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.rglob("metrics.jsonl")):
-        assert first.poll() is None
-        time.sleep(0.05)
+    wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")), first, secs=200)
     first.send_signal(signal.SIGINT)
-    assert "the same command resumes" in first.communicate()[1] and first.returncode == 130
+    assert (
+        "the same command resumes" in first.communicate(timeout=60)[1] and first.returncode == 130
+    )
     (job,) = plan(*argv).values()
     assert not job.done.exists()
     assert sweep.main(argv) == 0

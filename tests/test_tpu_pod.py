@@ -18,7 +18,7 @@ SCRIPT = ["bash", str(ROOT / "launch" / "tpu_pod.sh")]
 
 def run(*argv):
     command = [*SCRIPT, "--dry_run", *argv]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
 def test_a_dry_run_prints_the_commands_for_every_host():
@@ -83,7 +83,7 @@ def host(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     yield tmp_path
     pid = tmp_path / "sigah" / "run.pid"
-    subprocess.run([*SCRIPT, "pod", "zone", "stop"], check=False) if pid.exists() else None
+    there("stop") if pid.exists() else None
 
 
 def there(*argv):
@@ -105,7 +105,7 @@ def test_a_run_outlives_its_terminal_and_saves_when_it_is_told_to_stop(host, num
     )
     assert terminal.stdout.readline() == "started with --workdir=/mnt/runs/x\n"
     os.killpg(terminal.pid, number)  # Ctrl-C, or a lost connection
-    assert terminal.wait() != 0
+    assert terminal.wait(20) != 0
     time.sleep(0.3)
     assert "saved" not in (host / "sigah" / "run.log").read_text()
     again = there(*FLAGS)

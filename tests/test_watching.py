@@ -50,6 +50,7 @@ def test_tensorboard_gets_every_number_at_its_step_and_goes_on(tmp_path):
 
 
 def test_wandb_gets_rows_and_a_resumed_run_is_the_same_one(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     with watching.open_sinks(watched("wandb"), tmp_path, 0) as send:
@@ -63,6 +64,7 @@ def test_wandb_gets_rows_and_a_resumed_run_is_the_same_one(tmp_path, monkeypatch
         send(ROWS[1])
     names = {path.name for path in (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")}
     assert names == {first.name}
+    wandb.teardown()  # ends its process
 
 
 def test_without_sinks_nothing_is_written(tmp_path):

@@ -95,7 +95,7 @@ def test_no_flipped_bit_of_a_json_file_gives_another_value(tmp_path):
 
 def test_what_a_dead_process_left_of_a_file_is_removed(tmp_path):
     dead = subprocess.Popen(["true"])
-    dead.wait()
+    dead.wait(20)
     left = tmp_path / f"a.txt.partial-{socket.gethostname()}-{dead.pid}"
     living = tmp_path / f"a.txt.partial-{socket.gethostname()}-{os.getppid()}"
     elsewhere = tmp_path / "a.txt.partial-other-1"
