@@ -62,8 +62,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss = config_dict.ConfigDict()  # weights of the terms of L_gen; 0 removes a term
     c.loss.ordinal = 1.0  # ours: soft precision of the Hamming ranking
     c.loss.ordinal_synthetic = 0.3  # ours: the same for the distance to synthetic features
-    c.loss.reconstruction = 0.1 if bits <= 64 else 0.3  # ‖x - x̂‖²; ours: more costs short codes
-    c.loss.adversary = 0.1  # e(x̂), the discriminator's error of the synthetic feature
+    c.loss.reconstruction = 0.1 if bits <= 64 else 0.3  # ‖z - ẑ‖²; ours: more costs short codes
+    c.loss.adversary = 0.1  # e(ẑ), the discriminator's error of the synthetic feature
     c.loss.quantisation = 0.01  # ours: (|u| - 1)²
     c.loss.temperature_bits = 0.7 * math.sqrt(bits / 64)  # ours: τ of the ordinal loss, in bits
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
@@ -73,8 +73,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
 
     c.began = config_dict.ConfigDict()
-    # κ reaches its greatest value within 100 steps and stays: e(x̂) keeps below the wanted ratio
-    c.began.gamma = 1.0  # wanted ratio E e(x̂) / E e(x); above it e(x̂) is raised no further
+    # κ reaches its greatest value within 100 steps and stays: e(ẑ) keeps below the wanted ratio
+    c.began.gamma = 1.0  # wanted ratio E e(ẑ) / E e(z); above it e(ẑ) is raised no further
     c.began.rate = 0.01  # step of κ
     c.began.kappa_max = 0.3  # ours: above it the auto-encoder was seen to fall apart
 
@@ -97,7 +97,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.refit = config_dict.ConfigDict()  # ours: a larger decoder, trained anew on the final codes
     c.refit.share = 0.3  # its updates over train.steps; 0: none, the decoder of training stays
     c.refit.atoms = max(2048, 4 * bits)  # M of that decoder
-    c.refit.reconstruction = 1.0  # weight of ‖x - x̂‖² there; other weights and rates stay
+    c.refit.reconstruction = 1.0  # weight of ‖z - ẑ‖² there; other weights and rates stay
 
     c.eval = config_dict.ConfigDict()
     c.eval.every_steps = 400  # validation and checkpoint

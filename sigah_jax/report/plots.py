@@ -58,14 +58,14 @@ LEGEND = 1.7  # inches beside the panels
 GENERATOR_LOSSES = {
     "train/loss_gen": "total",
     "train/loss_ordinal": "ordinal",
-    "train/loss_ordinal_synthetic": "ordinal, x̂",
+    "train/loss_ordinal_synthetic": "ordinal, ẑ",
     "train/loss_reconstruction": "reconstruction",
     "train/loss_adversary": "adversary",
     "train/loss_quantisation": "quantisation",
 }
 ERRORS = {
-    "train/error_real": "real, e(x)",
-    "train/error_synthetic": "synthetic, e(x̂)",
+    "train/error_real": "real, e(z)",
+    "train/error_synthetic": "synthetic, e(ẑ)",
     "train/loss_dis": "discriminator's loss",
 }
 VALIDATION = {
