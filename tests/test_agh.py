@@ -9,6 +9,7 @@ from sets import mean_average_precision
 from sigah_jax.baselines import agh, linear, lsh
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
+from sigah_jax.model import pca
 
 KEY = jax.random.key(0)
 
@@ -70,8 +71,7 @@ def test_training_rows_that_are_the_anchors_leave_a_kernel_without_width():
     graph = agh.AnchorGraph(
         x.mean(axis=0), x - x.mean(axis=0), np.ones(1, np.float32), *[np.zeros((20, 0))] * 3
     )
-    t = agh._width(graph, x)
-    assert 0 < t < 1
+    assert 0 < agh.kernel_width(graph, x) < 1
     two = graph._replace(widths=np.full(2, np.finfo(np.float32).tiny))
     z = np.asarray(agh.anchor_weights(two, x + 1))
     np.testing.assert_array_equal(z, np.eye(20))
@@ -238,7 +238,7 @@ def test_training_blocks_change_rounding_only(rows, monkeypatch, tmp_path):
     x = clouds(300)
     np.save(tmp_path / "x.npy", x)
     whole = agh.fit(KEY, x, 8, 30, 4, 2)
-    monkeypatch.setattr(agh, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(pca, "BLOCK_ROWS", rows)
     blocks = agh.fit(KEY, np.load(tmp_path / "x.npy", mmap_mode="r"), 8, 30, 4, 2)
     np.testing.assert_array_equal(whole.anchors, blocks.anchors)
     for name in ("widths", "weights", "above", "below"):

@@ -7,8 +7,6 @@ The graph joins two rows as far as they share anchors: A = Z Λ⁻¹ Zᵀ, where
 holds the weights of the s anchors nearest to row i, which sum to one, and Λ = diag(Zᵀ 1). So A
 is never formed: its eigenvectors are Z times those of an m x m matrix, and Z extends them to
 rows outside of the training set.
-
-Not responsible for packing codes.
 """
 
 from collections.abc import Callable
@@ -21,7 +19,8 @@ from jax import lax
 
 from sigah_jax.baselines.kmeans import centres_of
 from sigah_jax.errors import BadInput, BitsRefused
-from sigah_jax.model.pca import BLOCK_ROWS, with_positive_peaks
+from sigah_jax.model.pca import blocks, with_positive_peaks
+from sigah_jax.retrieval.euclidean import squared_distances
 
 KMEANS_ROWS = 50_000  # at most, drawn by the key
 KMEANS_ITERATIONS = 10  # the anchors need to cover the data, not to converge
@@ -53,11 +52,7 @@ def fit(
     two bits and the fast ones, which vary within neighbourhoods, none. The bits of the first
     cuts come first; of an odd K the last eigenvector is cut once (the paper has even K).
 
-    Beyond that the paper leaves k-means open; here it is faiss's, on a sample of the rows.
-
     Args:
-        key: PRNG key of the sample and of the first centroids.
-        xt: [n, d] training rows.
         bits: K, less than the anchors (one layer) or than twice as many (two layers).
         anchors: m, at most n; 300 in the paper.
         nearest: s, 1 to m; 2 to a tenth of m by the authors, to be tuned to the data.
@@ -87,7 +82,7 @@ def fit(
     graph = AnchorGraph(
         centre, centroids - centre, np.ones(nearest, np.float32), none, none[0], none[0]
     )
-    graph = graph._replace(widths=np.full(nearest, _width(graph, xt), np.float32))
+    graph = graph._replace(widths=np.full(nearest, kernel_width(graph, xt), np.float32))
     mass, shared = _total(_anchor_sums, graph, xt)
     weights = eigenvectors(mass, shared, len(xt), h)
     if layers == 1:
@@ -143,7 +138,6 @@ def second_thresholds(
 
     Args:
         graph: anchors, centre and widths.
-        xt: [n, d] training rows.
         mass: [m] f64, Zᵀ 1.
         weights: [m, h₂] f64.
 
@@ -151,28 +145,17 @@ def second_thresholds(
         b⁺ and b⁻, [h₂] f32 both.
     """
     graph = graph._replace(weights=weights.astype(np.float32))
-    sums = _total(_cut_sums, graph, xt)
-    positive, absolute, both, z_positive, z_absolute = sums
-    z_positive_by_mass = np.divide(
-        z_positive, mass[:, None], out=np.zeros_like(z_positive), where=mass[:, None] > 0
-    )
-    beta = (both - np.sum(z_absolute * z_positive_by_mass, axis=0)) / (
-        positive - np.sum(z_positive * z_positive_by_mass, axis=0)
-    )
+    positive, absolute, both, z_positive, z_absolute = _total(_cut_sums, graph, xt)
+    # an anchor without mass has no part in Zᵀ p either
+    by_mass = z_positive / np.where(mass > 0, mass, 1)[:, None]
+    slope = both - np.sum(z_absolute * by_mass, axis=0)
+    beta = slope / (positive - np.sum(z_positive * by_mass, axis=0))
     below = (beta * positive - absolute) / len(xt)
     return (beta - below).astype(np.float32), below.astype(np.float32)
 
 
 def project(params: AnchorGraph, x: jax.Array) -> jax.Array:
-    """Eigenvectors y = Z W of the rows, then y - b⁺ or b⁻ - y; code bit k is `[:, k] > 0`.
-
-    Args:
-        params: of `fit`.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32, of full float32 precision on every device.
-    """
+    """Eigenvectors y = Z W of the rows, then y - b⁺ or b⁻ - y, `[B, d] -> [B, K] f32`."""
     y = jnp.matmul(anchor_weights(params, x), params.weights, precision="highest")
     first = y[:, : len(params.above)]
     second = jnp.where(first > 0, first - params.above, params.below - first)
@@ -194,56 +177,42 @@ def anchor_weights(params: AnchorGraph, x: jax.Array) -> jax.Array:
 
 def _nearest_anchors(params: AnchorGraph, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Squared distances [B, s] f32 and ids [B, s] of the s nearest anchors, nearest first."""
-    x = x - params.centre
-    dots = jnp.matmul(x, params.anchors.T, precision="highest")
-    d = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(params.anchors**2, axis=1) - 2 * dots
-    nearest, ids = lax.top_k(-jnp.maximum(d, 0), len(params.widths))
+    d = squared_distances(x - params.centre, params.anchors)
+    nearest, ids = lax.top_k(-d, len(params.widths))
     return -nearest, ids
 
 
-def _width(graph: AnchorGraph, xt: np.ndarray) -> float:
+def kernel_width(graph: AnchorGraph, xt: np.ndarray) -> float:
     """t, the square of the mean distance of a row to its s-th nearest anchor; never 0."""
     (total,) = _total(_distance_sum, graph, xt)
-    # 0 where all rows are on anchors.
+    # 0 where all rows are on anchors
     return max((total / len(xt)) ** 2, np.finfo(np.float32).tiny)
 
 
 def _total(sums: Callable, graph: AnchorGraph, xt: np.ndarray) -> list[np.ndarray]:
-    """`sums(graph, block, valid)` over all blocks of rows, added in float64.
-
-    The last block is filled with zero rows, which are not valid.
-    """
-    block_rows = min(BLOCK_ROWS, len(xt))
-    totals = None
-    for start in range(0, len(xt), block_rows):
-        block = np.asarray(xt[start : start + block_rows])
-        valid = np.arange(block_rows) < len(block)
-        block = np.concatenate(
-            [block, np.zeros((block_rows - len(block), *block.shape[1:]), block.dtype)]
-        )
-        parts = [np.asarray(part, np.float64) for part in sums(graph, block, valid)]
-        totals = parts if totals is None else [t + p for t, p in zip(totals, parts, strict=True)]
-    return totals
+    """`sums(graph, block)` over all blocks of rows, added in float64."""
+    parts = ([np.asarray(a, np.float64) for a in sums(graph, block)] for block in blocks(xt))
+    return [sum(terms) for terms in zip(*parts, strict=True)]
 
 
 @jax.jit
-def _distance_sum(graph: AnchorGraph, x: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
+def _distance_sum(graph: AnchorGraph, x: jax.Array) -> tuple[jax.Array, ...]:
     """Distances to the s-th nearest anchor, summed."""
     d, _ = _nearest_anchors(graph, x)
-    return (jnp.sum(jnp.where(valid, jnp.sqrt(d[:, -1]), 0)),)
+    return (jnp.sum(jnp.sqrt(d[:, -1])),)
 
 
 @jax.jit
-def _anchor_sums(graph: AnchorGraph, x: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
+def _anchor_sums(graph: AnchorGraph, x: jax.Array) -> tuple[jax.Array, ...]:
     """Zᵀ 1 [m] and Zᵀ Z [m, m]."""
-    z = anchor_weights(graph, x) * valid[:, None]
+    z = anchor_weights(graph, x)
     return jnp.sum(z, axis=0), jnp.matmul(z.T, z, precision="highest")
 
 
 @jax.jit
-def _cut_sums(graph: AnchorGraph, x: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
+def _cut_sums(graph: AnchorGraph, x: jax.Array) -> tuple[jax.Array, ...]:
     """For y = Z W and p = (y > 0): 1ᵀ p, 1ᵀ |y|, |y|ᵀ p, each [h], and Zᵀ p, Zᵀ |y|, [m, h]."""
-    z = anchor_weights(graph, x) * valid[:, None]
+    z = anchor_weights(graph, x)
     y = jnp.matmul(z, graph.weights, precision="highest")
     p = (y > 0).astype(y.dtype)
     c = jnp.abs(y)

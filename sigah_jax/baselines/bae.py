@@ -1,13 +1,11 @@
 """Deep binary auto-encoder: a network, its signs, and reconstruction from them.
 
-Shapes: n training rows, d columns, P features after `standardise`, B rows of a batch, K bits,
-S steps.
+Shapes: n training rows, d columns, P features after `standardise`, K bits, S steps.
 
-Not responsible for packing codes. It tells what reconstruction alone can do: SiGAH's kind of
-network without adversary, sparse decoder and ordinal loss, but smaller and trained on a
-twentieth of the rows. One hidden layer of 1,024, 4,000 steps and a rate of 2e-3 were no better;
-SiGAH's straight-through width of 3 gave .23 in place of .20 map@1000 and the same recall@10
-(tiny60k, 64 bits, validation queries).
+It tells what reconstruction alone can do: SiGAH's kind of network without adversary, sparse
+decoder and ordinal loss, but smaller and trained on a twentieth of the rows. One hidden layer of
+1,024, 4,000 steps and a rate of 2e-3 were no better; SiGAH's straight-through width of 3 gave .23
+in place of .20 map@1000 and the same recall@10 (tiny60k, 64 bits, validation queries).
 """
 
 from typing import NamedTuple
@@ -42,10 +40,8 @@ def fit(
     """The encoder of `train`, on centred and scaled principal components.
 
     Args:
-        key: PRNG key of the sample of rows, the first parameters and the batches.
-        xt: [n, d] training rows; a sample of TRAIN_ROWS of them where there are more.
+        xt: a sample of TRAIN_ROWS of the rows where there are more.
         bits: K, any number; more than d is allowed.
-        steps: updates.
         widths: of the hidden ReLU layers, from the input on. Without any the encoder is linear.
 
     Source: reconstruction from a binary layer as in Carreira-Perpiñán and Raziperchikolaei
@@ -65,15 +61,7 @@ def fit(
 
 
 def project(params: BinaryEncoder, x: jax.Array) -> jax.Array:
-    """Real projections u; code bit k is `project(...)[:, k] > 0`.
-
-    Args:
-        params: of `fit`.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32, in full float32 precision on every device.
-    """
+    """The outputs u of the network, `[B, d] -> [B, K] f32`."""
     with jax.default_matmul_precision("highest"):
         return _hash(params.hash, standardise(params.standardiser, x))
 
@@ -109,7 +97,9 @@ def train(
     first = network.init(hash_key, jnp.zeros((1, features)))["params"]
     first["linear"]["kernel"] = rows / spread
     model = {"hash": first, "decoder": rows.T * spread, "offset": jnp.zeros(features)}
-    return descend(descent_key, model, z, _loss, steps, LEARNING_RATE)
+    keys = jax.random.split(descent_key, steps)
+    model, _, losses = descend(model, None, z, keys, _loss, LEARNING_RATE, steps)
+    return model, losses
 
 
 def _loss(model: dict, z: jax.Array, key: jax.Array) -> jax.Array:

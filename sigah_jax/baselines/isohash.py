@@ -2,8 +2,8 @@
 
 Shapes: n training rows, d columns, K bits.
 
-Not responsible for packing codes. Of the paper's two solvers this is lift and projection; its
-gradient flow seeks the same rotations by integrating a differential equation.
+Of the paper's two solvers this is lift and projection; its gradient flow seeks the same rotations
+by integrating a differential equation.
 """
 
 import jax
@@ -19,14 +19,9 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, iterations: int) -> LinearHas
     """PCA to K components, then the rotation of `lift_and_project`.
 
     Args:
-        key: PRNG key of the first rotation.
-        xt: [n, d] training rows.
         bits: K, 1 to d.
         iterations: alternations at most; on MNIST and on GIST, 32 and 64 bits, the distance of
             `lift_and_project` was below 0.02 after 25 and below 1e-6 after 100.
-
-    Raises:
-        BitsRefused: bits > d.
 
     Source: Kong and Li 2012 (NIPS), Isotropic Hashing.
     """
@@ -53,7 +48,6 @@ def lift_and_project(
     a gap of its eigenvalues, and small variances have small gaps.
 
     Args:
-        key: PRNG key of the first rotation.
         variances: [K], not negative, falling.
         iterations: alternations at most; they end when the distance is below `TOLERANCE`.
 

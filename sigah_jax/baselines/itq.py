@@ -2,7 +2,7 @@
 
 Shapes: n training rows, d columns, K bits.
 
-Not responsible for packing codes, nor for the rotation itself (`model.rotation`).
+Not responsible for the rotation itself (`model.rotation`).
 """
 
 import jax
@@ -18,13 +18,8 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, iterations: int) -> LinearHas
     """PCA to K components, then the rotation of `rotate`.
 
     Args:
-        key: PRNG key of the first rotation.
-        xt: [n, d] training rows.
         bits: K, 1 to d.
         iterations: alternations; 50 in the paper.
-
-    Raises:
-        BitsRefused: bits > d.
 
     Source: Gong and Lazebnik 2011 (CVPR), Iterative Quantization.
     """

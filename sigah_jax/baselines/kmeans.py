@@ -1,9 +1,4 @@
-"""Centres of k-means on a sample of the rows, for the methods that need landmarks.
-
-Shapes: n training rows, d columns.
-
-Not responsible for what the centres are used for. The iterations are faiss's.
-"""
+"""Centres of k-means on a sample of the rows, by faiss, for the methods that need landmarks."""
 
 import faiss
 import jax
@@ -16,12 +11,7 @@ from sigah_jax.model.pca import mean_row
 def centres_of(
     key: jax.Array, xt: np.ndarray, number: int, rows: int, iterations: int
 ) -> np.ndarray:
-    """`[number, d] f32` centres of at most max(`rows`, `number`) rows, drawn by the key.
-
-    Args:
-        xt: `[n, d]`, any real dtype.
-        number: 1 to n.
-    """
+    """`[number, d] f32` centres of at most max(`rows`, `number`) rows of xt `[n, d]`."""
     sample_key, seed_key = jax.random.split(key)
     x = drawn_rows(sample_key, xt, max(number, rows))
     mean = mean_row(x)

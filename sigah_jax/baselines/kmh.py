@@ -3,8 +3,8 @@
 Shapes: n training rows, d columns, K bits in M subspaces of b bits, k = 2^b codewords of a
 subspace, s columns of a subspace, B rows of a batch.
 
-Not responsible for packing codes, nor for a distance: the authors rank by the Hamming distance
-of the whole code, as if the scales of codewords were the same in all subspaces.
+Not responsible for a distance: the authors rank by the Hamming distance of the whole code, as if
+the scales of codewords were the same in all subspaces.
 """
 
 from functools import partial
@@ -43,26 +43,18 @@ def fit(
     iterations: int,
     affinity: float,
 ) -> Codewords:
-    """Affinity-preserving k-means in each of M = K / b subspaces (`affinity_preserving_kmeans`).
-
-    The subspaces are groups of principal directions with balanced products of variances
-    (`balanced_groups`).
+    """`affinity_preserving_kmeans` in each of M = K / b subspaces, the `balanced_groups`.
 
     Differences from the authors' public code: subspaces of different size are filled up with
     zero columns, so d need not be a multiple of M, and the codewords move together by a step in
     closed form instead of one after the other by a general minimiser.
 
     Args:
-        key: PRNG key of the drawn rows; nothing else is random.
-        xt: [n, d] training rows.
         bits: K, a multiple of `subspace_bits`, at most d.
         subspace_bits: b, 1 to 8; 2, 4 or 8 by data set in the authors' public code.
         rows: trained on, at most; all n if there are fewer.
         iterations: assignments of rows to codewords; 50 in the authors' public code.
         affinity: λ, the weight of the affinity error; 10 in the authors' public code.
-
-    Raises:
-        BitsRefused: bits that do not divide into subspaces, or bits > d.
 
     Source: He, Wen and Sun 2013 (CVPR), K-means Hashing.
     """
@@ -199,17 +191,7 @@ def bits_of(numbers: jax.Array, bits: int) -> jax.Array:
 
 
 def project(params: Codewords, x: jax.Array) -> jax.Array:
-    """±1 for the bits of the nearest codeword's index, subspace by subspace.
-
-    Of codewords at equal distance the lower index. Code bit k is `[:, k] > 0`.
-
-    Args:
-        params: of `fit`.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32, +1 and -1.
-    """
+    """±1 for the bits of the nearest codeword's index, of equals the lower: `[B, d] -> [B, K]`."""
     m, k, s = params.codewords.shape
     z = linear.project(LinearHash(params.mean, params.rotation), x).reshape(len(x), m, s)
     nearest = jnp.argmin(jax.vmap(scores, in_axes=(1, 0), out_axes=1)(z, params.codewords), axis=2)

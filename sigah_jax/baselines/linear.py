@@ -1,9 +1,4 @@
-"""Hyperplanes through the mean of the training set: the hash function of the linear methods.
-
-Shapes: d columns, p directions, B rows of a batch, K bits.
-
-Not responsible for packing codes, nor for where the hyperplanes come from.
-"""
+"""Hyperplanes through the mean of the training set: the hash function of the linear methods."""
 
 from typing import NamedTuple
 
@@ -22,16 +17,7 @@ class LinearHash(NamedTuple):
 
 
 def project(params: LinearHash, x: jax.Array) -> jax.Array:
-    """Signed lengths (x - mean) W; code bit k is `project(...)[:, k] > 0`.
-
-    Args:
-        params: mean [d] f32, weights [d, K] f32.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32, in full float32 precision on every device: a bit is a sign, and a
-        rounded product near zero flips it.
-    """
+    """Signed lengths (x - mean) W, `[B, d] -> [B, K] f32`."""
     return jnp.matmul(x - params.mean, params.weights, precision="highest")
 
 

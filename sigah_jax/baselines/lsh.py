@@ -1,8 +1,6 @@
 """Locality-sensitive hashing by random hyperplanes, on mean-centred data.
 
 Shapes: n training rows, d columns, K bits.
-
-Not responsible for packing codes.
 """
 
 import jax
@@ -13,15 +11,12 @@ from sigah_jax.model.pca import mean_row
 
 
 def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
-    """Draws K hyperplanes of standard normal direction through the mean of xt.
+    """K hyperplanes of standard normal direction through the mean of xt.
 
     A bit differs between x and y with probability angle(x - mean, y - mean) / π, so the
     Hamming distance estimates the angle. The data gives the mean alone.
 
-    Args:
-        key: PRNG key of the directions.
-        xt: [n, d] training rows.
-        bits: K, any number; more than d is allowed.
+    Any number of bits, also more than d.
 
     Source: Charikar 2002 (STOC), section 3; the centring is ours, as in the ITQ literature.
     """

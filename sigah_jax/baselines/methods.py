@@ -1,6 +1,6 @@
 """The baselines by name, each with all of its settings: what a table compares.
 
-Not responsible for any method: one file each.
+Not responsible for any method: one file each, with `fit` and `project` as in `Method`.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,19 @@ from sigah_jax.devices import parallel
 
 
 class Method(NamedTuple):
-    """A baseline."""
+    """A baseline.
 
-    fit: Callable  # (key, xt [n, d], bits) -> params
-    project: Callable  # (params, x [B, d]) -> [B, K]; code bit k is its entry k > 0
+    `fit(key, xt [n, d], bits)` gives the parameters; rows may be of any real dtype, and a key that
+    is not used is there for the common signature. It raises BitsRefused where the method cannot
+    have codes of K bits on this data.
+
+    `project(params, x [B, d])` gives `[B, K] f32`, and code bit k is entry k > 0. Sums are in full
+    float32 precision on every device: a bit is a sign, and a rounded product near zero flips it.
+    Packing is `retrieval.codes`.
+    """
+
+    fit: Callable
+    project: Callable
     random: bool = True  # fitted by the key; otherwise one seed says all
     # a distance of its own in place of Hamming's: bits -> (groups, count) of `histograms`
     own_distance: Callable | None = None

@@ -10,8 +10,6 @@ ordinal graph, which compares the similarity of a pair i, j with that of a pair 
 projection to pairs i, j and i, l of L k-means centres, L³ relations for n⁴; codes sgn(Wᵀ y) of
 principal components y, relaxed to tanh; a sigmoid of the difference of inner products of codes as
 loss; and descent on the Stiefel manifold with backtracking. All else is marked `ours`.
-
-Not responsible for packing codes.
 """
 
 from functools import partial
@@ -50,8 +48,6 @@ def fit(
     indifferent to scale (the authors' code takes data as it comes: pixels in bytes saturate it).
 
     Args:
-        key: PRNG key of k-means and of the first W.
-        xt: [n, d] training rows.
         bits: K, any number; more than d is allowed.
         landmarks: L, 3 to n; 300 in the authors' public code.
         nearest: a, 1 to L - 2; 10 in the authors' public code.
@@ -134,7 +130,6 @@ def learn(
     the loss itself, not by a graph Laplacian of signs, which is constant almost everywhere.
 
     Args:
-        key: PRNG key of the first W.
         y: [L, p] f32.
         near, farther: of `relations`.
         bits: K.

@@ -1,8 +1,6 @@
 """PCA with a random rotation (PCA-RR): the principal components, mixed.
 
 Shapes: n training rows, d columns, K bits.
-
-Not responsible for packing codes.
 """
 
 import jax
@@ -17,14 +15,6 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
 
     The rotation spreads the variance evenly over the bits; without it the last bits, of little
     variance, weigh as much as the first.
-
-    Args:
-        key: PRNG key of the rotation.
-        xt: [n, d] training rows.
-        bits: K, 1 to d.
-
-    Raises:
-        BitsRefused: bits > d.
 
     Source: the random-rotation baseline of Jégou et al. 2010 (CVPR) and of Gong and
     Lazebnik 2011 (CVPR).

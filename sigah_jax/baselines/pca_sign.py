@@ -2,7 +2,7 @@
 
 Shapes: n training rows, d columns, K bits.
 
-Not responsible for packing codes. Every component is one bit, whatever its variance: bits of
+Every component is one bit, whatever its variance: bits of
 little variance weigh as much as the first, and what a rotation gains is seen against this.
 """
 
@@ -17,14 +17,6 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> LinearHash:
     """The first K principal directions, from the largest variance down, as hyperplanes.
 
     The first bits of a longer code are thus the shorter code.
-
-    Args:
-        key: not used, nothing is drawn; there for the common signature.
-        xt: [n, d] training rows.
-        bits: K, 1 to d.
-
-    Raises:
-        BitsRefused: bits > d.
 
     Source: the PCA baseline of Gong and Lazebnik 2011 (CVPR), called PCAH in the literature.
     """

@@ -1,7 +1,4 @@
-"""Rows drawn from a training set, for the methods that need not see all of it.
-
-Not responsible for batches: each method draws its own.
-"""
+"""Rows drawn from a training set, for the methods that need not see all of it."""
 
 import jax
 import numpy as np

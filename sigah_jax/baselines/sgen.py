@@ -1,8 +1,6 @@
 """Stochastic generative hashing: codes that describe the data in the fewest bits.
 
 Shapes: n training rows, d columns, B rows of a batch, K bits, S steps.
-
-Not responsible for packing codes.
 """
 
 from typing import NamedTuple
@@ -36,8 +34,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, steps: int) -> LinearHash:
     The most probable code of x under q(h | x) is [Wᵀ(x - mean) > 0], so the hash is linear.
 
     Args:
-        key: PRNG key of the sample of rows, the first parameters, the batches and the noise.
-        xt: [n, d] training rows; a sample of TRAIN_ROWS of them where there are more.
+        xt: a sample of TRAIN_ROWS of the rows where there are more.
         bits: K, any number; more than d is allowed.
         steps: updates. The authors' code makes 5,000; under our schedule 2,500 ranked MNIST
             no better than 1,000.
@@ -50,8 +47,8 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, steps: int) -> LinearHash:
     instead of drawing codes, takes the derivative at the code for the difference of
     `free_energy`, fixes ρ, adds -log q where the description length has +log q, has a bias
     and a scale a column, and decays the weights. Ours: the scaling of the rows by one
-    number, the offset c, and Adam with a cosine schedule
-    (their code means to halve the rate).
+    number, the offset c, and Adam with a cosine schedule (their code means to halve
+    the rate).
     """
     rows_key, train_key = jax.random.split(key)
     mean = mean_row(xt)
@@ -73,7 +70,9 @@ def train(key: jax.Array, x: np.ndarray, bits: int, steps: int) -> tuple[Model, 
         prior=jnp.zeros(bits),
         log_rho=jnp.zeros(()),
     )
-    return descend(descent_key, first, jnp.asarray(x), _loss, steps, LEARNING_RATE)
+    keys = jax.random.split(descent_key, steps)
+    model, _, losses = descend(first, None, jnp.asarray(x), keys, _loss, LEARNING_RATE, steps)
+    return model, losses
 
 
 def free_energy(model: Model, x: jax.Array, noise: jax.Array) -> jax.Array:

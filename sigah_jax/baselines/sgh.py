@@ -1,13 +1,11 @@
 """Scalable graph hashing (SGH): kernelised bits that add up to the similarity of all pairs.
 
-Shapes: n training rows, d columns, m bases of the kernel, B rows of a batch, K bits.
+Shapes: n training rows, d columns, m bases of the kernel, K bits.
 
 The similarity of two rows is S̃_ij = 2 exp(-‖x_i - x_j‖² / ρ) - 1, of rows less their mean, and
 the bits b_k = sgn(F w_k) in {-1, +1}ⁿ are to make Σ_k b_k b_kᵀ close to K S̃. S̃ is never formed:
 by the chord of exp over [-1, 1], exp(z) ≈ z sinh 1 + cosh 1, it is about P Qᵀ with a few columns
 more than x has (`fit`).
-
-Not responsible for packing codes.
 """
 
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.model.pca import BLOCK_ROWS, blocks, mean_row, with_positive_peaks
+from sigah_jax.retrieval.euclidean import squared_distances
 
 RIDGE = 1e-6  # γ of the public code, here times the mean diagonal entry of FᵀF
 
@@ -49,8 +48,6 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, bases: int, rounds: int) -> K
     ridge is relative, because F is float32.
 
     Args:
-        key: PRNG key of the bases and of the order in which bits are learned again.
-        xt: [n, d] training rows.
         bits: K, any number; more than d is allowed.
         bases: m, random training rows, 2 to n; 300 in the authors' public code.
         rounds: how often all bits are learned again; 1 in the authors' public code.
@@ -79,23 +76,15 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, bases: int, rounds: int) -> K
     features = parallel.map_rows(kernel, BLOCK_ROWS)(params, xt)
     params = params._replace(kernel_mean=mean_row(features))
     features -= params.kernel_mean
-    weights = learn_bits(
-        order_key, features, transformed_similarity(features, xt, mean, rho), bits, rounds
-    )
+    similarity = transformed_similarity(features, xt, mean, rho)
+    weights = learn_bits(order_key, features, similarity, bits, rounds)
     return params._replace(weights=weights.astype(np.float32))
 
 
 def transformed_similarity(
     features: np.ndarray, xt: np.ndarray, mean: np.ndarray, rho: float
 ) -> np.ndarray:
-    """Fᵀ P Qᵀ F [m, m] f64, by blocks of rows.
-
-    Args:
-        features: F [n, m] f32, of mean zero.
-        xt: [n, d] training rows.
-        mean: [d] f32, of the rows.
-        rho: ρ.
-    """
+    """Fᵀ P Qᵀ F [m, m] f64 for features F [n, m] of rows xt [n, d], by blocks of rows."""
     by_row = np.zeros((features.shape[1], xt.shape[1]))
     by_length = np.zeros(features.shape[1])
     for k, block in zip(blocks(features), blocks(xt), strict=True):
@@ -121,7 +110,6 @@ def learn_bits(
     of near bases are almost dependent.
 
     Args:
-        key: PRNG key of the orders.
         features: F [n, m] f32, of mean zero.
         similarity: Fᵀ S̃ F [m, m] f64.
         bits: K.
@@ -152,29 +140,13 @@ def learn_bits(
 
 def kernel(params: KernelHash, x: jax.Array) -> jax.Array:
     """exp(-‖x - base‖² / (2 δ)) of rows [B, d] and the m bases, [B, m] f32."""
-    return jnp.exp(-_squared_distances(params, x) / (2 * params.width))
+    return jnp.exp(-squared_distances(x - params.mean, params.bases) / (2 * params.width))
 
 
 def project(params: KernelHash, x: jax.Array) -> jax.Array:
-    """Centred kernel values times the weights; code bit k is `[:, k] > 0`.
-
-    Args:
-        params: of `fit`.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32, in full float32 precision on every device.
-    """
+    """Centred kernel values times the weights, `[B, d] -> [B, K] f32`."""
     centred = kernel(params, x) - params.kernel_mean
     return jnp.matmul(centred, params.weights, precision="highest")
-
-
-def _squared_distances(params: KernelHash, x: jax.Array) -> jax.Array:
-    x = x - params.mean
-    dots = jnp.matmul(x, params.bases.T, precision="highest")
-    return jnp.maximum(
-        jnp.sum(x**2, axis=1)[:, None] + jnp.sum(params.bases**2, axis=1) - 2 * dots, 0
-    )
 
 
 def _scales(params: KernelHash, xt: np.ndarray) -> tuple[float, float]:

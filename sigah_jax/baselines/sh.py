@@ -1,8 +1,6 @@
 """Spectral hashing (SH): sinusoids along principal directions, the slowest ones first.
 
-Shapes: n training rows, d columns, p principal directions, B rows of a batch, K bits.
-
-Not responsible for packing codes.
+Shapes: n training rows, d columns, p principal directions, K bits.
 """
 
 from typing import NamedTuple
@@ -41,13 +39,7 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> Sinusoids:
     The box reaches from the least to the greatest training component, as in the authors' public
     code; the paper leaves it open. Its small margin beyond them (one float64 epsilon) is left out.
 
-    Args:
-        key: not used, nothing is drawn; there for the common signature.
-        xt: [n, d] training rows.
-        bits: K, any number; min(K, d) directions are used.
-
-    Raises:
-        BadInput: all training rows are equal.
+    Any number of bits; min(K, d) directions are used. BadInput if all training rows are equal.
 
     Source: Weiss, Torralba and Fergus 2008 (NIPS), Spectral Hashing.
     """
@@ -86,13 +78,5 @@ def slowest_modes(lengths: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarra
 
 
 def project(params: Sinusoids, x: jax.Array) -> jax.Array:
-    """cos((x - mean) W - phase); code bit k is `project(...)[:, k] > 0`.
-
-    Args:
-        params: mean [d] f32, weights [d, K] f32, phase [K] f32.
-        x: [B, d], any real dtype. Outside of the box the sinusoids go on.
-
-    Returns:
-        [B, K] f32, in -1..1; the product is in full float32 precision on every device.
-    """
+    """cos((x - mean) W - phase), `[B, d] -> [B, K] f32` in -1..1; outside of the box as well."""
     return jnp.cos(linear.project(LinearHash(params.mean, params.weights), x) - params.phase)

@@ -1,7 +1,5 @@
 """Sign bits of the coordinates themselves: one bit a column, set above the column's mean.
 
-Shapes: n training rows, d columns, B rows of a batch, K = d bits.
-
 This is the binary quantisation of embedding stores, with the centring that they leave out:
 `x > 0` is a constant bit wherever a column does not change sign.
 
@@ -26,16 +24,7 @@ class Signs(NamedTuple):
 
 
 def fit(key: jax.Array, xt: np.ndarray, bits: int) -> Signs:
-    """Takes the mean of every column for its threshold.
-
-    Args:
-        key: not used, nothing is drawn; there for the common signature.
-        xt: [n, d] training rows.
-        bits: K, which must be d.
-
-    Raises:
-        BitsRefused: bits is not d.
-    """
+    """The mean of every column is its threshold; K must be d."""
     d = xt.shape[1]
     if bits != d:
         raise BitsRefused(
@@ -46,14 +35,8 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int) -> Signs:
 
 
 def project(params: Signs, x: jax.Array) -> jax.Array:
-    """x - mean; code bit k is `project(...)[:, k] > 0`.
+    """x - mean, `[B, d] -> [B, d] f32`.
 
-    Args:
-        params: mean [d] f32.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32. No rounding can flip a bit of float32 rows: a difference of two unequal
-        numbers keeps its sign.
+    No rounding can flip a bit of float32 rows: a difference of two unequal numbers keeps its sign.
     """
     return x - params.mean

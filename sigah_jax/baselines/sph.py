@@ -1,12 +1,12 @@
 """Spherical hashing (SpH): a bit says whether a row lies inside of a hypersphere.
 
-Shapes: n training rows, m of them drawn, d columns, K bits, B rows of a batch, Q queries,
-N base rows, W bytes a code.
+Shapes: m rows drawn, d columns, K bits, Q queries, N base rows, W bytes a code.
 
-Not responsible for packing codes. `project` suits the Hamming distance; the distance that the
-authors made for these codes is that of `spherical_groups`.
+`project` suits the Hamming distance; the distance that the authors made for these codes is that of
+`spherical_groups`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ import numpy as np
 from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.errors import BitsRefused
 from sigah_jax.model.pca import mean_row
+from sigah_jax.retrieval import hamming
+from sigah_jax.retrieval.euclidean import squared_distances
 
 PIVOT_ROWS = 5  # a first pivot is the mean of that many drawn rows, as in public code
 MEAN_TOLERANCE = 0.10  # of m / 4; as in public code
@@ -35,17 +37,11 @@ def fit(key: jax.Array, xt: np.ndarray, bits: int, rows: int, iterations: int) -
     """K spheres that hold half of the rows each and, in pairs, a quarter in common.
 
     Half of the rows makes a bit balanced, a quarter in common makes two bits independent.
-    The spheres are fitted to rows drawn by the key (`balance`).
 
     Args:
-        key: PRNG key of the drawn rows and of the first pivots.
-        xt: [n, d] training rows.
         bits: K, any number from 2 on; more than d is allowed.
         rows: m, at most; all n if there are fewer.
         iterations: at most, for the stopping rule may never be met.
-
-    Raises:
-        BitsRefused: one bit.
 
     Source: Heo, Lee, He, Chang and Yoon 2012 (CVPR), Spherical Hashing.
     """
@@ -71,7 +67,6 @@ def balance(
     size that would guarantee progress, so the overlaps need not improve at each.
 
     Args:
-        key: PRNG key of the first pivots.
         x: [m, d] f32, centred.
         bits: K.
         iterations: at most.
@@ -111,22 +106,12 @@ def median(squared: np.ndarray) -> np.ndarray:
 
 
 def project(params: Spheres, x: jax.Array) -> jax.Array:
-    """radius² - ‖x - pivot‖²: positive inside of a sphere; code bit k is `[:, k] > 0`.
-
-    Args:
-        params: of `fit`.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32, in full float32 precision on every device.
-    """
-    x = x - params.centre
-    dots = jnp.matmul(x, params.pivots.T, precision="highest")
-    offsets = params.squared_radii - jnp.sum(params.pivots**2, axis=1)
-    return 2 * dots + offsets - jnp.sum(x**2, axis=1, keepdims=True)
+    """radius² - ‖x - pivot‖², positive inside of a sphere: `[B, d] -> [B, K] f32`."""
+    return params.squared_radii - squared_distances(x - params.centre, params.pivots)
 
 
-def spherical_groups(bits: int) -> tuple[Callable[[jax.Array, jax.Array], np.ndarray], int]:
+@functools.cache  # one function for a number of bits, compiled once
+def spherical_groups(bits: int) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], int]:
     """The spherical Hamming distance |a xor b| / |a and b|, as groups of ties.
 
     Rows that lie in many spheres in common are near: two rows outside of a sphere may be
@@ -139,9 +124,12 @@ def spherical_groups(bits: int) -> tuple[Callable[[jax.Array, jax.Array], np.nda
     """
     values, places = spherical_values(bits)
 
-    def groups(cq: jax.Array, cb: jax.Array) -> np.ndarray:
-        differing, common = (np.asarray(v) for v in _differing_and_common(cq, cb))
-        return places[differing, common]
+    def groups(cq: jax.Array, cb: jax.Array) -> jax.Array:
+        a, b = (jnp.unpackbits(c, axis=1).astype(jnp.float32) for c in (cq, cb))
+        # counts below 2²⁴: float32 holds them exactly
+        common = jnp.matmul(a, b.T, precision="highest").astype(jnp.int32)
+        differing = hamming.distances(cq, cb).astype(jnp.int32)
+        return jnp.asarray(places)[differing, common]
 
     return groups, len(values)
 
@@ -157,13 +145,3 @@ def spherical_values(bits: int) -> tuple[np.ndarray, np.ndarray]:
     np.divide(differing, common, out=ratio, where=common > 0)  # equal ratios round alike
     values, places = np.unique(ratio, return_inverse=True)
     return values, places.reshape(ratio.shape).astype(np.int32)
-
-
-@jax.jit
-def _differing_and_common(cq: jax.Array, cb: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """|a xor b| and |a and b| of codes [Q, W] and [N, W] u1: [Q, N] i32 each."""
-    a, b = (jnp.unpackbits(c, axis=1).astype(jnp.float32) for c in (cq, cb))
-    # Counts below 2²⁴: float32 holds them exactly.
-    common = jnp.matmul(a, b.T, precision="highest")
-    differing = jnp.sum(a, axis=1)[:, None] + jnp.sum(b, axis=1) - 2 * common
-    return differing.astype(jnp.int32), common.astype(jnp.int32)

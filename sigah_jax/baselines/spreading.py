@@ -1,21 +1,17 @@
 """Spreading vectors: a network that keeps neighbours and spreads its outputs over the sphere.
 
-Shapes: n training rows, d columns, P principal components, B rows of a batch, K bits, S steps.
-
-Not responsible for packing codes.
+Shapes: n training rows, P principal components, B rows of a batch, K bits.
 """
 
 import itertools
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from sigah_jax.baselines import linear
-from sigah_jax.baselines.descent import adam
+from sigah_jax.baselines.descent import descend
 from sigah_jax.baselines.linear import LinearHash
 from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.devices import parallel
@@ -50,9 +46,7 @@ def fit(
     has rank NEGATIVE_RANK from f(x), found at the start of each epoch. The code is sign f(x).
 
     Args:
-        key: PRNG key of the sample, the first parameters, positives, negatives and batches.
-        xt: [n, d] training rows, more than NEGATIVE_RANK; a sample of GRAPH_ROWS of them
-            where there are more.
+        xt: more rows than NEGATIVE_RANK; a sample of GRAPH_ROWS of them where there are more.
         bits: K, any number; more than d is allowed.
         epochs: passes over the sample.
         width: of both hidden layers.
@@ -101,15 +95,7 @@ def weight_of(bits: int) -> float:
 
 
 def project(params: SpreadingNet, x: jax.Array) -> jax.Array:
-    """Outputs of unit length; code bit k is `project(...)[:, k] > 0`.
-
-    Args:
-        params: of `fit`.
-        x: [B, d], any real dtype.
-
-    Returns:
-        [B, K] f32, in full float32 precision on every device.
-    """
+    """Outputs of unit length, `[B, d] -> [B, K] f32`."""
     with jax.default_matmul_precision("highest"):
         return _network(params.layers, linear.project(params.inputs, x))
 
@@ -140,14 +126,12 @@ def train(
     epochs: int,
     koleo_weight: float,
 ) -> tuple[tuple, np.ndarray]:
-    """The layers of the network and the means of (rank loss, koleo) of each epoch.
+    """The layers of the network, and the means of the terms of `_loss` in each epoch.
 
     Args:
-        init_key, epochs_key: PRNG keys.
         z: [n, P] f32, mean square 1.
         graph: [n, POSITIVES] neighbours of each row.
         widths: of the layers, K last.
-        epochs, koleo_weight: as in `fit`.
 
     Returns:
         (weights, bias) of each layer, and [epochs, 2] f32.
@@ -156,8 +140,7 @@ def train(
     batch = min(BATCH_ROWS, n)
     steps = n // batch
     layers = _init(init_key, (z.shape[1], *widths))
-    state = adam(LEARNING_RATE, epochs * steps).init(layers)
-    means = []
+    state, data, means = None, (z, koleo_weight), []
     for key in jax.random.split(epochs_key, epochs):
         positive_key, negative_key, order_key = jax.random.split(key, 3)
         columns = jax.random.randint(positive_key, (n,), 0, graph.shape[1])
@@ -165,7 +148,9 @@ def train(
         negatives = _negatives(negative_key, np.asarray(_outputs(layers, z)), engine)
         batches = jax.random.permutation(order_key, n)[: steps * batch].reshape(steps, batch)
         triplets = jnp.stack([batches, positives[batches], negatives[batches]], axis=1)
-        layers, state, terms = _epoch(layers, state, z, triplets, koleo_weight, epochs * steps)
+        layers, state, terms = descend(
+            layers, state, data, triplets, _loss, LEARNING_RATE, epochs * steps
+        )
         means.append(np.mean(terms, axis=0))
     return layers, np.array(means)
 
@@ -179,30 +164,13 @@ def _negatives(key: jax.Array, y: np.ndarray, engine: str) -> np.ndarray:
     return pool[ids[:, -1]]
 
 
-@partial(jax.jit, static_argnames="total_steps")
-def _epoch(
-    layers: tuple,
-    state: Any,
-    z: jax.Array,
-    triplets: jax.Array,
-    koleo_weight: float,
-    total_steps: int,
-) -> tuple[tuple, Any, jax.Array]:
-    """One update for each triplet of rows [S, 3, B]; (rank loss, koleo) of each as [S, 2]."""
-
-    def loss(layers: tuple, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        anchor, positive, negative = (_network(layers, z[i]) for i in rows)
-        terms = jnp.stack([jnp.mean(rank_loss(anchor, positive, negative)), koleo(anchor)])
-        return terms[0] + koleo_weight * terms[1], terms
-
-    def step(carry: tuple, rows: jax.Array) -> tuple[tuple, jax.Array]:
-        layers, state = carry
-        gradient, terms = jax.grad(loss, has_aux=True)(layers, rows)
-        updates, state = adam(LEARNING_RATE, total_steps).update(gradient, state, layers)
-        return (optax.apply_updates(layers, updates), state), terms
-
-    (layers, state), terms = jax.lax.scan(step, (layers, state), triplets)
-    return layers, state, terms
+def _loss(layers: tuple, data: tuple, rows: jax.Array) -> jax.Array:
+    """The means of `rank_loss` and λ `koleo` for a batch of triplets [3, B]: [2]."""
+    z, koleo_weight = data
+    anchor, positive, negative = (_network(layers, z[i]) for i in rows)
+    return jnp.stack(
+        [jnp.mean(rank_loss(anchor, positive, negative)), koleo_weight * koleo(anchor)]
+    )
 
 
 def rank_loss(anchor: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:

@@ -119,20 +119,14 @@ def search(
         pairs = np.stack([queries, np.broadcast_to(centre, queries.shape)], axis=1)
         d, ids = topk.on_devices(_distances, pairs, xb, k, devices)
         return d, ids.astype(np.int32)
-    block_rows = max(1, BASE_BYTES // (4 * xb.shape[1]))
-    best = np.full((len(xq), k), np.iinfo(np.uint64).max)
+    block_rows, best = max(1, BASE_BYTES // (4 * xb.shape[1])), []
     for start in range(0, len(xb), block_rows):
         base = xb[start : start + block_rows] - centre
         # at a tie for the k-th place faiss keeps the lower ids; their order it leaves open
         d, ids = faiss.knn(queries, base, min(k, len(base)))
-        # a float32 >= +0 sorts as its bits, so one integer holds (distance, id) in that order
-        bits = (np.maximum(d, 0) + np.float32(0)).view(np.uint32)
-        keys = (bits.astype(np.uint64) << np.uint64(32)) | (ids + start).astype(np.uint64)
-        keys = np.concatenate([best, keys], axis=1)
-        keys.sort(axis=1)
-        best = keys[:, :k]
-    d = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    return d, (best & np.uint64(0xFFFFFFFF)).astype(np.int32)
+        d, ids = topk.nearest_first(np.maximum(d, 0), ids, k)
+        best = [topk.merge([*best, (d, ids + start)], k)]
+    return best[0][0], best[0][1].astype(np.int32)
 
 
 def _distances(pairs: jax.Array, rows: jax.Array) -> jax.Array:
@@ -140,8 +134,12 @@ def _distances(pairs: jax.Array, rows: jax.Array) -> jax.Array:
 
     One that overflows is the largest number, so that it stands before what fills a block.
     """
-    q, b = pairs[:, 0], rows - pairs[0, 1]
-    dots = jnp.matmul(q, b.T, precision="highest")
-    d = jnp.maximum(jnp.sum(q**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * dots, 0)
     largest = jnp.finfo(jnp.float32).max
+    d = squared_distances(pairs[:, 0], rows - pairs[0, 1])
     return jnp.nan_to_num(d, nan=largest, posinf=largest)
+
+
+def squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
+    """‖a‖² + ‖b‖² - 2 a·b, never below 0: `[q, d], [r, d] -> [q, r] f32`. Works inside jit."""
+    dots = jnp.matmul(a, b.T, precision="highest")
+    return jnp.maximum(jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * dots, 0)

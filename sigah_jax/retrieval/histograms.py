@@ -22,9 +22,6 @@ from sigah_jax.retrieval import codes, hamming
 
 NEIGHBOUR_BYTES = 1 << 26  # codes of neighbours gathered at once
 
-_distances = jax.jit(hamming.distances)
-_paired = jax.jit(jax.vmap(hamming.distances))
-
 
 class Histograms(NamedTuple):
     """How many base rows lie at each Hamming distance 0..K, or in each of other groups of ties.
@@ -69,16 +66,16 @@ def distance_histograms(
     """
     _check(cq, cb, neighbours, sizes, bits)
     if engine == "cpu":
-        total = _total_cpu(_distances, bits + 1, cq, cb, block_rows)
+        total = _total_cpu(hamming.distances, bits + 1, cq, cb, block_rows)
     elif engine == "accelerator":
         total = _total_devices(cq, cb, bits, block_rows, parallel.local_devices(devices))
     else:
         raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
-    return Histograms(total, _relevant(cq, cb, neighbours, sizes, bits))
+    return Histograms(total, _relevant(hamming.distances, bits + 1, cq, cb, neighbours, sizes))
 
 
 def group_histograms(
-    groups: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    groups: Callable[[jax.Array, jax.Array], jax.Array],
     count: int,
     cq: np.ndarray,
     cb: np.ndarray,
@@ -90,17 +87,12 @@ def group_histograms(
 
     Args:
         groups: `codes [q, W], [r, W] -> [q, r]` whole numbers, the place of each distance among
-            its values, 0 the least.
+            its values, 0 the least; the same object each time, for it is compiled.
         count: G, as K + 1 in the shapes of `Histograms`.
         cq, cb, neighbours, sizes, block_rows: of `distance_histograms`.
     """
     total = _total_cpu(groups, count, cq, cb, block_rows)
-    relevant = np.zeros((len(sizes), len(cq), count), np.int64)
-    for q, ids in enumerate(neighbours):
-        row = np.asarray(groups(cq[q : q + 1], cb[ids]))[0]
-        for s, size in enumerate(sizes):
-            relevant[s, q] = np.bincount(row[:size], minlength=count)
-    return Histograms(total, relevant)
+    return Histograms(total, _relevant(groups, count, cq, cb, neighbours, sizes))
 
 
 def _check(
@@ -137,7 +129,7 @@ def _total_cpu(
     queries, rows = jnp.asarray(cq), min(block_rows, len(cb))
     for start in range(0, len(cb), rows):
         block = cb[start : start + rows]
-        d = np.asarray(groups(queries, parallel.filled(block, rows)))[:, : len(block)]
+        d = np.asarray(_all(groups, queries, parallel.filled(block, rows)))[:, : len(block)]
         for q, row in enumerate(d):
             total[q] += np.bincount(row, minlength=count)
     return total
@@ -173,15 +165,30 @@ def _device_counter(bits: int):
 
 
 def _relevant(
-    cq: np.ndarray, cb: np.ndarray, neighbours: np.ndarray, sizes: Sequence[int], bits: int
+    groups: Callable,
+    count: int,
+    cq: np.ndarray,
+    cb: np.ndarray,
+    neighbours: np.ndarray,
+    sizes: Sequence[int],
 ) -> np.ndarray:
-    """`[S, Q, K + 1] int64`: the same for both engines, for it is Q k distances, not Q N."""
-    relevant = np.zeros((len(sizes), len(cq), bits + 1), np.int64)
+    """`[S, Q, count] int64`: the same for both engines, for it is Q k distances, not Q N."""
+    relevant = np.zeros((len(sizes), len(cq), count), np.int64)
     step = max(1, NEIGHBOUR_BYTES // max(1, neighbours.shape[1] * cq.shape[1]))
     for start in range(0, len(cq), step):
         ids = neighbours[start : start + step]
-        near = np.asarray(_paired(cq[start : start + step, None], cb[ids]))[:, 0]
+        near = np.asarray(_paired(groups, cq[start : start + step, None], cb[ids]))[:, 0]
         for q, row in enumerate(near, start):
             for s, size in enumerate(sizes):
-                relevant[s, q] = np.bincount(row[:size], minlength=bits + 1)
+                relevant[s, q] = np.bincount(row[:size], minlength=count)
     return relevant
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _all(groups: Callable, cq: jax.Array, cb: jax.Array) -> jax.Array:
+    return groups(cq, cb)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _paired(groups: Callable, cq: jax.Array, cb: jax.Array) -> jax.Array:
+    return jax.vmap(groups)(cq, cb)

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import hamming
+from sigah_jax.retrieval import hamming, topk
 
 PAIRS = 1 << 24  # pairs at once, about 80 bytes each
 ROW_BYTES = 1 << 26  # vectors at once, of those that must be converted or decoded
@@ -90,13 +90,10 @@ def nearest(
                 f"base row {pairs[good.argmin()]}: holds NaN, infinity or values whose squared "
                 "distance overflows float32; remove or repair it"
             )
-        # a float32 >= +0 sorts as its bits: one integer holds (distance, place), ids rise by place
-        keys = distances.view(np.uint32).reshape(ids.shape).astype(np.uint64) << np.uint64(32)
-        keys |= np.arange(count, dtype=np.uint64)
-        keys.sort(axis=1)
-        d[start : start + step] = (keys[:, :k] >> np.uint64(32)).astype(np.uint32).view(np.float32)
-        places = (keys[:, :k] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        found[start : start + step] = np.take_along_axis(ids, places, 1)
+        # by place instead of id, which may be -1: ids rise by place
+        part = slice(start, start + step)
+        d[part], places = topk.nearest_first(distances.reshape(ids.shape), np.arange(count), k)
+        found[part] = np.take_along_axis(ids, places, 1)
     return d, found
 
 

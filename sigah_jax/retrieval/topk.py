@@ -47,6 +47,20 @@ def merge(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarra
     return np.take_along_axis(d, order, 1), np.take_along_axis(ids, order, 1)
 
 
+def nearest_first(d: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k smallest of each row by (distance, id), `[Q, k] f32` and `[Q, k] i64`.
+
+    Args:
+        d: `[Q, c] f32`, not negative.
+        ids: `[Q, c]`, 0 to 2³² - 1.
+    """
+    # a float32 >= +0 sorts as its bits, so one integer holds (distance, id) in that order
+    bits = (d + np.float32(0)).view(np.uint32).astype(np.uint64)
+    keys = np.sort((bits << np.uint64(32)) | ids.astype(np.uint64), axis=1)[:, :k]
+    near = (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    return near, (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
 def on_devices(
     distances: Distances, queries: np.ndarray, base: np.ndarray, k: int, devices: Devices
 ) -> tuple[np.ndarray, np.ndarray]:
