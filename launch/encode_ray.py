@@ -45,6 +45,7 @@ from pathlib import Path
 
 import jax
 
+from launch import ray_encoder, ray_inputs
 from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
 from sigah_jax.errors import BadInput, command
@@ -144,6 +145,8 @@ def run(options: Options, encoder: str, todo: list[Fragment]) -> int:
     import ray
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
+    for module in (ray_encoder, ray_inputs):  # `launch` is not installed, and so not on every node
+        ray.cloudpickle.register_pickle_by_value(module)
     connect(options.address)
     logging.getLogger("ray.data").setLevel("ERROR")
     DataContext.get_current().enable_progress_bars = False

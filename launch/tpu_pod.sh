@@ -32,7 +32,7 @@ if [ "$1" != follow ]; then
   code=$(mktemp -d)
   trap 'rm -r "$code"' EXIT
   tar --exclude=__pycache__ -czf "$code/sigah.tar.gz" \
-    sigah_jax experiments launch pyproject.toml requirements.txt README.md
+    sigah_jax experiments launch pyproject.toml README.md LICENSE NOTICE
   setup="if $running; then echo 'error: a run is there; give follow or stop' >&2; exit 2; fi"
   setup+="; mkdir -p sigah && tar -xzf sigah.tar.gz -C sigah && cd sigah"
   setup+=" && python3 -m pip install -q --user uv && ~/.local/bin/uv venv --allow-existing --python 3.12"

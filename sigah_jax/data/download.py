@@ -119,7 +119,6 @@ def run(
 def _arguments(argv: list[str] | None, sources) -> tuple[list[str], Path]:
     known = ", ".join(sources)
     parser = argparse.ArgumentParser(
-        prog="python -m sigah_jax.data.download",
         description="Downloads data sets. A broken download is continued by the same command, "
         "and what is there already is not fetched again.",
         allow_abbrev=False,
