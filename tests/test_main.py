@@ -267,12 +267,9 @@ def test_vectors_of_ones_own_hold_out_queries_or_take_them(tmp_path):
         {"base": 3000, "training": 2950, "queries": 200},
     ]
     queries = f"--config.data.queries={tmp_path}/queries.npy"
-    for name, rows, more in (
-        ("queries.npy", x[:200], []),
-        ("base.npy", x[:3000] + 1, ["--mode=eval"]),
-    ):
+    for name, rows in (("queries.npy", x[:200]), ("base.npy", x[:3000] + 1)):
         np.save(tmp_path / name, rows)
-        done = run(tmp_path / "given", *files, queries, *more)
+        done = run(tmp_path / "given", *files, queries, "--mode=eval")
         assert done.returncode == 2 and "other rows than the data now" in done.stderr
 
 

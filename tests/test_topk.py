@@ -89,6 +89,15 @@ def test_merge_by_hand():
         np.testing.assert_array_equal(got, given[:, :1])
 
 
+def test_nearest_first_by_hand():
+    # by distance, then by id, and -0 is 0: 0 (id 9), 0 (id 2³² - 1), 2 (id 1), 2 (id 3)
+    d = np.array([[2, 0, -0.0, 2, np.inf]], np.float32)
+    near, ids = topk.nearest_first(d, np.array([[3, 9, 2**32 - 1, 1, 0]]), 4)
+    np.testing.assert_array_equal(near, [[0, 0, 2, 2]])
+    np.testing.assert_array_equal(ids, [[9, 2**32 - 1, 1, 3]])
+    assert near.dtype == np.float32 and ids.dtype == np.int64
+
+
 @pytest.mark.parametrize(("group", "k"), [(1, 3), (4, 1), (4, 40), (16, 3), (16, 64)])
 def test_smallest_is_a_stable_sort(group, k):
     d = np.random.default_rng(0).integers(0, 4, (6, 64)).astype(np.float32)

@@ -80,11 +80,7 @@ def by_feature(
         decode: `codes [n, W] u8 -> [n, d]`, for example `Hasher.decode` or `Hasher.synthesise`.
 
     Returns:
-        D `[Q, k] f32` squared distances and I `[Q, k] i64`, as `rerank.rerank`.
-
-    Raises:
-        BadInput: k is not from 1 to c, or a distance is not finite.
-        ValueError: arrays that do not fit one another.
+        D `[Q, k] f32` squared distances and I `[Q, k] i64`; these and errors as in `rerank.rerank`.
     """
     cb = np.asarray(cb)
 

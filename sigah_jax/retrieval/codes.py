@@ -20,8 +20,7 @@ def packed_bytes(bits: int) -> int:
 def pack(bits: jax.Array | np.ndarray) -> jax.Array:
     """`[..., K] bool -> [..., W] uint8`. Works inside jit and pmap.
 
-    Raises:
-        ValueError: the bits are not boolean (a code of -1 and +1 would pack as all ones).
+    ValueError if the bits are not boolean: a code of -1 and +1 would pack as all ones.
     """
     if bits.dtype != bool:
         raise ValueError(f"pack takes booleans, for example `u > 0`; got dtype {bits.dtype}")
@@ -31,12 +30,7 @@ def pack(bits: jax.Array | np.ndarray) -> jax.Array:
 def unpack(codes: jax.Array | np.ndarray, bits: int) -> jax.Array:
     """The inverse of `pack`: `[..., W] uint8 -> [..., K] bool`. Works inside jit and pmap.
 
-    Args:
-        codes: packed codes.
-        bits: K, which the bytes alone do not tell.
-
-    Raises:
-        ValueError: W is not the width of K bits.
+    ValueError if W is not the width of K = `bits` bits, which the bytes alone do not tell.
     """
     width = codes.shape[-1]
     if width != packed_bytes(bits):

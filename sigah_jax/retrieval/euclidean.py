@@ -1,8 +1,7 @@
 """Exact Euclidean search in float32: nearest neighbours and neighbour graphs.
 
-Shapes: Q queries, N base rows, d columns, k neighbours, n graph nodes. Distances are squared.
-Everywhere ties go to the lower id. Base rows are read in blocks, so memory stays bounded
-beside the inputs and results, and the base may be a memory map.
+Shapes: Q queries, N base rows, d columns, k neighbours, n graph nodes. Distances are squared; ties
+go to the lower id. Base rows are read in blocks, so that the base may be a memory map.
 
 Not responsible for ground truth (`neighbours`), nor for keeping results on disk.
 """
@@ -52,27 +51,19 @@ def knn(
     return d, ids
 
 
-def neighbour_graph(x: np.ndarray, k: int, engine: str, devices: Devices = None) -> np.ndarray:
+def neighbour_graph(x: np.ndarray, k: int, engine: str) -> np.ndarray:
     """The k nearest other rows of each row, in float32 as in `knn`.
 
-    A row is never its own neighbour, duplicates of it are.
-
-    Args:
-        x: `[n, d] f32`.
-        k: 1 to n - 1.
-        engine, devices: as in `knn`.
+    A row is never its own neighbour, duplicates of it are. k is 1 to n - 1.
 
     Returns:
-        `[n, k] int32` ids, nearest first.
-
-    Raises:
-        ValueError: as `knn`.
+        `[n, k] int32` ids of the rows `[n, d] f32`, nearest first.
     """
     check(x, x, k, len(x) - 1, engine)
     graph = np.empty((len(x), k), np.int32)
     centre = centre_of(x)
     for rows in _chunks(len(x), k + 1):
-        _, ids = search(x[rows], x, centre, k + 1, engine, devices)
+        _, ids = search(x[rows], x, centre, k + 1, engine, None)
         own = ids == np.arange(rows.start, rows.stop)[:, None]
         # a row with k + 1 duplicates of lower id does not find itself: then the last one goes
         own[:, -1] |= ~own.any(axis=1)

@@ -22,11 +22,9 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest base codes of each query, exact; ties go to the lower id.
 
-    The base is read in blocks, so memory beside inputs and results stays bounded.
-
     Args:
         cq: `[Q, W] u8`, bits past the last one equal in all codes (`codes.pack` has zeros).
-        cb: `[N, W] u8`, also a memory map.
+        cb: `[N, W] u8`, also a memory map, read in blocks.
         k: 1 to N.
         engine: "cpu" (faiss) or "accelerator" (base rows split over the devices). Both give the
             same integers.
@@ -79,18 +77,12 @@ def check(cq: np.ndarray | jax.Array, cb: np.ndarray | jax.Array) -> None:
 def distances(cq: jax.Array, cb: jax.Array) -> jax.Array:
     """The number of bits that differ, for every query and base row. Works inside jit.
 
-    Codes are read as 32-bit words, with zero bytes up to a whole word. Memory is `[Q, N]` of
-    the result when compiled: cut the base into blocks.
-
     Args:
-        cq: `[Q, W] uint8`, bits past the last one equal in all codes (`codes.pack` has zeros).
-        cb: `[N, W] uint8`.
+        cq, cb: `[Q, W]` and `[N, W] uint8`, as in `search`; codes that do not fit are a ValueError.
 
     Returns:
-        `[Q, N]`, uint8 where 8 W <= 255, else uint16.
-
-    Raises:
-        ValueError: not two matrices of bytes of one width.
+        `[Q, N]`, uint8 where 8 W <= 255, else uint16. Compiled, it takes no more memory than
+        this: cut the base into blocks.
     """
     check(cq, cb)
     dtype = jnp.uint8 if 8 * cq.shape[1] <= 255 else jnp.uint16

@@ -50,8 +50,7 @@ def distance_histograms(
     The base streams by in blocks, so memory does not grow with N.
 
     Args:
-        cq: `[Q, W] uint8` packed codes of the queries.
-        cb: `[N, W] uint8` packed codes of the base.
+        cq, cb: `[Q, W]` and `[N, W] uint8` packed codes of the queries and of the base.
         neighbours: `[Q, k] int32` base ids, the true neighbours, of
             `neighbours.nearest_sets`: the first s columns are the s nearest, for each size s.
         sizes: of the S relevance sets; set s is the first `sizes[s]` neighbours, 1 to k.
@@ -89,7 +88,6 @@ def group_histograms(
         groups: `codes [q, W], [r, W] -> [q, r]` whole numbers, the place of each distance among
             its values, 0 the least; the same object each time, for it is compiled.
         count: G, as K + 1 in the shapes of `Histograms`.
-        cq, cb, neighbours, sizes, block_rows: of `distance_histograms`.
     """
     total = _total_cpu(groups, count, cq, cb, block_rows)
     return Histograms(total, _relevant(groups, count, cq, cb, neighbours, sizes))

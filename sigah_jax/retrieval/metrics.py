@@ -26,10 +26,7 @@ NEAREST_RECALL_AT = (1, 10, 100)
 
 
 class RelevanceSizes(NamedTuple):
-    """How many nearest neighbours are relevant, for each set that `summary` reads.
-
-    A tuple in the order of `Histograms.relevant`: pass it as `sizes` to `distance_histograms`.
-    """
+    """How many nearest neighbours are relevant, in the order of `Histograms.relevant`."""
 
     nearest: int
     nearest10: int
@@ -41,9 +38,6 @@ def relevance_sizes(base_rows: int) -> RelevanceSizes:
     """The sizes for a base of N rows: 1, 10, 1,000 and 2 % of N, none above N.
 
     2 % of N is rounded to the nearest, halves up, and is at least 1.
-
-    Raises:
-        ValueError: no base rows.
     """
     if base_rows < 1:
         raise ValueError(f"a base has at least one row; got {base_rows}")
@@ -63,9 +57,6 @@ def summary(histograms: Histograms) -> dict[str, float]:
         `map`, `area_rp` (relevant: top 2 %), `map@1000`, `precision@100` (relevant: top 1,000),
         `recall@R` (share of the 10 nearest within the first R) and `1-recall@R` (the nearest
         within the first R), means over queries but for `area_rp`.
-
-    Raises:
-        ValueError: another number of relevance sets.
     """
     total, sets = histograms
     if len(sets) != len(RelevanceSizes._fields):
@@ -94,9 +85,6 @@ def average_precision(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:
         (r / n) Σ_{i=1..n} (R + 1 + (i - 1) (r - 1) / (n - 1)) / (N + i)
         = (r / n) [(R + 1) H + (r - 1) / (n - 1) (n - (N + 1) H)],  H = H_{N+n} - H_N,
     with second part 0 for n = 1; the sum over groups is divided by the number of relevant rows.
-
-    Raises:
-        ValueError: shapes differ, counts that cannot be, or a query without a relevant row.
     """
     n, r = _counts(total, relevant)
     after = np.cumsum(n, axis=1)
@@ -154,7 +142,10 @@ def area_rp(total: np.ndarray, relevant: np.ndarray) -> float:
 
 
 def _counts(total: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both histograms as float64, which holds whole numbers to 2⁵³."""
+    """Both histograms as float64, which holds whole numbers to 2⁵³.
+
+    ValueError if shapes differ, counts cannot be, or a query has no relevant row.
+    """
     if total.ndim != 2 or total.shape != relevant.shape:
         raise ValueError(
             f"total and relevant must both be [Q, K + 1]; got {total.shape} and {relevant.shape}"

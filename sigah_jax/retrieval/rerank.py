@@ -42,7 +42,6 @@ def rerank(
 
     Raises:
         BadInput: k is not from 1 to c, or a distance is not finite (the row is named).
-        ValueError: arrays that do not fit one another.
     """
     xq, base = np.asanyarray(xq), np.asanyarray(base)
     if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
