@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
             print(*job_of(cell, args).argv[1:])
         return 0
     jobs = [job_of(cell, args) for cell in missing]
-    failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
+    failed = local.run_jobs(jobs, local.device_slots(args.devices), retries=0)
     write(args)
     for job, why in failed:
         print(f"failed: {job.name}: {why}", file=sys.stderr)
