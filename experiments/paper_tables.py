@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
         for job in jobs:
             print(*job.argv[1:])
         return 0
-    failed = local.run_jobs(jobs, local.device_slots(args.devices, 1), retries=0)
+    failed = local.run_jobs(jobs, local.device_slots(args.devices), retries=0)
     write(args)
     for job, why in failed:
         print(f"failed: {job.name}: {why}", file=sys.stderr)

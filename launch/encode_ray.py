@@ -5,20 +5,17 @@
 Inputs are Parquet files, Lance data sets (`*.lance`) and every file that `formats.vectors` reads by
 rows, such as `.npy`; a directory stands for the files in it. The output is a directory of Parquet
 files with a column `code` of W bytes, in the bit order of `numpy.packbits`, beside the other
-columns of the input, or `row`, the number of the row in its file, where there are none. Codes are
-those of `sigah_jax.encode` on the same kind of device. The names of the files sort in the order
-of the inputs and their rows, and `pyarrow.parquet.read_table(directory)` reads them all.
+columns of the input, or `row`, the number of the row in its file, where there are none. The names
+of the files sort in the order of the inputs and their rows.
 
 What Ray Data distributes are not rows but fragments: (file, first row, last row). An actor loads
 the hasher once, reads a fragment and writes its file of codes itself, under a name that the
 fragment decides and that appears whole or not at all. So a fragment that is done twice, because
-its worker was lost, is there once; the same command resumes after any stop; and nothing but
-counts passes Ray's object store. Ray hands an actor a few fragments ahead and starts it again
-when it dies. An actor holds a block of rows, or a Parquet row group, and the codes of a fragment.
+its worker was lost, is there once, and nothing but counts passes Ray's object store.
 
 All nodes must have `sigah_jax[ray]` installed and see the run directory, the inputs and the output
-under the same paths. One run at a time writes an output, which is locked. A run that resumes
-verifies the codes of the files that are there, by the checksums of their pages.
+under the same paths. One run at a time writes an output. A run that resumes verifies the codes of
+the files that are there, by the checksums of their pages.
 
 Shapes: n rows, d columns, r rows of a fragment, W packed bytes.
 
@@ -33,7 +30,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
 import argparse
 import contextlib
-import importlib
 import itertools
 import logging
 import os
@@ -65,36 +61,29 @@ def claim(output: Path, of: dict) -> Iterator[None]:
         BadInput: it holds something else, cannot be written, or another process writes it.
     """
     path = output / f"{MANIFEST}.lock"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = locks.open_file(path)
-    except OSError as e:
-        reason = f"cannot be written ({e.strerror}); name another"
-        raise BadInput(f"--output={output}: {reason}") from e
-    with lock:
-        if not locks.take(lock, path):
-            raise BadInput(f"--output={output}: another process writes it; wait for it to end")
+    with contextlib.ExitStack() as locked:
         try:
-            _check_manifest(output, of)
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            output.mkdir(parents=True, exist_ok=True)
+            lock = locked.enter_context(locks.open_file(path))
+            if not locks.take(lock, path):
+                raise BadInput(f"--output={output}: another process writes it; wait for it to end")
+            locked.callback(path.unlink, missing_ok=True)
+            if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
+                whole.write_json(output / MANIFEST, of)
+            theirs = whole.read_json(output / MANIFEST, "name another --output")
+        except FileNotFoundError as e:
+            raise BadInput(
+                f"--output={output}: holds files and no {MANIFEST}; name a new directory"
+            ) from e
+        except OSError as e:
+            reason = f"cannot be written ({e.strerror}); name another"
+            raise BadInput(f"--output={output}: {reason}") from e
+        _check_same(output / MANIFEST, theirs, of)
+        yield
 
 
-def _check_manifest(output: Path, of: dict) -> None:
-    """Compares with what the output was begun with, or begins one without codes."""
-    manifest = output / MANIFEST
-    try:
-        if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
-            whole.write_json(manifest, of)
-        theirs = whole.read_json(manifest, "name another --output")
-    except FileNotFoundError as e:
-        raise BadInput(
-            f"--output={output}: holds files and no {MANIFEST}; name a new directory"
-        ) from e
-    except OSError as e:
-        reason = f"cannot be written ({e.strerror}); name another"
-        raise BadInput(f"--output={output}: {reason}") from e
+def _check_same(manifest: Path, theirs: dict, of: dict) -> None:
+    """BadInput, naming the first difference, unless an output was begun with what is asked now."""
     for field, ours in of.items():
         old = theirs.get(field)
         if old == ours:
@@ -255,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
     args.workdir, args.output = (Path(os.path.expanduser(p)) for p in (args.workdir, args.output))
     options = Options(**vars(args))
     try:
-        importlib.import_module("ray.data")
+        import ray.data  # noqa: F401
     except ImportError as e:
         raise BadInput("encode_ray needs Ray; run pip install 'sigah_jax[ray]'") from e
     print(encode_inputs(options))

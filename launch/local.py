@@ -1,10 +1,9 @@
 """Commands on this machine: a queue of processes, one a slot at a time.
 
 A job is finished when the file that it leaves is there. Its log is locked while it runs: the
-launcher takes the lock and the process inherits it, so that it lasts as long as the process does,
-whatever becomes of the launcher. A second queue with the same jobs finds the lock, leaves the job
-alone, takes another, and at last waits for what the first one left or did not finish. A run
-directory in use by a process of no queue is waited for in the same way.
+launcher takes the lock and the process inherits it, whatever becomes of the launcher. A second
+queue with the same jobs leaves a locked one alone, takes another, and at last waits for what the
+first one left or did not finish; in the same way for a run directory that any process uses.
 
 Not responsible for what a command does: one that is stopped is given again, and goes on by itself.
 """
@@ -55,18 +54,12 @@ class Running(NamedTuple):
     start: float
 
 
-def device_slots(devices: str, per_run: int) -> list[dict[str, str]]:
-    """The environment of each slot: `per_run` of the GPUs `"0,1,…"`; `""`: one slot with all."""
-    if not devices:
-        return [{}]
+def device_slots(devices: str) -> list[dict[str, str]]:
+    """The environment of each slot: one of the GPUs `"0,1,…"`; `""`: one slot with all."""
     names = devices.split(",")
-    if not all(names) or per_run < 1 or len(names) % per_run:
-        raise BadInput(
-            f"--devices={devices}: cannot be dealt out {per_run} a run; "
-            "name them with commas between, a multiple of --devices_per_run"
-        )
-    groups = [",".join(names[i : i + per_run]) for i in range(0, len(names), per_run)]
-    return [{"CUDA_VISIBLE_DEVICES": group} for group in groups]
+    if devices and not all(names):
+        raise BadInput(f"--devices={devices}: name GPUs with commas between, as in --devices=0,1")
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names] if devices else [{}]
 
 
 def run_jobs(
@@ -85,14 +78,14 @@ def run_jobs(
     is raised as KeyboardInterrupt or SystemExit(143). A second one ends the waiting.
     """
     waiting, running, ends = deque(jobs), {}, Counter()
-    with _noting_signals() as asked, contextlib.closing(Board(len(jobs), len(slots))) as board:
+    board = Board(len(jobs))
+    with _noting_signals() as asked:
         try:
             while waiting or running:
                 for slot in (s for s in range(len(slots)) if s not in running):
                     started = _start_next(waiting, slots[slot], board)
                     if started:
                         running[slot] = started
-                board.show(waiting, running)
                 time.sleep(POLL_SECS)
                 for slot, run in list(running.items()):
                     if run.process.poll() is None:
@@ -105,7 +98,7 @@ def run_jobs(
                 if asked:
                     raise asked[0]
         finally:
-            _stop(running.values(), board, asked)
+            _stop(running.values(), asked)
     return board.failed
 
 
@@ -203,13 +196,15 @@ def _judge(run: Running, ends: Counter, retries: int) -> str:
     return "failed" if code in FINAL or ends[run.job.name, end] > limit else end
 
 
-def _stop(running: Collection[Running], board: "Board", asked: list[BaseException]) -> None:
+def _stop(running: Collection[Running], asked: list[BaseException]) -> None:
     """Ends the processes and waits for them, until one more signal comes."""
+    before = len(asked)  # before anything is said: an answer may come at once
     for run in running:
         run.process.terminate()
     if running:
-        board.stopping(running)
-    before = len(asked)
+        names = ", ".join(run.job.name for run in running)
+        text = f"waiting until these have saved and ended, or for another interrupt: {names}"
+        print(text, file=sys.stderr, flush=True)
     while len(asked) == before and any(run.process.poll() is None for run in running):
         time.sleep(POLL_SECS)
 
@@ -241,69 +236,39 @@ def _why(run: Running) -> str:
 
 
 class Board:
-    """How the queue stands: on a terminal a table that stays in place, and a line an event."""
+    """How the queue stands: a line an event."""
 
-    def __init__(self, total: int, slots: int):
+    def __init__(self, total: int):
         self.start, self.total = time.monotonic(), total
         self.done = self.here = 0  # `here`: ended in this queue
         self.failed: list[tuple[Job, str]] = []  # and why
-        rows = range(slots + 1) if sys.stderr.isatty() else ()
-        self.rows = [tqdm(position=i, bar_format="{desc}", leave=False) for i in rows]
-
-    def show(self, waiting: Sequence[Job], running: Mapping[int, Running]) -> None:
-        """Draws the table; nothing without a terminal."""
-        if not self.rows:
-            return
-        lines = [f"{self._counts()}, {len(running)} running"]
-        for slot in range(len(self.rows) - 1):
-            if slot in running:
-                run = running[slot]
-                spent = tqdm.format_interval(time.monotonic() - run.start)
-                lines.append(f"  {run.job.name}  {spent}  {last_line(run.job.log)}")
-            else:
-                lines.append("  waiting for another queue" if waiting else "")
-        columns = shutil.get_terminal_size().columns
-        for row, line in zip(self.rows, lines, strict=True):
-            row.set_description_str(line[: columns - 1])
 
     def skipped(self, job: Job) -> None:
         """A job was finished before, or elsewhere."""
         self.done += 1
-        self._say(f"{job.name}: finished before")
+        self._say(job, "finished before")
 
     def ended(self, run: Running, verdict: str) -> None:
         """A process of ours ended."""
         words = f"{verdict}, {time.monotonic() - run.start:.0f} s"
-        why = _why(run)
-        self.done += verdict == "done"
         self.here += verdict in ("done", "failed")
-        if verdict == "failed":
-            self.failed.append((run.job, why))
-        self._say(f"{run.job.name}: {words}{'' if verdict == 'done' else f', {why}'}")
+        if verdict == "done":
+            self.done += 1
+        else:
+            why = _why(run)
+            words += f", {why}"
+            self.failed += [(run.job, why)] if verdict == "failed" else []
+        self._say(run.job, words)
 
     def cannot_start(self, job: Job, error: OSError) -> None:
         """A job has failed because there is no process for it."""
-        self.failed.append((job, f"cannot be started ({error.strerror}: {job.log})"))
-        self._say(f"{job.name}: {self.failed[-1][1]}")
+        why = f"cannot be started ({error.strerror}: {job.log})"
+        self.failed.append((job, why))
+        self._say(job, why)
 
-    def stopping(self, running: Collection[Running]) -> None:
-        """The queue has asked its processes to end, and waits for them."""
-        names = ", ".join(run.job.name for run in running)
-        text = f"waiting until these have saved and ended, or for another interrupt: {names}"
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        """Takes the table away."""
-        for row in self.rows:
-            row.close()
-
-    def _counts(self) -> str:
+    def _say(self, job: Job, words: str) -> None:
         left = self.total - self.done - len(self.failed)
         spent = time.monotonic() - self.start
         time_left = tqdm.format_interval(spent / self.here * left) if self.here else "?"
-        return f"{self.done}/{self.total} done, {len(self.failed)} failed, {time_left} left"
-
-    def _say(self, text: str) -> None:
-        tqdm.write(f"{self._counts()} | {text}", file=sys.stdout)
-        sys.stdout.flush()
+        counts = f"{self.done}/{self.total} done, {len(self.failed)} failed, {time_left} left"
+        print(f"{counts} | {job.name}: {words}", flush=True)

@@ -6,6 +6,7 @@ Not responsible for how a row becomes a code (`hasher`) nor for which fragments 
 """
 
 import itertools
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -133,7 +134,8 @@ class Encoder:
                 "--fragment_rows in a new --output, or more --num_cpus"
             )
         partial = path.with_name(f"_{path.name}.{whole.this_process()}.partial")
-        v, others, check = open_source(fragment, self.options.column, self.h.d)
+        source = open_source(fragment, self.options.column, self.h.d)
+        v = source.vectors
         try:
             with whole.create(partial) as f:
                 packed, good = fragment_codes(self.h, v, fragment.start, fragment.stop)
@@ -141,8 +143,8 @@ class Encoder:
                     row = fragment.start + int(good.argmin())
                     reason = why_bad(v.read(row, row + 1)[0], row)
                     raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
-                _write_codes(f, others(fragment.start, fragment.stop), packed, good)
-                check()
+                _write_codes(f, source.others(fragment.start, fragment.stop), packed, good)
+                source.check(json.loads(fragment.facts))
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(partial, path)

@@ -6,11 +6,11 @@ Not responsible for the formats that `formats.vectors` knows, nor for what becom
 """
 
 import hashlib
-import importlib
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +37,10 @@ class Source(NamedTuple):
     """An input that was opened."""
 
     vectors: Vectors
+    ends: list[int]  # of its row groups, which are not cut; empty: it may be cut anywhere
     others: Callable[[int, int], Iterator]  # (start, stop) -> tables of the other columns, in order
-    check: Callable[[], None]  # raises BadInput if the input is not the one that was planned
+    facts: dict  # what tells it from a changed one, for JSON
+    check: Callable[[dict], None]  # raises BadInput unless its facts are these, and still so
 
 
 def list_inputs(names: Iterable[str], output: Path) -> list[Path]:
@@ -82,9 +84,11 @@ def plan(paths: list[Path], column: str, fragment_rows: int) -> tuple[list[Fragm
     """
     fragments, inputs = [], []
     for index, path in enumerate(paths):
-        n, ends, facts = _look(path, column)
+        if _is_empty_parquet(path):
+            continue
+        v, ends, _, facts, _ = _open(path, column, None)
         inputs.append({"path": str(path)} | facts)
-        start = 0
+        n, start = v.shape[0], 0
         for end in ends or [*range(fragment_rows, n, fragment_rows), n]:
             if end - start >= fragment_rows or start < end == n:
                 name = f"{index:05d}-{start:012d}.parquet"
@@ -95,24 +99,6 @@ def plan(paths: list[Path], column: str, fragment_rows: int) -> tuple[list[Fragm
     return fragments, inputs
 
 
-def _look(path: Path, column: str) -> tuple[int, list[int], dict]:
-    """(n, ends of row groups or [], what tells it from a changed one) without reading any rows."""
-    if path.suffix == ".lance":
-        data = _lance(path, None, column)
-        with reading_as("Lance", path):
-            return data.count_rows(), [], _lance_facts(data)
-    if path.suffix.lower() == ".parquet":
-        import pyarrow.parquet as pq
-
-        file = open_regular(path)
-        with reading_as("parquet", path), pq.ParquetFile(name_of(file)) as f:
-            _check_columns(path, f.schema_arrow.names, column)
-            ends = _group_ends(f.metadata)
-            return ends[-1] if ends else 0, ends, fingerprint(file)
-    v = open_vectors(path)
-    return v.shape[0], [], fingerprint(v.file)
-
-
 def open_source(fragment: Fragment, column: str, d: int) -> Source:
     """Opens the input of a fragment.
 
@@ -120,19 +106,34 @@ def open_source(fragment: Fragment, column: str, d: int) -> Source:
         BadInput: it cannot be read, is not the one that was planned, has no such column, or
             vectors of another d.
     """
-    path, facts = Path(fragment.path), json.loads(fragment.facts)
-    if path.suffix == ".lance":
-        source = _open_lance(path, facts, column)
-    else:
-        parquet = path.suffix.lower() == ".parquet"
-        v = open_vectors(path, column if parquet else "")
-        others = _parquet_others(v, column) if parquet else _row_numbers
-        source = Source(v, others, lambda: check_unchanged(v, facts))
-    source.check()
+    facts = json.loads(fragment.facts)
+    source = _open(Path(fragment.path), column, facts.get("version"))
+    source.check(facts)
     found = source.vectors.shape[1]
     if found != d:
-        raise BadInput(f"{path}: d={found}, this hasher was trained on d={d}")
+        raise BadInput(f"{fragment.path}: d={found}, this hasher was trained on d={d}")
     return source
+
+
+def _open(path: Path, column: str, version: int | None) -> Source:
+    if path.suffix == ".lance":
+        return _open_lance(path, column, version)
+    ends, others, parquet = [], _row_numbers, path.suffix.lower() == ".parquet"
+    v = open_vectors(path, column if parquet else "")
+    if parquet:
+        ends, others = _row_groups(v, column)
+    return Source(v, ends, others, fingerprint(v.file), partial(check_unchanged, v))
+
+
+def _is_empty_parquet(path: Path) -> bool:
+    """Whether it is a Parquet file without rows, as one of many may be."""
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() != ".parquet":
+        return False
+    file = open_regular(path)
+    with reading_as("parquet", path):
+        return pq.read_metadata(name_of(file)).num_rows == 0
 
 
 def _row_numbers(start: int, stop: int) -> Iterator:
@@ -141,52 +142,39 @@ def _row_numbers(start: int, stop: int) -> Iterator:
     yield pa.table({"row": np.arange(start, stop, dtype=np.int64)})
 
 
-def _parquet_others(v: Vectors, column: str) -> Callable[[int, int], Iterator]:
+def _row_groups(v: Vectors, column: str) -> tuple[list[int], Callable[[int, int], Iterator]]:
+    """Where the row groups of a Parquet file end, and its other columns."""
     import pyarrow.parquet as pq
 
+    with reading_as("parquet", v.path):
+        f = pq.ParquetFile(name_of(v.file))
+        names = _other_columns(v.path, f.schema_arrow.names, column)
+        rows = (f.metadata.row_group(group).num_rows for group in range(f.num_row_groups))
+        ends = list(itertools.accumulate(rows))
+
     def others(start: int, stop: int) -> Iterator:
-        with reading_as("parquet", v.path), pq.ParquetFile(name_of(v.file)) as f:
-            names = [name for name in f.schema_arrow.names if name != column]
-            if not names:
-                yield from _row_numbers(start, stop)
-                return
-            for group, end in enumerate(_group_ends(f.metadata)):
+        with reading_as("parquet", v.path):
+            for group, end in enumerate(ends):
                 if start < end <= stop:
                     yield f.read_row_group(group, columns=names)
 
-    return others
+    return ends, others if names else _row_numbers
 
 
-def _group_ends(metadata) -> list[int]:
-    rows = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
-    return list(itertools.accumulate(rows))
+def _open_lance(path: Path, column: str, version: int | None) -> Source:
+    import pyarrow as pa
 
-
-def _lance(path: Path, version: int | None, column: str):
     try:
-        lance = importlib.import_module("lance")
+        import lance
     except ImportError as e:
         raise BadInput(f"{path}: needs pylance; run pip install 'sigah_jax[ray]'") from e
     with reading_as("Lance", path):
         data = lance.dataset(str(path), version=version)
-        _check_columns(path, data.schema.names, column)
-    return data
-
-
-def _lance_facts(data) -> dict:
-    """The version of a Lance data set, and a hash of the names of its files, which never change."""
-    names = json.dumps([fragment.metadata.to_json() for fragment in data.get_fragments()])
-    return {"version": data.version, "files": hashlib.sha256(names.encode()).hexdigest()}
-
-
-def _open_lance(path: Path, facts: dict, column: str) -> Source:
-    import pyarrow as pa
-
-    data = _lance(path, facts["version"], column)
-    kind = stored_lists(path, data.schema.field(column).type)
-    names = [name for name in data.schema.names if name != column]
-    if not pa.types.is_fixed_size_list(kind):
-        raise BadInput(f"{path}: column {column!r} is {kind}, expected lists of fixed size")
+        names = _other_columns(path, data.schema.names, column)
+        kind = stored_lists(path, data.schema.field(column).type)
+        if not pa.types.is_fixed_size_list(kind):
+            raise BadInput(f"{path}: column {column!r} is {kind}, expected lists of fixed size")
+        shape, facts = (data.count_rows(), kind.list_size), _lance_facts(data)
 
     def rows(names: list[str], start: int, stop: int):
         with reading_as("Lance", path):
@@ -197,27 +185,32 @@ def _open_lance(path: Path, facts: dict, column: str) -> Source:
         return list_rows(path, lists, kind.list_size, start)
 
     def others(start: int, stop: int) -> Iterator:
-        yield rows(names, start, stop) if names else next(_row_numbers(start, stop))
+        yield rows(names, start, stop)
 
-    def check() -> None:
+    def check(then: dict) -> None:
         with reading_as("Lance", path):
-            same = _lance_facts(data) == facts
+            same = _lance_facts(data) == then
         if not same:
             raise BadInput(f"{path}: was replaced while it was in use; start again")
 
-    with reading_as("Lance", path):
-        shape = (data.count_rows(), kind.list_size)
-    dtype = np.dtype(kind.value_type.to_pandas_dtype())
-    return Source(Vectors(path, shape, dtype, read, None, None), others, check)
+    v = Vectors(path, shape, np.dtype(kind.value_type.to_pandas_dtype()), read, None, None)
+    return Source(v, [], others if names else _row_numbers, facts, check)
 
 
-def _check_columns(path: Path, names: list[str], column: str) -> None:
+def _lance_facts(data) -> dict:
+    """The version of a Lance data set, and a hash of the names of its files, which never change."""
+    names = json.dumps([fragment.metadata.to_json() for fragment in data.get_fragments()])
+    return {"version": data.version, "files": hashlib.sha256(names.encode()).hexdigest()}
+
+
+def _other_columns(path: Path, names: list[str], column: str) -> list[str]:
+    """The names without that of the vectors, which must be there; BadInput if one is taken."""
     if column not in names:
-        raise BadInput(
-            f"{path}: --column={column}: no such column; it has {', '.join(map(repr, names))}"
-        )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        have = ", ".join(map(repr, names))
+        raise BadInput(f"{path}: --column={column}: no such column; it has {have}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
         raise BadInput(f"{path}: has more than one column {twice!r}; rename all but one")
     if "code" in names:
         raise BadInput(f"{path}: has a column 'code', as the output's is called; rename it")
+    return [name for name in names if name != column]

@@ -10,6 +10,7 @@ Not responsible for which points there are: `launch.sweep`.
 
 import json
 import shlex
+from argparse import Namespace
 
 from launch.local import TERMINATED, Job, check_line
 
@@ -41,16 +42,13 @@ _DATA = """  /data:
 """
 
 
-def task(
-    name: str, job: Job, accelerators: str, bucket: str, data_bucket: str, retries: int
-) -> str:
+def task(name: str, job: Job, args: Namespace) -> str:
     """The task file of a point.
 
     Args:
-        accelerators: in SkyPilot's words, `L4:1` or `tpu-v5litepod-4`.
-        bucket: `gs://…` or `s3://…`; the runs of all points are there, as below `runs/`.
-        data_bucket: the same of the data directory; empty: none, as for MNIST.
-        retries: how often a run that breaks is started again; one that was preempted always is.
+        args: flags of `launch.sweep`: `accelerators` in SkyPilot's words; `bucket` that holds what
+            is below `runs/`; `data_bucket` of the data directory or "", as for MNIST; `retries`
+            of a run that breaks, for one that was preempted always starts again.
 
     Raises:
         BadInput: a line break in the point or its command, whose rest would be YAML of its own.
@@ -60,11 +58,11 @@ def task(
     return _TASK.format(
         point=job.name,
         name=json.dumps(name),
-        accelerators=json.dumps(accelerators),
-        retries=retries,
+        accelerators=json.dumps(args.accelerators),
+        retries=args.retries,
         terminated=TERMINATED,
-        bucket=json.dumps(bucket),
-        data=_DATA.format(bucket=json.dumps(data_bucket)) if data_bucket else "",
-        extra="tpu" if accelerators.startswith("tpu") else "cuda12",
+        bucket=json.dumps(args.bucket),
+        data=_DATA.format(bucket=json.dumps(args.data_bucket)) if args.data_bucket else "",
+        extra="tpu" if args.accelerators.startswith("tpu") else "cuda12",
         command=f"~/sigah/bin/python {shlex.join(job.argv[1:])}",
     )

@@ -2,9 +2,8 @@
 
 SLURM sends a run SIGTERM a minute before the time limit, and at a preemption where the cluster
 says so (`PreemptParameters=send_user_signal`). The run then saves and exits with 143, and its task
-puts itself into the queue again, up to `MAX_TERMINATIONS` times: with a limit that is shorter than
-set-up or an evaluation no run gets on. At scancel the task gets SIGTERM too, and ends. A run that
-breaks is started again within its task. With `--nodes` or `--ntasks` a run has several processes.
+puts itself into the queue again, up to `MAX_TERMINATIONS` times. At scancel the task itself gets
+SIGTERM, and ends. A run that breaks is started again within its task.
 
 Not responsible for which points there are (`launch.sweep`) nor for how a run finds its devices.
 """
@@ -101,24 +100,17 @@ def _option(text: str) -> str:
 
 
 def _case(number: int, job: Job) -> str:
-    return (
-        f"{number})\n  name={shlex.quote(job.name)}\n  log={shlex.quote(str(job.log))}\n"
-        f"  done={shlex.quote(str(job.done))}\n  run=({shlex.join(job.argv)}) ;;"
-    )
+    name, log, done = (shlex.quote(str(part)) for part in (job.name, job.log, job.done))
+    return f"{number}) name={name} log={log} done={done} run=({shlex.join(job.argv)}) ;;"
 
 
 def submit(text: str, path: Path) -> str:
     """Writes the script, gives it to sbatch and returns the number of the array job."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole.write_text(path, text)
+    command = ["sbatch", "--parsable", path]
     try:
-        done = subprocess.run(
-            ["sbatch", "--parsable", path],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except FileNotFoundError as e:
         raise BadInput(
             f"--executor=slurm: there is no sbatch here; submit {path} on a login node"

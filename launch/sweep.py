@@ -8,12 +8,9 @@
         --accelerators=L4:1 --bucket=gs://mine
 
 What is given on the command line, by `--config.field=value` or `--config=FILE:bits=64`, holds for
-every point. A run has the directory that the same command would have by hand, but for ground truth
-and neighbour graph, which all points share in `runs/<experiment>/data`; one that is finished is not
-run again, so the same command resumes after an interrupt. Two sweeps at the same time share
-the points that both have: see `launch.local`. In a cloud they do not, and a run counts as finished
-only if its results are seen here; `sky jobs queue` tells what runs there. Every point is tried
-before anything starts.
+every point. Every point is checked before anything starts. A run has the directory that the same
+command would have by hand, and one that is finished is not run again; ground truth and neighbour
+graph are shared by all points, in `runs/<experiment>/data`.
 
 Not responsible for running (`launch.local`, `slurm`, `sky`) nor for tables (`launch.collect`).
 """
@@ -64,25 +61,20 @@ def points_of(experiment: ModuleType, given: grid.Point) -> list[grid.Point]:
     return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
-def job_of(
-    name: str, point: grid.Point, file: str, experiment: ModuleType, devices: int
-) -> local.Job:
-    """The run of a point; BadInput, naming the point, if it would fail.
-
-    Args:
-        devices: how many a run will have.
-    """
+def job_of(name: str, point: grid.Point, file: str, experiment: ModuleType) -> local.Job:
+    """The run of a point; BadInput, naming the point, if it would fail."""
     arguments = ",".join(f"{key}={point[key]}" for key in ARGUMENTS if key in point)
     fields = {key: value for key, value in point.items() if key not in ARGUMENTS}
     try:
         config = experiment.get_config(arguments)
         for field, value in fields.items():
             change(config, field, value)
-        validate(config, devices)
+        validate(config, 1)  # how many devices a run will have, it looks itself
         fields = {field: reduce(getattr, field.split("."), config) for field in fields}
         workdir = rundir.run_directory(config, experiment.__name__, fields)
-        if (workdir / "config.json").exists():
-            check_owner(workdir, config)
+        begun = (workdir / "config.json").exists() and rundir.begun(workdir)
+        if begun and rundir.read_config(workdir)[1] != rundir.config_hash(config):
+            raise BadInput(f"{workdir}: made by another config; move it away, or undo the change")
     except BadInput as e:
         raise BadInput(f"point {name}: {e}") from e
     argv = [sys.executable, "-m", "sigah_jax.main", f"--config={file}:{arguments}".rstrip(":")]
@@ -92,20 +84,13 @@ def job_of(
     return local.Job(name, argv, log, workdir / "results.json", workdir / "lock")
 
 
-def check_owner(workdir: Path, config) -> None:
-    """Raises BadInput if the run directory holds work of another config."""
-    if rundir.begun(workdir) and rundir.read_config(workdir)[1] != rundir.config_hash(config):
-        raise BadInput(f"{workdir}: made by another config; move it away, or undo the change")
-
-
 def plan(args: argparse.Namespace) -> dict[int, local.Job]:
     """The runs that were asked for, by the number of their point."""
     experiment = load_experiment(args.file)
-    devices = args.devices_per_run if args.devices else 1  # unknown here; the run itself looks
     jobs, owners = {}, {}
     for number, point in enumerate(points_of(experiment, args.given)):
         own = [f"{key}={value}" for key, value in point.items() if key not in args.given]
-        job = job_of(" ".join([str(number), *own]), point, args.file, experiment, devices)
+        job = job_of(" ".join([str(number), *own]), point, args.file, experiment)
         other = owners.setdefault(job.done.parent, job)
         if other is not job:
             both = f"{other.name!r} and {job.name!r}"
@@ -119,7 +104,7 @@ def plan(args: argparse.Namespace) -> dict[int, local.Job]:
 
 def run_local(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
     """Runs the points here; 1 if one failed."""
-    slots = local.device_slots(args.devices, args.devices_per_run)
+    slots = local.device_slots(args.devices)
     if args.dry_run:
         for job in jobs.values():
             print(f"{job.name}: {'finished' if job.done.exists() else shlex.join(job.argv)}")
@@ -132,24 +117,24 @@ def run_local(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
 
 def run_slurm(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
     """Submits the points that are not finished as one array job."""
-    directory = Path("runs") / Path(args.file).stem / "slurm"
+    stem = Path(args.file).stem
+    directory = Path("runs") / stem / "slurm"
     missing = {number: job for number, job in jobs.items() if not job.done.exists()}
     if not missing:
         print("every point is finished")
         return 0
-    name = f"sweep-{Path(args.file).stem}"
-    text = slurm.script(name, missing, args.sbatch, directory, args.retries)
+    text = slurm.script(f"sweep-{stem}", missing, args.sbatch, directory, args.retries)
     path = directory / "sweep.sh"
     if args.dry_run:
         print(f"{text}\n# would be written to {path} and submitted: sbatch {path}")
-        return 0
-    number = slurm.submit(text, path)
-    print(f"array job {number}: {len(missing)} points, {path}; watch: squeue --jobs={number}")
+    else:
+        number = slurm.submit(text, path)
+        print(f"array job {number}: {len(missing)} points, {path}; watch: squeue --jobs={number}")
     return 0
 
 
 def write_sky(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
-    """Writes a task file a point and prints the commands that launch them."""
+    """Writes a task file for every point that is not finished; prints how they are launched."""
     for flag in ("accelerators", "bucket"):
         if not getattr(args, flag):
             raise BadInput(f"--{flag} is missing; --executor=sky needs it, see launch/sky.py")
@@ -157,9 +142,8 @@ def write_sky(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
     for number, job in jobs.items():
         if job.done.exists():
             continue
-        name = f"sweep-{stem}-{number}"
-        text = sky.task(name, job, args.accelerators, args.bucket, args.data_bucket, args.retries)
         path = Path("runs") / stem / "sky" / f"{number}.yaml"
+        text = sky.task(f"sweep-{stem}-{number}", job, args)
         if args.dry_run:
             print(f"# {path}\n{text}")
         else:
@@ -180,8 +164,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry_run", action="store_true", help="print what would be done and stop")
     parser.add_argument("--only", default=":", help="i:j, the points from number i up to j - 1")
     parser.add_argument("--retries", type=int, default=2, help="of a run that breaks")
-    parser.add_argument("--devices", default="", help="local: GPUs 0,1,…; default one run with all")
-    parser.add_argument("--devices_per_run", type=int, default=1, help="local: of --devices")
+    parser.add_argument("--devices", default="", help="local: GPUs 0,1,…, one a run; default all")
     parser.add_argument("--sbatch", default="", help='slurm: "--partition=… --gres=… --time=…"')
     parser.add_argument("--accelerators", default="", help="sky: L4:1, tpu-v5litepod-4, …")
     parser.add_argument("--bucket", default="", help="sky: gs://… or s3://…, holds the runs")

@@ -147,7 +147,7 @@ def test_files_are_cut_by_rows_and_parquet_files_by_row_groups(here):
         "00000-000000000008.parquet",
         "00002-000000000000.parquet",
     ]
-    assert [i["bytes"] for i in inputs] == [p.stat().st_size for p in sources]
+    assert [i["path"] for i in inputs] == [str(sources[0]), str(sources[2])]  # those with rows
 
 
 @pytest.mark.parametrize("rows", [16, 100, 150, 1000])
@@ -579,7 +579,7 @@ GOOD = np.ones((3, D), np.float32)
         (lambda: write_parquet("x.parquet", GOOD[:, 1:]), "x.parquet", "x.parquet: d=19"),
         (lambda: write_parquet("x.parquet", GOOD[:0]), "x.parquet", "all files are empty"),
         (lambda: write_parquet("x.parquet", GOOD, code=[1, 2, 3]), "x.parquet", "column 'code'"),
-        (lambda: pq.write_table(pa.table({"w": [1]}), "x.parquet"), "x.parquet", "it has 'w'"),
+        (lambda: pq.write_table(pa.table({"w": [[1.0]]}), "x.parquet"), "x.parquet", "named 'v'"),
         (lambda: pq.write_table(pa.table({"v": [1]}), "x.parquet"), "x.parquet", "none of lists"),
         (lambda: Path("x.parquet").write_bytes(b"PAR1"), "x.parquet", "cannot be read as parquet"),
         (lambda: write_twice("x.parquet", "v"), "x.parquet", "more than one column 'v'; rename"),

@@ -2,11 +2,9 @@
 
 import fcntl
 import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 
@@ -40,23 +38,18 @@ DONE = "open('{done}', 'w').close()"
 def test_all_jobs_run_with_their_slot(tmp_path, capsys):
     code = "print(os.environ['CUDA_VISIBLE_DEVICES']); " + DONE
     jobs = [job(tmp_path, str(i), code) for i in range(4)]
-    assert local.run_jobs(jobs, local.device_slots("4,7", 1), 0) == []
+    assert local.run_jobs(jobs, local.device_slots("4,7"), 0) == []
     seen = [j.log.read_text().splitlines()[-1] for j in jobs]
     assert set(seen) == {"4", "7"}
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and lines[-1].startswith("4/4 done, 0 failed, 00:00 left | ")
 
 
-def test_devices_are_dealt_out():
-    assert local.device_slots("", 1) == [{}]  # one process has them all
-    pairs = local.device_slots("0,1,2,5", 2)
-    assert [s["CUDA_VISIBLE_DEVICES"] for s in pairs] == ["0,1", "2,5"]
-
-
-@pytest.mark.parametrize("devices, per_run", [("0,1,2", 2), ("0,,1", 1), ("0", 0)])
-def test_devices_that_cannot_be_dealt_out_are_named(devices, per_run):
-    with pytest.raises(BadInput, match=f"--devices={devices}"):
-        local.device_slots(devices, per_run)
+def test_a_slot_has_one_device_or_one_slot_has_all():
+    assert local.device_slots("") == [{}]
+    assert local.device_slots("0,5") == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "05"]
+    with pytest.raises(BadInput, match="--devices=0,,1: name GPUs with commas between"):
+        local.device_slots("0,,1")
 
 
 def test_no_more_processes_than_slots(tmp_path):
@@ -305,23 +298,3 @@ def test_a_log_that_was_removed_ends_no_queue(tmp_path):
     place.mkdir()
     ((failed, why),) = local.run_jobs([a], [{}], 0)
     assert failed == a and why.startswith("exit code 2, no log (No such file or directory)")
-
-
-def test_on_a_terminal_a_table_shows_what_runs(tmp_path):
-    log_words = "print('step 7 of 9'); sys.stdout.flush(); time.sleep(1); "
-    code = QUEUE.format(paths=PATHS, tmp=str(tmp_path)).replace("time.sleep(0.4); ", log_words)
-    code = code.replace("range(6)", "range(2)")
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
-    os.close(ours)
-    assert process.wait(60) == 0
-    assert b"0/2 done, 0 failed, ? left, 2 running" in shown
-    assert b"  1  00:00  step 7 of 9" in shown and b"2/2 done" in shown

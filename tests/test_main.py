@@ -282,6 +282,11 @@ def copy_of(finished, workdir, *without):
     return workdir
 
 
+def best_of(finished, workdir):
+    """The checkpoint in `workdir`, a copy, that the encoder was made from."""
+    return workdir / "checkpoints" / str(loading.load(finished[0]).facts["step"])
+
+
 def test_an_encoder_that_was_removed_is_made_again(finished, tmp_path):
     workdir = copy_of(finished, tmp_path / "run", "encoder.npz", "refit")
     assert run(workdir).returncode == 0
@@ -307,20 +312,20 @@ def test_rows_that_were_removed_before_a_resume_are_missed(finished, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named_and_left_alone(finished, tmp_path):
-    workdir = copy_of(finished, tmp_path / "damaged")
-    latest = workdir / "checkpoints" / "60"
-    for path in (latest / "state").rglob("*"):
+    workdir = copy_of(finished, tmp_path / "damaged", "encoder.npz", "refit")
+    best = best_of(finished, workdir)
+    for path in (best / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     done = run(workdir)
-    assert done.returncode == 2 and str(latest) in done.stderr, done.stderr
+    assert done.returncode == 2 and str(best) in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    assert latest.exists()
+    assert best.exists()
 
 
 def test_a_checkpoint_of_another_shape_is_refused(finished, tmp_path):
-    workdir = copy_of(finished, tmp_path / "mixed")
-    path = workdir / "checkpoints" / "60" / "seal.json"
+    workdir = copy_of(finished, tmp_path / "mixed", "encoder.npz", "checkpoints/60")
+    path = workdir / "checkpoints" / "40" / "seal.json"  # resumed from
     facts = whole.read_json(path, "")
     name = next(name for name in facts["arrays"] if "linear" in name)
     facts["arrays"][name] = "float32[7,7]"
