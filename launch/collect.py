@@ -21,9 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flax.traverse_util import flatten_dict
-
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.config import fields_of
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
@@ -74,8 +73,7 @@ def read_run(path: Path) -> Run:
         ]
         if not cells or not isinstance(preset, str):
             raise ValueError("it lacks a part")
-        fields = flatten_dict(config, sep=".")
-        fields = {name: value for name, value in fields.items() if name not in NOT_COMPARED}
+        fields = {k: v for k, v in fields_of(config).items() if k not in NOT_COMPARED}
         return Run(path.parent, dataset, bits, preset, fields, cells)
 
 
