@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import subprocess
@@ -103,3 +104,18 @@ def test_what_a_dead_process_left_of_a_file_is_removed(tmp_path):
         path.touch()
     whole.write_text(tmp_path / "a.txt", "x")
     assert {p.name for p in tmp_path.iterdir()} == {"a.txt", living.name, elsewhere.name}
+
+
+def test_what_the_disk_says_of_a_path_is_told_and_of_another_stays(tmp_path):
+    path = tmp_path / "a" / "b"
+    for named in (None, path, f"{path}.partial", path / "c", tmp_path):
+        with (
+            pytest.raises(BadInput) as e,
+            whole.telling(path, "free some", "cannot be kept", "--x="),
+        ):
+            raise OSError(errno.ENOSPC, "No space", named)
+        assert str(e.value) == f"--x={path}: cannot be kept (No space); free some"
+    for error in (OSError(errno.EIO, "broken", "/other/file"), OSError("of a library")):
+        with pytest.raises(OSError) as e, whole.telling(path, "free some"):
+            raise error
+        assert e.value is error
