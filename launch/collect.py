@@ -25,9 +25,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flax.traverse_util import flatten_dict
-
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.config import fields_of
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
@@ -82,8 +81,8 @@ def changes_of(config: dict, bits: int) -> list[str]:
         usual = experiment.get_config(f"preset={preset},bits={bits}").to_dict()
     except (ImportError, BadInput) as e:
         raise ValueError(f"preset {preset!r} of {name!r}") from e
-    usual = flatten_dict(json.loads(json.dumps(usual)), sep=".")  # tuples are lists
-    fields = flatten_dict(config, sep=".")
+    usual = fields_of(json.loads(json.dumps(usual)))  # tuples are lists
+    fields = fields_of(config)
     names = sorted((fields.keys() | usual.keys()) - set(NOT_NAMED))
     changes = [f"{n}={fields.get(n)}" for n in names if fields.get(n) != usual.get(n)]
     return [f"preset={preset}"] * (preset != "best") + changes

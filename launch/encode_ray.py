@@ -61,29 +61,27 @@ def claim(output: Path, of: dict) -> Iterator[None]:
         BadInput: it holds something else, cannot be written, or another process writes it.
     """
     path = output / f"{MANIFEST}.lock"
-    with contextlib.ExitStack() as locked:
-        try:
+    with contextlib.ExitStack() as stack:
+        with whole.telling(output, "name another", flag="--output="):
             output.mkdir(parents=True, exist_ok=True)
-            lock = locked.enter_context(locks.open_file(path))
-            if not locks.take(lock, path):
-                raise BadInput(f"--output={output}: another process writes it; wait for it to end")
-            locked.callback(path.unlink, missing_ok=True)
-            if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
-                whole.write_json(output / MANIFEST, of)
-            theirs = whole.read_json(output / MANIFEST, "name another --output")
-        except FileNotFoundError as e:
-            raise BadInput(
-                f"--output={output}: holds files and no {MANIFEST}; name a new directory"
-            ) from e
-        except OSError as e:
-            reason = f"cannot be written ({e.strerror}); name another"
-            raise BadInput(f"--output={output}: {reason}") from e
-        _check_same(output / MANIFEST, theirs, of)
+            busy = f"--output={output}: another process writes it; wait for it to end"
+            stack.enter_context(locks.held(path, busy))
+        _check_manifest(output, of)
         yield
 
 
-def _check_same(manifest: Path, theirs: dict, of: dict) -> None:
-    """BadInput, naming the first difference, unless an output was begun with what is asked now."""
+def _check_manifest(output: Path, of: dict) -> None:
+    """Compares with what the output was begun with, or begins one without codes."""
+    manifest = output / MANIFEST
+    try:
+        with whole.telling(output, "name another", flag="--output="):
+            if all(p.name.startswith(MANIFEST) for p in output.iterdir()):  # no codes to be lost
+                whole.write_json(manifest, of)
+        theirs = whole.read_json(manifest, "name another --output")
+    except FileNotFoundError as e:
+        raise BadInput(
+            f"--output={output}: holds files and no {MANIFEST}; name a new directory"
+        ) from e
     for field, ours in of.items():
         old = theirs.get(field)
         if old == ours:

@@ -137,7 +137,7 @@ class Encoder:
         source = open_source(fragment, self.options.column, self.h.d)
         v = source.vectors
         try:
-            with whole.create(partial) as f:
+            with whole.telling(path, whole.RESUMES), whole.create(partial) as f:
                 packed, good = fragment_codes(self.h, v, fragment.start, fragment.stop)
                 if not (self.options.skip_bad or good.all()):
                     row = fragment.start + int(good.argmin())
@@ -147,12 +147,7 @@ class Encoder:
                 source.check(json.loads(fragment.facts))
                 f.flush()
                 os.fsync(f.fileno())
-            os.replace(partial, path)
-        except OSError as e:
-            raise BadInput(
-                f"{path}: cannot be written ({e.strerror}); free space or check its directory, "
-                "then the same command resumes where it stopped"
-            ) from e
+                os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         for left in lost:

@@ -25,13 +25,12 @@ import ast
 import importlib.util
 import shlex
 import sys
-from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from launch import grid, local, sky, slurm
-from sigah_jax.config import change, validate
+from sigah_jax.config import change, fields_of, validate
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.run import rundir
@@ -70,7 +69,8 @@ def job_of(name: str, point: grid.Point, file: str, experiment: ModuleType) -> l
         for field, value in fields.items():
             change(config, field, value)
         validate(config, 1)  # how many devices a run will have, it looks itself
-        fields = {field: reduce(getattr, field.split("."), config) for field in fields}
+        held = fields_of(config)
+        fields = {field: held[field] for field in fields}
         workdir = rundir.run_directory(config, experiment.__name__, fields)
         begun = (workdir / "config.json").exists() and rundir.begun(workdir)
         if begun and rundir.read_config(workdir)[1] != rundir.config_hash(config):

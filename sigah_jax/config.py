@@ -3,6 +3,7 @@
 Not responsible for data sets: an experiment file takes `get_config` and fills `data`.
 """
 
+import importlib.util
 import math
 
 import numpy as np
@@ -11,9 +12,9 @@ from ml_collections import config_dict
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.benchmarks import BENCHMARKS
 from sigah_jax.errors import BadInput
-from sigah_jax.run import watching
 
 PRESETS = ("best", "paper")
+SINKS = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # and the packages that they need
 
 
 def get_config(arguments: str = "") -> config_dict.ConfigDict:
@@ -164,24 +165,30 @@ def check_field(name: str) -> None:
 def change(config, name: str, value) -> None:
     """Sets a field by its dotted name; BadInput if there is none, or it has another type."""
     check_field(name)
-    value = _plain(value)
-    *groups, field = name.split(".")
+    value, known = _plain(value), fields_of(config)
     try:
-        node = config
-        for group in groups:
-            node = node[group]
-        if field not in node:
-            raise KeyError("no such field")
-        if isinstance(node[field], config_dict.ConfigDict):
-            raise KeyError("a group of fields; name one of them")
-        if isinstance(node[field], tuple) and not isinstance(value, tuple | list):
+        if name not in known:
+            group = any(field.startswith(f"{name}.") for field in known)
+            raise KeyError("a group of fields; name one of them" if group else "no such field")
+        if isinstance(known[name], tuple) and not isinstance(value, tuple | list):
             value = (value,)  # as the flags of `main` have it
-        node[field] = value
+        config.update_from_flattened_dict({name: value})
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         reason = str(e).splitlines()[0].strip("'\"")
         raise BadInput(
             f"config.{name}={value!r}: {reason}; the fields are in sigah_jax/config.py"
         ) from e
+
+
+def fields_of(tree) -> dict:
+    """Dotted name -> value of every field of a config, or of the dict of its `to_dict`."""
+    fields = {}
+    for name, value in tree.items():
+        if isinstance(value, dict | config_dict.ConfigDict):
+            fields |= {f"{name}.{field}": inner for field, inner in fields_of(value).items()}
+        else:
+            fields[name] = value
+    return fields
 
 
 def _plain(value):
@@ -251,33 +258,27 @@ def validate(config, devices: int) -> None:
     Args:
         devices: how many the batch will be split over, those of all processes.
     """
-
-    def value(field: str):
-        node = config
-        for name in field.split("."):
-            node = node[name]
-        return node
-
+    value = fields_of(config)
     for field, (least, greatest) in _RANGES.items():
-        if not least <= value(field) <= greatest:  # NaN fails too
+        if not least <= value[field] <= greatest:  # NaN fails too
             wanted = f"at least {least}" if greatest == math.inf else f"{least} to {greatest}"
-            raise BadInput(f"config.{field}={value(field)}: expected {wanted}")
+            raise BadInput(f"config.{field}={value[field]}: expected {wanted}")
     for field, choices in _CHOICES.items():
-        if value(field) not in choices:
-            raise BadInput(f"config.{field}={value(field)!r}: expected one of {choices}")
+        if value[field] not in choices:
+            raise BadInput(f"config.{field}={value[field]!r}: expected one of {choices}")
     for field in ("model.hash_widths", "model.dis_widths"):
-        if not all(isinstance(w, int) and w > 0 for w in value(field)):
-            raise BadInput(f"config.{field}={value(field)}: expected whole numbers above 0")
+        if not all(isinstance(w, int) and w > 0 for w in value[field]):
+            raise BadInput(f"config.{field}={value[field]}: expected whole numbers above 0")
     if not config.model.dis_widths:
         raise BadInput("config.model.dis_widths=(): expected a layer at least")
     if not config.model.hash_widths and not config.model.linear_path:
         raise BadInput("config.model.hash_widths=(): expected a layer, or linear_path=True")
-    watching.check(config.sinks, config.profile.steps)
+    _check_watching(config.sinks, config.profile.steps)
     for name in config.eval.baselines:
         if name not in METHODS:
             raise BadInput(f"config.eval.baselines: {name!r} is none of {tuple(METHODS)}")
     for field in ("base", "queries", "train"):
-        given = value(f"data.{field}")
+        given = value[f"data.{field}"]
         if given and config.data.name != "vectors":
             raise BadInput(
                 f"config.data.{field}={given}: {config.data.name} has its own files; "
@@ -287,8 +288,8 @@ def validate(config, devices: int) -> None:
         raise BadInput("config.data.base is missing; give your file: --config.data.base=my.npy")
     m, t = config.model, config.train
     for field in ("model.atoms", "refit.atoms"):
-        if value(field) <= m.bits:
-            raise BadInput(f"config.{field}={value(field)}: expected more than model.bits={m.bits}")
+        if value[field] <= m.bits:
+            raise BadInput(f"config.{field}={value[field]}: expected more than model.bits={m.bits}")
     if t.anchors % devices:
         raise BadInput(
             f"config.train.anchors={t.anchors}: not divisible by {devices} devices, all processes "
@@ -303,3 +304,19 @@ def validate(config, devices: int) -> None:
     ordinal = config.loss.ordinal > 0 or config.loss.ordinal_synthetic > 0
     if ordinal and not t.graph_neighbours:
         raise BadInput("config.train.graph_neighbours=0: the ordinal losses need a graph")
+
+
+def _check_watching(sinks: tuple[str, ...], steps: str) -> None:
+    """BadInput if a sink is unknown or its package missing, or if steps are no `first:last`."""
+    for name in sinks:
+        if name not in SINKS:
+            raise BadInput(
+                f"config.sinks: {name!r} is none of {tuple(SINKS)}; "
+                "both are --config.sinks=\"('tensorboard','wandb')\""
+            )
+        spec = importlib.util.find_spec(SINKS[name])
+        if spec is None or spec.origin is None:  # a directory of that name, as W&B leaves, is none
+            raise BadInput(f"config.sinks: {name} needs {SINKS[name]}; pip install {SINKS[name]}")
+    first, _, last = steps.partition(":")
+    if steps and not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
+        raise BadInput(f"config.profile.steps={steps}: expected first:last, from 1 on")

@@ -1,6 +1,8 @@
 """The base configuration: arguments, presets, and what `validate` refuses."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,6 +87,14 @@ def test_a_value_that_no_run_could_use_is_named(field, value):
     assert "\n" not in str(e.value)
 
 
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    c = named()
+    c.sinks = ("tensorboard",)
+    monkeypatch.setattr(config, "SINKS", {"tensorboard": "no_such_package"})
+    with pytest.raises(BadInput, match="pip install no_such_package"):
+        config.validate(c, 1)
+
+
 def test_without_a_hidden_layer_the_hash_network_needs_its_linear_path():
     c = named()
     c.model.hash_widths = ()
@@ -107,6 +117,28 @@ def test_what_others_follow_from_is_an_argument_and_no_field():
     for field, argument in (("preset", "preset=…"), ("model.bits", "bits=…")):
         with pytest.raises(BadInput, match=f"config.{field} is no field.*:{argument}"):
             config.change(config.get_config(), field, config.get_config()[field.split(".")[0]])
+
+
+def test_fields_are_named_by_their_groups_also_those_of_a_plain_dict():
+    c = config.get_config()
+    fields = config.fields_of(c)
+    assert fields["seed"] == 0 and fields["profile.steps"] == "" and fields["model.bits"] == 64
+    assert not {"model", "profile"} & fields.keys()
+    assert config.fields_of(c.to_dict()) == fields
+    for name in ("lr", "optim.lr", "seed.x"):
+        with pytest.raises(BadInput, match=rf"config\.{name}=1: no such field"):
+            config.change(c, name, 1)
+
+
+def test_checking_a_config_loads_neither_jax_nor_a_baseline():
+    code = "import sys; from sigah_jax import config; c = config.get_config();"
+    code += "c.data.name = 'mnist'; config.validate(c, 1); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"numpy", "sigah_jax.baselines.methods"} <= loaded
+    assert not {"jax", "flax", "optax", "orbax", "faiss", "scipy", "h5py", "pyarrow"} & loaded
+    ours = {name for name in loaded if name.startswith("sigah_jax.baselines.")}
+    assert ours == {"sigah_jax.baselines.methods"}
 
 
 def test_a_group_is_no_field_and_one_value_is_a_tuple_of_one():

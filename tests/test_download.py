@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def test_a_set_is_fetched_once(tmp_path, capsys):
         assert (code, err) == (0, "") and f"set: complete in {tmp_path}/set\n" in out
         assert f"set: a, 1.00MB from {address}/a\n" in out
         assert (tmp_path / "set" / "a").read_bytes() == DATA
-        assert names(tmp_path / "set") == ["a", "b", "download.lock"]
+        assert names(tmp_path / "set") == ["a", "b"]
 
         code, out, _ = run(tmp_path, ways, capsys)
         assert (code, out) == (0, f"set: already complete in {tmp_path}/set\n")
@@ -65,7 +67,7 @@ def test_cuts_without_end_are_one_line_and_exit_code_2(tmp_path, capsys):
         f"error: set: no mirror gave it: {address}/a: connection cut at byte {CUT} of {len(DATA)}, "
         "3 times in a row; 400kB are kept, the same command continues\n"
     )
-    assert names(tmp_path / "set") == ["a.part", "a.part.json", "download.lock"]
+    assert names(tmp_path / "set") == ["a.part", "a.part.json"]
 
 
 def test_another_form_is_taken_and_every_mirror_of_all_is_named(tmp_path, capsys):
@@ -79,7 +81,7 @@ def test_another_form_is_taken_and_every_mirror_of_all_is_named(tmp_path, capsys
         assert code == 0 and f"{address}/a: HTTP 404 Not Found; now the next mirror\n" in out
         assert "set: no mirror gave it; now another form, without learn split\n" in out
         assert f"set: complete in {tmp_path}/set, without learn split\n" in out
-        assert names(tmp_path / "set") == ["c", "download.lock"]
+        assert names(tmp_path / "set") == ["c"]
         assert run(tmp_path, (first, second), capsys)[1].startswith("set: already complete")
 
         code, _, err = run(tmp_path / "2", (first, third), capsys)
@@ -110,7 +112,7 @@ def test_an_fbin_file_of_another_shape_is_refused(tmp_path, capsys, rows, column
     with serve({"/big": [Page(data)]}) as (address, _):
         ways = (Way((File("set/x.fbin", (f"{address}/big",), 128, first_rows=(10, 3)),)),)
         code, _, err = run(tmp_path, ways, capsys)
-    assert code == 2 and names(tmp_path / "set") == ["download.lock"]
+    assert code == 2 and names(tmp_path / "set") == []
     assert f"the fbin header says {rows} x {columns}, expected 3 columns and 10 rows" in err
 
 
@@ -120,33 +122,40 @@ def test_an_archive_gives_its_members_and_goes(tmp_path, capsys):
         ways = (Way((archive(address, data, ("one", 500), ("two", 2)),)),)
         assert run(tmp_path, ways, capsys)[0] == 0
     assert (tmp_path / "set" / "one").read_bytes() == b"1" * 500
-    assert names(tmp_path / "set") == ["download.lock", "one", "two"]
+    assert names(tmp_path / "set") == ["one", "two"]
 
 
-def test_a_small_disk_is_named_before_anything_is_asked(tmp_path):
+def test_a_small_disk_is_named_before_anything_is_asked(tmp_path, monkeypatch):
+    free = SimpleNamespace(bytes=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda directory: SimpleNamespace(free=free.bytes))
     data = tar_gz({"s/one": bytes(5000)})
     with serve({"/s.tar.gz": [Page(data)]}) as (address, hits):
         ways = (Way((archive(address, data, ("one", 5000)),)),)
         needed = len(data) + 5000  # the archive and what is in it, side by side
+        free.bytes = 100
         with pytest.raises(
             BadInput, match=r"set: .*kB are needed and 100B are free; free some, or"
         ):
-            download.get_set("set", ways, tmp_path, FAST, lambda directory: 100)
+            download.get_set("set", ways, tmp_path, FAST)
+        free.bytes = needed - 1
         with pytest.raises(BadInput, match="are needed"):
-            download.get_set("set", ways, tmp_path, FAST, lambda directory: needed - 1)
+            download.get_set("set", ways, tmp_path, FAST)
         assert hits == []
-        download.get_set("set", ways, tmp_path, FAST, lambda directory: needed)
+        free.bytes = needed
+        download.get_set("set", ways, tmp_path, FAST)
     huge = (Way((File("set/a", ("http://127.0.0.1:1/a",), 10**18),)),)
     with pytest.raises(BadInput, match=r"1\.00EB are needed"):
         download.get_set("set", huge, tmp_path, FAST)
 
 
-def test_what_is_there_needs_no_room(tmp_path):
+def test_what_is_there_needs_no_room(tmp_path, monkeypatch):
+    room = SimpleNamespace(free=len(DATA) - CUT)
+    monkeypatch.setattr(shutil, "disk_usage", lambda directory: room)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.part").write_bytes(DATA[:CUT])
     with serve({"/a": [Page()]}) as (address, _):
         ways = plain(address)
-        download.get_set("set", ways, tmp_path, FAST, lambda directory: len(DATA) - CUT)
+        download.get_set("set", ways, tmp_path, FAST)
 
 
 @contextlib.contextmanager
@@ -218,11 +227,11 @@ def test_an_interrupt_keeps_the_part(tmp_path):
 @pytest.mark.parametrize(
     "argv, words",
     [
-        ([], "the following arguments are required: SET; sets are deep1m, gist1m, mnist"),
-        (["gist"], "unknown data set 'gist'; sets are deep1m, gist1m, mnist, sift1m, cifar; try"),
-        (["mnist", "--dri=x"], "unrecognized arguments: --dri=x; sets are"),
-        (["mnist", "--dir"], "argument --dir: expected one argument; sets are"),
-        (["mnist", "--dir=~nobody-of-this-name/x"], "no home directory is known; give --dir"),
+        ([], "the following arguments are required: SET; sets are deep1m, gist1m, sift1m"),
+        (["gist"], "unknown data set 'gist'; sets are deep1m, gist1m, sift1m, cifar; try"),
+        (["cifar", "--dri=x"], "unrecognized arguments: --dri=x; sets are"),
+        (["cifar", "--dir"], "argument --dir: expected one argument; sets are"),
+        (["cifar", "--dir=~nobody-of-this-name/x"], "no home directory is known; give --dir"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_code_2(argv, words, capsys):
@@ -259,4 +268,4 @@ def test_command_for_says_what_to_type_and_how_much_it_is():
     assert command_for("gist1m") == (
         "python -m sigah_jax.data.download gist1m (2.7 GB to download, needs 8.5 GB of disk)"
     )
-    assert "download mnist --dir='/my data' (" in command_for("mnist", "/my data")
+    assert "download cifar --dir='/my data' (" in command_for("cifar", "/my data")

@@ -108,6 +108,7 @@ COMMANDS = [
     f"sigah_jax.{name}"
     for name in ("main", "measure", "encode", "search", "export", "data.download", "data.synthetic")
 ]
+COMMANDS += ["sigah_jax encode"]
 COMMANDS += [f"launch.{name}" for name in ("sweep", "collect", "encode_ray")]
 COMMANDS += [f"experiments.{name}" for name in ("cell", "decoder", "paper_tables", "speed")]
 
@@ -120,7 +121,7 @@ def test_every_command_can_be_interrupted_while_it_imports(name, tmp_path):
         (tmp_path / f"{module}.py").write_text(slow)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
-        [sys.executable, "-m", name],
+        [sys.executable, "-m", *name.split()],
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

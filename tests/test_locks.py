@@ -3,6 +3,8 @@
 import errno
 import os
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -67,6 +69,31 @@ def test_a_lock_is_held_by_one_and_only_while_its_file_has_its_name(tmp_path):
         assert not locks.take(late, path)
         path.touch()  # of a third process
         assert not locks.take(late, path)
+
+
+def test_a_lock_that_is_held_is_refused_or_waited_for(tmp_path):
+    path, order = tmp_path / "lock", []
+
+    def wait():
+        with locks.held(path):
+            order.append("second")
+
+    with locks.held(path, "in use"):
+        with pytest.raises(BadInput, match="in use"), locks.held(path, "in use"):
+            pass
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(20)
+    assert order == ["first", "second"] and not path.exists()
+
+
+def test_a_locked_file_stays_if_something_is_in_it(tmp_path):
+    with locks.held(tmp_path / "a", "in use") as f:
+        f.write(b"1")
+        f.flush()
+    assert (tmp_path / "a").read_bytes() == b"1"
 
 
 @pytest.mark.parametrize("use", [train, encode, fetch])

@@ -97,7 +97,7 @@ def test_the_real_one_demands_all_images(root):
 
 def test_missing_cifar_is_named(root):
     (root / "cifar" / "cifar-100-binary" / "test.bin").unlink()
-    with pytest.raises(BadInput, match=r"test.bin: no such file .*download cifar"):
+    with pytest.raises(BadInput, match=r"test.bin: cannot be read .No such file.*download cifar"):
         load(root)
 
 
@@ -125,17 +125,8 @@ def test_a_mat_file_goes_first(root, name):
     np.testing.assert_array_equal(got, x.astype(np.float32))
 
 
-def test_a_mat_file_elsewhere_is_read_by_its_path(root):
-    x = np.random.default_rng(1).random((12, DIMS)).astype(np.float32)
-    io.savemat(root / "mine.mat", {"X": x})
-    got, origin = load(root, mat=root / "mine.mat")
-    assert origin == str(root / "mine.mat")
-    np.testing.assert_array_equal(got, x)
-    with pytest.raises(BadInput, match=r"none\.mat"):
-        load(root, mat=root / "none.mat")
-
-
 def test_a_mat_file_of_columns_is_refused(root):
-    io.savemat(root / "mine.mat", {"X": np.zeros((DIMS, 12))})
+    (root / "tiny100k").mkdir()
+    io.savemat(root / "tiny100k" / "Tiny100k.mat", {"X": np.zeros((DIMS, 12))})
     with pytest.raises(BadInput, match=r"holds \[384, 12\], expected \[12, 384\]; write"):
-        load(root, mat=root / "mine.mat")
+        load(root)

@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import subprocess
@@ -107,3 +108,18 @@ def test_what_a_dead_process_left_of_a_file_is_removed(tmp_path):
 
 def test_the_text_of_an_object_is_one_line():
     assert whole.dumps({"a": "x\ny"}).count("\n") == 0
+
+
+def test_what_the_disk_says_of_a_path_is_told_and_of_another_stays(tmp_path):
+    path = tmp_path / "a" / "b"
+    for named in (None, path, f"{path}.partial", path / "c", tmp_path):
+        with (
+            pytest.raises(BadInput) as e,
+            whole.telling(path, "free some", "cannot be kept", "--x="),
+        ):
+            raise OSError(errno.ENOSPC, "No space", named)
+        assert str(e.value) == f"--x={path}: cannot be kept (No space); free some"
+    for error in (OSError(errno.EIO, "broken", "/other/file"), OSError("of a library")):
+        with pytest.raises(OSError) as e, whole.telling(path, "free some"):
+            raise error
+        assert e.value is error

@@ -1,34 +1,14 @@
 """The baselines by name, each with all of its settings: what a table compares.
 
-Not responsible for any method: one file each, with `fit` and `project` as in `Method`.
+The module of a method is imported when it is used, so that names are checked without JAX.
+
+Not responsible for any method: one file each.
 """
 
+import functools
+import importlib
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
-
-import jax
-import numpy as np
-
-from sigah_jax.baselines import (
-    agh,
-    bae,
-    isohash,
-    itq,
-    kmh,
-    linear,
-    lsh,
-    och,
-    pca_rr,
-    pca_sign,
-    sgen,
-    sgh,
-    sh,
-    sign,
-    sph,
-    spreading,
-)
-from sigah_jax.devices import parallel
 
 
 class Method(NamedTuple):
@@ -50,42 +30,67 @@ class Method(NamedTuple):
     own_distance: Callable | None = None
 
 
-def _fit_spreading(key: jax.Array, xt: np.ndarray, bits: int) -> spreading.SpreadingNet:
+@functools.cache  # one object for a function: see `parallel.pmap`
+def _of(module: str, function: str, **settings) -> Callable:
+    """A function of a module of this package, with settings."""
+
+    def call(*args):
+        found = importlib.import_module(f"sigah_jax.baselines.{module}")
+        return getattr(found, function)(*args, **settings)
+
+    return call
+
+
+def _method(module: str, random: bool = True, **settings) -> Method:
+    return Method(_of(module, "fit", **settings), _of(module, "project"), random)
+
+
+def _linear(module: str, random: bool = True, **settings) -> Method:
+    """A method whose codes are signs of a linear map."""
+    return Method(_of(module, "fit", **settings), _of("linear", "project"), random)
+
+
+def _fit_spreading(key, xt, bits: int):
     """Ours: a quarter of the authors' width, 15 of their 160 epochs, a weight by the bits."""
+    from sigah_jax.baselines import spreading
+
     weight = spreading.weight_of(bits)
     return spreading.fit(key, xt, bits, epochs=15, width=256, koleo_weight=weight)
 
 
+def _guarded(fit: Callable) -> Callable:
+    """`fit` as JAX compiles without what a user has set."""
+
+    def guarded(key, xt, bits: int):
+        from sigah_jax.devices import parallel
+
+        with parallel.default_settings():
+            return fit(key, xt, bits)
+
+    return guarded
+
+
 _SETTINGS = {
-    "sign": Method(sign.fit, sign.project, random=False),
-    "lsh": Method(lsh.fit, linear.project),
-    "pca_sign": Method(pca_sign.fit, linear.project, random=False),
-    "pca_rr": Method(pca_rr.fit, linear.project),
-    "sh": Method(sh.fit, sh.project, random=False),
-    "itq": Method(partial(itq.fit, iterations=50), linear.project),  # Gong and Lazebnik 2011
-    "isohash": Method(partial(isohash.fit, iterations=100), linear.project),
-    "sph": Method(partial(sph.fit, rows=10_000, iterations=100), sph.project),
-    "sph_own": Method(
-        partial(sph.fit, rows=10_000, iterations=100),
-        sph.project,
-        own_distance=sph.spherical_groups,
+    "sign": _method("sign", random=False),
+    "lsh": _linear("lsh"),
+    "pca_sign": _linear("pca_sign", random=False),
+    "pca_rr": _linear("pca_rr"),
+    "sh": _method("sh", random=False),
+    "itq": _linear("itq", iterations=50),  # Gong and Lazebnik 2011
+    "isohash": _linear("isohash", iterations=100),
+    "sph": _method("sph", rows=10_000, iterations=100),
+    "sph_own": _method("sph", rows=10_000, iterations=100)._replace(
+        own_distance=_of("sph", "spherical_groups")
     ),
-    "kmh": Method(
-        partial(kmh.fit, subspace_bits=4, rows=20_000, iterations=50, affinity=10.0), kmh.project
-    ),
+    "kmh": _method("kmh", subspace_bits=4, rows=20_000, iterations=50, affinity=10.0),
     # ours: 300 anchors, 30 of them near; 3 and 10 near were worse
-    "agh1": Method(partial(agh.fit, anchors=300, nearest=30, layers=1), agh.project),
-    "agh2": Method(partial(agh.fit, anchors=300, nearest=30, layers=2), agh.project),
-    "sgh": Method(partial(sgh.fit, bases=300, rounds=1), sgh.project),
+    "agh1": _method("agh", anchors=300, nearest=30, layers=1),
+    "agh2": _method("agh", anchors=300, nearest=30, layers=2),
+    "sgh": _method("sgh", bases=300, rounds=1),
     # ours: 32 components; of 16, 32, 48 and 64 the best on validation queries of three sets
-    "och": Method(
-        partial(och.fit, landmarks=300, nearest=10, components=32, iterations=50), linear.project
-    ),
-    "sgen": Method(partial(sgen.fit, steps=1000), linear.project),  # ours: 2,500 are no better
-    "spreading": Method(_fit_spreading, spreading.project),
-    "bae": Method(partial(bae.fit, steps=800, widths=(512, 512)), bae.project),
+    "och": _linear("och", landmarks=300, nearest=10, components=32, iterations=50),
+    "sgen": _linear("sgen", steps=1000),  # ours: 2,500 are no better
+    "spreading": _method("spreading")._replace(fit=_fit_spreading),
+    "bae": _method("bae", steps=800, widths=(512, 512)),
 }
-METHODS = {
-    name: method._replace(fit=parallel.default_settings()(method.fit))
-    for name, method in _SETTINGS.items()
-}
+METHODS = {name: method._replace(fit=_guarded(method.fit)) for name, method in _SETTINGS.items()}

@@ -3,13 +3,14 @@
 Not responsible for getting archives (`transfer`) nor for which members are wanted (`sources`).
 """
 
-import os
+import gzip
+import shutil
 import tarfile
 import zlib
 from pathlib import Path
 
 from sigah_jax.data.sources import Member
-from sigah_jax.data.transfer import has_size, write_all
+from sigah_jax.data.transfer import NO_DISK, has_size
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 
@@ -36,7 +37,7 @@ def extract(archive: Path, members: tuple[Member, ...], directory: Path) -> None
                     _extract_member(tar, info, member, archive, directory)
                 if not missing:
                     break
-    except (tarfile.TarError, EOFError, zlib.error) as e:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as e:
         archive.unlink()
         raise BadInput(
             f"{archive}: damaged ({e}) and removed; the same command gets it anew"
@@ -50,19 +51,13 @@ def _extract_member(
     tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member, archive: Path, directory: Path
 ) -> None:
     path = directory / member.path
-    part = path.with_name(f"{path.name}.unpacking")
     if not info.isreg() or info.size != member.size_bytes:
         kind = f"a file of {info.size} bytes" if info.isreg() else "no plain file"
         raise BadInput(
             f"{archive}: {info.name} is {kind}, expected a file of {member.size_bytes} bytes; "
             "remove the archive and try again"
         )
-    try:
+    with whole.telling(path, NO_DISK):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tar.extractfile(info) as source, whole.create(part, buffering=0) as f:
-            while chunk := source.read(_CHUNK_BYTES):
-                write_all(f, chunk, path)
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        with tar.extractfile(info) as source, whole.writing(path) as f:
+            shutil.copyfileobj(source, f, _CHUNK_BYTES)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sigah_jax.errors import BadInput
+from sigah_jax.files.regular import open_regular
+from sigah_jax.formats.vectors import check_start
 
 SIDE = 32
 REMEDY = "run python -m sigah_jax.data.download cifar"
@@ -65,16 +67,11 @@ def _read(directory: Path, part: Part) -> np.ndarray:
     """`[n, 32, 32, 3] u1`; a row is the label bytes, then a plane of red, of green, of blue."""
     path = directory / part.path
     try:
-        data = path.read_bytes()
-    except FileNotFoundError as e:
-        raise BadInput(
-            f"{path}: no such file (looked for {part.path} in {directory}); {REMEDY}"
-        ) from e
-    except OSError as e:
-        raise BadInput(f"{path}: cannot be read ({e.strerror}); remove it and {REMEDY}") from e
-    if data[:256].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise BadInput(f"{path}: is a web page, the download failed; remove it and {REMEDY}")
-
+        f = open_regular(path)
+        check_start(f, path)
+    except BadInput as e:
+        raise BadInput(f"{e}; looked for {part.path} in {directory}, {REMEDY}") from e
+    data = f.read()
     labels = len(part.classes)
     row_bytes = labels + 3 * SIDE * SIDE
     if not data or len(data) % row_bytes:

@@ -12,9 +12,8 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 import argparse
 import contextlib
 import functools
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,9 @@ from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import SOURCES, File, Way, finals
 from sigah_jax.data.transfer import PATIENCE, Patience, has_size
 from sigah_jax.errors import BadInput, command
-from sigah_jax.files import locks, progress
+from sigah_jax.files import locks, progress, whole
+
+_ELSEWHERE = "choose another directory with --dir or $SIGAH_DATA"
 
 
 def get_set(
@@ -34,14 +35,12 @@ def get_set(
     ways: tuple[Way, ...],
     directory: Path,
     patience: Patience = PATIENCE,
-    free_bytes: Callable[[Path], int] = lambda d: shutil.disk_usage(d).free,
 ) -> None:
     """Brings one data set into `directory/<name>/`, in the first form that can be had.
 
     Args:
         ways: the forms of the set, best first.
         directory: the data directory; made if missing.
-        free_bytes: how much room a directory has.
 
     Raises:
         BadInput: no mirror gave it, the disk is too small or refuses, or another download of the
@@ -57,7 +56,7 @@ def get_set(
         for way in ways:
             if reasons:
                 print(f"{name}: no mirror gave it; now another form{_without(way)}", flush=True)
-            failed = _get_way(name, way, directory, patience, free_bytes)
+            failed = _get_way(name, way, directory, patience)
             if not failed:
                 print(f"{name}: complete in {place}{_without(way)}")
                 for part in place.glob("*.part*"):  # of a form that is not needed any more
@@ -67,17 +66,6 @@ def get_set(
     kept = sum(part.stat().st_size for part in place.glob("*.part"))
     more = f"; {tqdm.format_sizeof(kept, 'B')} are kept, the same command continues"
     raise BadInput(f"{name}: no mirror gave it: {'; '.join(reasons)}{more if kept else ''}")
-
-
-def check_free(directory: Path, needed_bytes: int, free_bytes: Callable[[Path], int]) -> None:
-    """Raises BadInput if `directory` has no room for so many bytes."""
-    free = free_bytes(directory)
-    if needed_bytes > free:
-        raise BadInput(
-            f"{directory}: {tqdm.format_sizeof(needed_bytes, 'B')} are needed and "
-            f"{tqdm.format_sizeof(free, 'B')} are free; free some, or choose another directory "
-            "with --dir or $SIGAH_DATA"
-        )
 
 
 def keep_rows(part: Path, shape: tuple[int, int]) -> str:
@@ -139,10 +127,11 @@ def _arguments(argv: list[str] | None, sources) -> tuple[list[str], Path]:
     return list(dict.fromkeys(arguments.names)), data_directory(arguments.dir)
 
 
-def _get_way(name: str, way: Way, directory: Path, patience: Patience, free_bytes) -> list[str]:
+def _get_way(name: str, way: Way, directory: Path, patience: Patience) -> list[str]:
     """[] when all files of a way are there, else why the first missing one could not be had."""
     todo = [file for file in way.files if not _complete(file, directory)]
-    check_free(directory / name, sum(_needed_bytes(file, directory) for file in todo), free_bytes)
+    needed = sum(_needed_bytes(file, directory) for file in todo)
+    whole.check_room(directory / name, needed, _ELSEWHERE)
     for file in todo:
         path = directory / file.path
         if not has_size(path, file.size_bytes):
@@ -171,19 +160,11 @@ def _get_way(name: str, way: Way, directory: Path, patience: Patience, free_byte
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Makes the directory of a set and keeps other downloads of the same set out."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = locks.open_file(directory / "download.lock")
-    except OSError as e:
-        raise BadInput(
-            f"{directory}: cannot be used ({e.strerror}); choose another directory with --dir or "
-            "$SIGAH_DATA"
-        ) from e
-    with lock:
-        if not locks.take(lock, directory / "download.lock"):
-            raise BadInput(
-                f"{directory}: another download of this set is running; wait for it to end"
-            )
+    busy = f"{directory}: another download of this set is running; wait for it to end"
+    with contextlib.ExitStack() as stack:
+        with whole.telling(directory, _ELSEWHERE, "cannot be used"):
+            directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.held(directory / "download.lock", busy))
         yield
 
 

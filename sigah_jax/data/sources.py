@@ -38,65 +38,58 @@ class Way(NamedTuple):
 _TEXMEX = "ftp://ftp.irisa.fr/local/texmex/corpus"  # the http address of the same host is dead
 _ANN = ("https://ann-benchmarks.com", "http://ann-benchmarks.com")
 _DEEP = "https://storage.yandexcloud.net/yandex-research/ann-datasets/DEEP"
-_MNIST = (
-    "https://storage.googleapis.com/cvdf-datasets/mnist",
-    "https://ossci-datasets.s3.amazonaws.com/mnist",
-)
 _KRIZ = "https://www.cs.toronto.edu/~kriz"
 _S4TF = "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10"
-
-
-def _fvecs_bytes(rows: int, columns: int) -> int:
-    return rows * (4 + 4 * columns)
 
 
 def _fbin_bytes(rows: int, columns: int) -> int:
     return 8 + 4 * rows * columns
 
 
-# md5: the file MD5SUM of the corpus, so a mirror is as good as the publisher. It is asked first
-# because many networks let no FTP data through, which shows only as minutes of silence.
-_GIST_ARCHIVE = File(
-    "gist1m/gist.tar.gz",
-    (
-        "https://huggingface.co/datasets/fzliu/gist1m/resolve/main/gist.tar.gz",
-        f"{_TEXMEX}/gist.tar.gz",
-    ),
-    2_740_172_684,
-    "md5:31185e0f00854f74d27e8ad8d52628a9",
-    members=(
-        Member("gist/gist_base.fvecs", "gist1m/gist_base.fvecs", _fvecs_bytes(1_000_000, 960)),
-        Member("gist/gist_learn.fvecs", "gist1m/gist_learn.fvecs", _fvecs_bytes(500_000, 960)),
-        Member("gist/gist_query.fvecs", "gist1m/gist_query.fvecs", _fvecs_bytes(1_000, 960)),
-    ),
-)
-_SIFT_ARCHIVE = File(
-    "sift1m/sift.tar.gz",
-    (
-        "https://huggingface.co/datasets/fzliu/sift1m/resolve/main/sift.tar.gz",
-        f"{_TEXMEX}/sift.tar.gz",
-    ),
-    168_280_445,
-    "md5:b23d1b3b2ee8469d819b61ca900ef0ed",
-    members=(
-        Member("sift/sift_base.fvecs", "sift1m/sift_base.fvecs", _fvecs_bytes(1_000_000, 128)),
-        Member("sift/sift_learn.fvecs", "sift1m/sift_learn.fvecs", _fvecs_bytes(100_000, 128)),
-        Member("sift/sift_query.fvecs", "sift1m/sift_query.fvecs", _fvecs_bytes(10_000, 128)),
-    ),
-)
+def _texmex(name: str, d: int, rows: dict[str, int], size_bytes: int, md5: str) -> File:
+    """The archive of a set, of fvecs files with so many rows.
 
-# sha256: no official one; several public benchmarks of vector indexes pin these same values
-_GIST_HDF5 = File(
-    "gist1m/gist-960-euclidean.hdf5",
-    tuple(f"{site}/gist-960-euclidean.hdf5" for site in _ANN),
-    3_844_648_288,
-    "sha256:8e95831936bfdbfa0a56086942e2cf98cd703517c67f985914183eb4cdbf026a",
+    md5: the file MD5SUM of the corpus, so a mirror is as good as the publisher. It is asked first
+    because many networks let no FTP data through, which shows only as minutes of silence.
+    """
+    mirror = f"https://huggingface.co/datasets/fzliu/{name}1m/resolve/main/{name}.tar.gz"
+    urls = (mirror, f"{_TEXMEX}/{name}.tar.gz")
+    files = {f"{name}_{part}.fvecs": n * (4 + 4 * d) for part, n in rows.items()}
+    members = tuple(Member(f"{name}/{f}", f"{name}1m/{f}", size) for f, size in files.items())
+    return File(f"{name}1m/{name}.tar.gz", urls, size_bytes, f"md5:{md5}", members)
+
+
+def _ann(name: str, file: str, size_bytes: int, sha256: str) -> File:
+    """sha256: no official one; several public benchmarks of vector indexes pin the same."""
+    urls = tuple(f"{site}/{file}" for site in _ANN)
+    return File(f"{name}/{file}", urls, size_bytes, f"sha256:{sha256}")
+
+
+_GIST_ARCHIVE = _texmex(
+    "gist",
+    960,
+    {"base": 1_000_000, "learn": 500_000, "query": 1_000},
+    2_740_172_684,
+    "31185e0f00854f74d27e8ad8d52628a9",
 )
-_SIFT_HDF5 = File(
-    "sift1m/sift-128-euclidean.hdf5",
-    tuple(f"{site}/sift-128-euclidean.hdf5" for site in _ANN),
+_SIFT_ARCHIVE = _texmex(
+    "sift",
+    128,
+    {"base": 1_000_000, "learn": 100_000, "query": 10_000},
+    168_280_445,
+    "b23d1b3b2ee8469d819b61ca900ef0ed",
+)
+_GIST_HDF5 = _ann(
+    "gist1m",
+    "gist-960-euclidean.hdf5",
+    3_844_648_288,
+    "8e95831936bfdbfa0a56086942e2cf98cd703517c67f985914183eb4cdbf026a",
+)
+_SIFT_HDF5 = _ann(
+    "sift1m",
+    "sift-128-euclidean.hdf5",
     525_128_288,
-    "sha256:dd6f0a6ed6b7ebb8934680f861a33ed01ff33991eaee4fd60914d854a0ca5984",
+    "dd6f0a6ed6b7ebb8934680f861a33ed01ff33991eaee4fd60914d854a0ca5984",
 )
 
 # The whole files are 384 GB and 138 GB. Nobody publishes a checksum of their beginnings: the
@@ -123,19 +116,6 @@ _DEEP_FILES = (
     ),
 )
 
-
-def _mnist(name: str, size_bytes: int, md5: str) -> File:
-    urls = tuple(f"{site}/{name}" for site in _MNIST)
-    return File(f"mnist/{name}", urls, size_bytes, f"md5:{md5}")
-
-
-# md5: those that torchvision checks, of the files as yann.lecun.com gave them
-_MNIST_FILES = (
-    _mnist("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-    _mnist("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
-    _mnist("t10k-images-idx3-ubyte.gz", 1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
-    _mnist("t10k-labels-idx1-ubyte.gz", 4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
-)
 
 # A record is one label byte (CIFAR-100: two) and 3,072 bytes of colour; sizes follow from that.
 _CIFAR10_MEMBERS = tuple(
@@ -168,7 +148,6 @@ _CIFAR_FILES = (
 SOURCES: dict[str, tuple[Way, ...]] = {
     "deep1m": (Way(_DEEP_FILES),),
     "gist1m": (Way((_GIST_ARCHIVE,)), Way((_GIST_HDF5,), lacks="learn split")),
-    "mnist": (Way(_MNIST_FILES),),
     "sift1m": (Way((_SIFT_ARCHIVE,)), Way((_SIFT_HDF5,), lacks="learn split")),
     "cifar": (Way(_CIFAR_FILES),),
 }

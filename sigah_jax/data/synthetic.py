@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Benchmark
 from sigah_jax.data.directory import data_directory
 from sigah_jax.errors import BadInput, command
+from sigah_jax.files import whole
 from sigah_jax.formats.raw import write_vectors
 
 INTRINSIC_DIMS = 16  # of the manifold that the rows lie near
@@ -73,12 +73,7 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int =
     marker = directory / STAND_IN
     if any(directory.iterdir()) and not marker.exists():
         raise BadInput(f"{directory}: holds other files; give another --dir for a stand-in")
-    needed, free = 4 * benchmark.d * sum(sizes), shutil.disk_usage(directory).free
-    if needed > free:
-        raise BadInput(
-            f"{directory}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; free some, or "
-            "give another --dir"
-        )
+    whole.check_room(directory, 4 * benchmark.d * sum(sizes), "give another --dir")
     marker.write_text(f"Synthetic stand-in of {name}, made by sigah_jax.data.synthetic.\n", "utf-8")
     draw = make_manifold(seed, benchmark.d)
     for number, (part, rows) in enumerate(zip(layout, sizes, strict=True)):

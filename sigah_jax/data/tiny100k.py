@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sigah_jax.data import cifar
 from sigah_jax.data.gist import DIMS, make_gist
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 from sigah_jax.formats import raw, vectors
 
 ROWS = 100_000
@@ -32,7 +33,6 @@ _CHUNK = 4096  # images between two moves of the bar
 def load_tiny100k(
     directory: Path,
     cifar_directory: Path,
-    mat: Path | None = None,
     rows: int = ROWS,
     images: int = CIFAR_IMAGES,
 ) -> tuple[np.ndarray, str]:
@@ -42,7 +42,6 @@ def load_tiny100k(
         directory: where `Tiny100k.mat`, in upper or lower case, is looked for, its matrix X
             `[rows, 384]`, and where the substitute is cached.
         cifar_directory: of the CIFAR files, see `cifar.load_images`; read only to compute.
-        mat: a MAT file to read instead.
         rows: vectors to return; images: those that CIFAR must hold. Smaller in tests only.
 
     Returns:
@@ -53,9 +52,8 @@ def load_tiny100k(
         BadInput: a file is missing, damaged or of another size, or the cache cannot be written.
     """
     directory = Path(directory)
-    mat = mat or _find_mat(directory)
-    if mat:
-        return _read(Path(mat), rows, "write its matrix X as one row an image"), str(mat)
+    if mat := _find_mat(directory):
+        return _read(mat, rows, "write its matrix X as one row an image"), str(mat)
     path = directory / CACHE
     if not path.exists():
         _build(path, Path(cifar_directory), rows, images)
@@ -88,12 +86,8 @@ def _build(path: Path, cifar_directory: Path, rows: int, images: int) -> None:
             f"{cifar_directory}: the CIFAR files hold {len(x)} images, expected {images}; "
             f"one is cut off, remove them and {cifar.REMEDY}"
         )
-    try:
+    with whole.telling(path.parent, "choose another directory", "cannot be made"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise BadInput(
-            f"{path.parent}: cannot be made ({e.strerror}); choose another directory"
-        ) from e
     tqdm.write(
         f"tiny100k: no Tiny100k.mat in {path.parent}, Tiny Images was withdrawn; computing a "
         f"substitute, GIST of {rows} of {images} CIFAR images, into {path.name}"

@@ -20,7 +20,6 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from sigah_jax.data.protocols import NETWORK_ERRORS, TIMEOUTS, Body, Refusal, Wanted, open_url
-from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 
 
@@ -33,6 +32,7 @@ class Patience(NamedTuple):
 
 
 PATIENCE = Patience()
+NO_DISK = "free some disk or choose another --dir, then the same command continues"
 
 
 def fetch(
@@ -85,17 +85,12 @@ def fetch(
     return reasons
 
 
-def write_all(f, data: bytes, path: Path) -> None:
+def _write_all(f, data: bytes, path: Path) -> None:
     """Writes `data` to the unbuffered `f`; BadInput names `path` if the disk refuses."""
-    view = memoryview(data)
-    try:
+    with whole.telling(path, NO_DISK):
+        view = memoryview(data)
         while view:
             view = view[f.write(view) :]
-    except OSError as e:
-        raise BadInput(
-            f"{path}: cannot be written ({e.strerror}); free some disk, then the same command "
-            "continues"
-        ) from e
 
 
 def has_size(path: Path, size_bytes: int) -> bool:
@@ -149,7 +144,7 @@ def _attempt(url: str, part: Path, wanted: Wanted, patience: Patience, show) -> 
                 if have > wanted.size_bytes:
                     reason = f"sends more than the {wanted.size_bytes} bytes expected"
                     return Refusal(reason, discard=True)
-                write_all(f, chunk, part)
+                _write_all(f, chunk, part)
                 show(have)
         except TIMEOUTS:
             reason = f"no byte for {patience.timeout_secs:g} s at byte {have}"
@@ -184,14 +179,12 @@ def _held(url: str, part: Path, wanted: Wanted) -> tuple[int, str]:
 
 def _open_part(url: str, part: Path, answer: Body):
     """The part, cut to where the answer starts; unbuffered, so what has come survives a kill."""
-    try:
+    with whole.telling(part, NO_DISK):
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         f = os.fdopen(os.open(part, flags, 0o666), "ab", buffering=0)
         f.truncate(answer.start)
         whole.write_text(part.parent / f"{part.name}.json", json.dumps([url, answer.version]))
         return f
-    except OSError as e:
-        raise BadInput(f"{part}: cannot be written ({e.strerror}); choose another --dir") from e
 
 
 def _size(part: Path) -> int:

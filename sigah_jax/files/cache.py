@@ -6,7 +6,7 @@ Not responsible for when they are stale: another input is another name.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,10 @@ def cached(
         if (array := _read(path)) is not None:
             return array
         directory.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with contextlib.ExitStack() as stack:
+        # without locks two processes may compute the same, and each file is whole
+        with _using(directory), contextlib.suppress(BadInput):
+            stack.enter_context(locks.held(path.with_name(f"{path.name}.lock")))
         with _using(directory):
             if (array := _read(path)) is not None:  # another process has made it meanwhile
                 return array
@@ -88,38 +91,7 @@ def _read(path: Path) -> np.ndarray | None:
     return array if content_hash([array]) == held else None
 
 
-@contextlib.contextmanager
-def _using(directory: Path) -> Iterator[None]:
+def _using(directory: Path) -> contextlib.AbstractContextManager:
     """Turns what the disk says into BadInput."""
-    try:
-        yield
-    except OSError as e:
-        raise BadInput(
-            f"{directory}: cannot be used for ground truth and graphs ({e.strerror or e}); free "
-            "space, or name a directory that can be written, as --cache or --workdir"
-        ) from e
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits for the lock `<path>.lock`, and removes its file at the end.
-
-    Without locks in the file system this does not wait. A killed process leaves the file, which
-    the next one takes and removes.
-    """
-    name = path.with_name(f"{path.name}.lock")
-    while True:
-        with _using(path.parent):
-            f = locks.open_file(name)
-        try:
-            # False: whoever had the lock removed its file, and a third process may hold another
-            if locks.take(f, name, wait=True):
-                break
-        except BadInput:  # no locks: two processes may compute the same, and each file is whole
-            break
-        f.close()
-    try:
-        yield
-    finally:
-        name.unlink(missing_ok=True)
-        f.close()
+    remedy = "free space, or name a directory that can be written, as --cache or --workdir"
+    return whole.telling(directory, remedy, "cannot be used for ground truth and graphs")

@@ -1,11 +1,12 @@
 """Locks on files, which end with the process that holds them.
 
-The only module that uses `flock`. Not responsible for what a lock protects, nor for removing its
-file.
+The only module that uses `flock`. Not responsible for what a lock protects.
 """
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -20,6 +21,29 @@ def open_file(path: Path) -> BinaryIO:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     return os.fdopen(os.open(path, flags, 0o666), "r+b")
+
+
+@contextlib.contextmanager
+def held(path: Path, busy: str = "") -> Iterator[BinaryIO]:
+    """Opens a file and holds its lock to the end, when the file is removed if nothing is in it.
+
+    Args:
+        busy: the BadInput if another process has the lock; "": it is waited for.
+    """
+    while True:
+        f, ours = open_file(path), True
+        try:
+            if ours := take(f, path, wait=not busy):
+                yield f
+                return
+        finally:
+            if ours and not os.fstat(f.fileno()).st_size:
+                path.unlink(missing_ok=True)
+            # on a full disk closing fails a second time, and would hide the first reason
+            with contextlib.suppress(OSError):
+                f.close()
+        if busy:
+            raise BadInput(busy)
 
 
 def take(f: IO, path: Path, wait: bool = False) -> bool:

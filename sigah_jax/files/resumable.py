@@ -13,14 +13,12 @@ Not responsible for what the rows are.
 import contextlib
 import io
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from sigah_jax.errors import BadInput
 from sigah_jax.files import locks, whole
@@ -54,7 +52,8 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
             depends on something else, and not `overwrite`; another process writes it; the disk
             is full or refuses, also inside the context.
     """
-    with _writing(path), _locked(path) as f:
+    busy = f"{path}: another process writes it; wait for it to end"
+    with whole.telling(path, whole.RESUMES), locks.held(beside(path, ".partial"), busy) as f:
         taken = [path] if path.exists() else []
         if not _is_of(beside(path, ".json"), of):
             taken.append(beside(path, ".json"))
@@ -69,7 +68,8 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
             if not overwrite:
                 raise
         if state["rows"] == 0:
-            _check_free(path, len(header) + shape[0] * shape[1])
+            size = len(header) + shape[0] * shape[1]
+            whole.check_room(path.parent, size, "choose another --output")
             whole.write_json(beside(path, ".partial.json"), state)  # first: without it not ours
             f.truncate(0)
             f.write(header)
@@ -177,42 +177,3 @@ def _rows_crc32_in(f: BinaryIO, header: bytes, size: int) -> int | None:
             return None
         crc32, size = zlib.crc32(block, crc32), size - len(block)
     return crc32
-
-
-def _check_free(path: Path, needed_bytes: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if needed_bytes > free:
-        raise BadInput(
-            f"{path}: {tqdm.format_sizeof(needed_bytes, 'B')} are needed and "
-            f"{tqdm.format_sizeof(free, 'B')} are free; free some, or choose another --output"
-        )
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns what the disk says into BadInput."""
-    try:
-        yield
-    except OSError as e:
-        raise BadInput(
-            f"{path}: cannot be written ({e.strerror}); free space or check its directory, then "
-            "the same command resumes where it stopped"
-        ) from e
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The partial file, made if missing, with a lock; removed if nothing is in it at the end."""
-    partial = beside(path, ".partial")
-    f, ours = locks.open_file(partial), True
-    try:
-        ours = locks.take(f, partial)
-        if not ours:
-            raise BadInput(f"{path}: another process writes it; wait for it to end")
-        yield f
-    finally:
-        if ours and os.fstat(f.fileno()).st_size == 0:
-            partial.unlink(missing_ok=True)
-        # on a full disk closing fails a second time, and would hide the first reason
-        with contextlib.suppress(OSError):
-            f.close()

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON files that know whether they still are whole.
+"""Files that appear whole or not at all, JSON files that know whether they still are, full disks.
 
 Not responsible for outputs that resume after a stop: `resumable`.
 """
@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from sigah_jax.errors import BadInput
 from sigah_jax.process import interrupts
 
 _DIGEST = "blake2b"  # the field of a JSON file that holds the hash of its other fields
+
+# a remedy, of `telling`
+RESUMES = "free space or check its directory, then the same command resumes where it stopped"
 
 _temporary: set[Path] = set()  # files of `create` that have not got their names
 
@@ -86,6 +90,36 @@ def naming(path: Path) -> Iterator[None]:
         if e.errno is not None:  # without one there is no place for a name
             e.filename = e.filename or str(path)
         raise
+
+
+@contextlib.contextmanager
+def telling(
+    path: Path, remedy: str, cannot: str = "cannot be written", flag: str = ""
+) -> Iterator[None]:
+    """Turns what the disk says of a path into BadInput: `<path>: cannot be written (…); <remedy>`.
+
+    `flag`, as "--output=", stands before the path.
+
+    An error of a file that is neither beside the path, in it nor above it stays as it is.
+    """
+    try:
+        yield
+    except OSError as e:
+        named = Path(os.fsdecode(e.filename or path))
+        near = path.parent in named.parents or named in path.parents
+        if e.errno is None or not near:
+            raise
+        raise BadInput(f"{flag}{path}: {cannot} ({e.strerror}); {remedy}") from e
+
+
+def check_room(path: Path, wanted_bytes: int, remedy: str) -> None:
+    """BadInput if the disk of a directory that exists has no room for so many bytes."""
+    free = shutil.disk_usage(path).free
+    if wanted_bytes > free:
+        from tqdm import tqdm
+
+        wanted, left = (tqdm.format_sizeof(size, "B") for size in (wanted_bytes, free))
+        raise BadInput(f"{path}: {wanted} are needed and {left} are free; free some, or {remedy}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,7 +8,6 @@ Not responsible for formats that need a library (`containers`) nor for which for
 read has (`vectors`).
 """
 
-import contextlib
 import os
 import re
 import struct
@@ -107,18 +106,15 @@ def write_vectors(path: Path, shape: tuple[int, int], dtype, blocks: Iterable[np
     if held != dtype:
         raise ValueError(f"{path}: {kind} holds {held}, got dtype={dtype}")
     record = _record(d, dtype, kind in VECS)
-    partial = path.with_name(f"{path.name}.partial-{whole.this_process()}")
-    with _writing(path):
-        f = whole.create(partial)
-    try:
-        with _writing(path):
-            if kind in BINS:
-                f.write(struct.pack("<II", n, d))
-            elif kind == ".npy":
-                header = {"descr": dtype.str, "fortran_order": False, "shape": (int(n), int(d))}
-                np.lib.format.write_array_header_1_0(f, header)
+    remedy = "free space or choose another directory"
+    with whole.telling(path, remedy), whole.writing(path) as f:
+        if kind in BINS:
+            f.write(struct.pack("<II", n, d))
+        elif kind == ".npy":
+            header = {"descr": dtype.str, "fortran_order": False, "shape": (int(n), int(d))}
+            np.lib.format.write_array_header_1_0(f, header)
         written = 0
-        for block in blocks:  # outside `_writing`: an OSError of theirs is not of this file
+        for block in blocks:
             written += len(block)
             if block.ndim != 2 or block.shape[1] != d or written > n or block.dtype != dtype:
                 raise ValueError(
@@ -129,19 +125,9 @@ def write_vectors(path: Path, shape: tuple[int, int], dtype, blocks: Iterable[np
             rows["x"] = block
             if kind in VECS:
                 rows["d"] = d
-            with _writing(path):
-                f.write(rows.data)
+            f.write(rows.data)
         if written < n:
             raise ValueError(f"{path}: blocks hold {written} rows, expected {n}")
-        with _writing(path):
-            f.flush()
-            os.fsync(f.fileno())
-            os.replace(partial, path)
-    finally:
-        # on a full disk closing fails a second time, and would hide the first reason
-        with contextlib.suppress(OSError):
-            f.close()
-        partial.unlink(missing_ok=True)
 
 
 def extension(path: Path) -> str:
@@ -169,17 +155,6 @@ def check_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
             f"{path}: n={shape[0]} rows of d={shape[1]}, expected n >= 1 and d in 1..{MAX_DIM}; "
             "check that its name fits its format, or get it again"
         )
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns what the disk says into BadInput."""
-    try:
-        yield
-    except OSError as e:
-        raise BadInput(
-            f"{path}: cannot be written ({e.strerror}); free space or choose another directory"
-        ) from e
 
 
 def _record(d: int, dtype: np.dtype, numbered: bool) -> np.dtype:

@@ -58,7 +58,7 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
     """
     path = Path(path)
     f = open_regular(path)
-    _check_start(f, path)
+    check_start(f, path)
     kind = _format(path)
     if dataset and kind not in CONTAINERS:
         raise BadInput(f"{path}: {kind} files hold one array, without a name; leave :{dataset} out")
@@ -136,7 +136,7 @@ def _format(path: Path) -> str:
     raise BadInput(f"{path}: no known format of vectors by its name; {hint}")
 
 
-def _check_start(f: BinaryIO, path: Path) -> None:
+def check_start(f: BinaryIO, path: Path) -> None:
     """Refuses what a failed download leaves; the file is read from its start again."""
     start = f.read(256)
     f.seek(0)

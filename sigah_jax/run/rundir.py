@@ -11,6 +11,7 @@ from typing import IO
 
 from ml_collections import config_dict
 
+from sigah_jax.config import fields_of
 from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput, printable
 from sigah_jax.files import locks, whole
@@ -219,14 +220,4 @@ def _compare(path: Path, config) -> None:
 
 def _identity(tree: dict) -> dict:
     """Dotted field -> value, of all that a result depends on."""
-    return {name: value for name, value in _flat(tree).items() if name not in NOT_IDENTITY}
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    out = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{name}.")
-        else:
-            out[prefix + name] = value
-    return out
+    return {name: value for name, value in fields_of(tree).items() if name not in NOT_IDENTITY}

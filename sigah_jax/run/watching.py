@@ -7,7 +7,6 @@ Not responsible for metrics.jsonl nor what a person sees (`logs`).
 """
 
 import contextlib
-import importlib.util
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,26 +16,6 @@ import jax
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
-
-PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
-
-
-def check(sinks: tuple[str, ...], steps: str) -> None:
-    """BadInput if a sink is unknown or its package missing, or if steps are no `first:last`."""
-    for name in sinks:
-        if name not in PACKAGES:
-            raise BadInput(
-                f"config.sinks: {name!r} is none of {tuple(PACKAGES)}; "
-                "both are --config.sinks=\"('tensorboard','wandb')\""
-            )
-        spec = importlib.util.find_spec(PACKAGES[name])
-        if spec is None or spec.origin is None:  # a directory of that name, as W&B leaves, is none
-            raise BadInput(
-                f"config.sinks: {name} needs {PACKAGES[name]}; pip install {PACKAGES[name]}"
-            )
-    first, _, last = steps.partition(":")
-    if steps and not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
-        raise BadInput(f"config.profile.steps={steps}: expected first:last, from 1 on")
 
 
 @contextlib.contextmanager
