@@ -201,11 +201,8 @@ def export(h: Hasher, path: Path, overwrite: bool) -> Agreement:
             f"{path}: not written: {agreement.differ} of {agreement.bits} bits differ from the "
             f"hasher's, one at |u| = {agreement.largest:.1e}; choose another format"
         )
-    try:
-        with whole.writing(path) as f:
-            f.write(data)
-    except OSError as e:
-        raise BadInput(f"{path}: cannot be written ({e.strerror}); choose another --output") from e
+    with whole.telling(path, "choose another --output"), whole.writing(path) as f:
+        f.write(data)
     return agreement
 
 

@@ -247,17 +247,12 @@ def main(argv: list[str] | None = None) -> None:
     advice = measured.advice(found, args.k, args.target)
     text = f"{table}\n\n{advice}\n"
     print(f"\n{text}")
-    try:
+    plain = {"rows": [measured.plain(row) for row in found]}
+    remedy = "free space or check its permissions, then the same command resumes"
+    with whole.telling(args.workdir, remedy, flag="--workdir="):
         whole.write_text(args.workdir / "measure.md", text)
-        whole.write_json(
-            args.workdir / "measure.json", {"rows": [measured.plain(r) for r in found]}
-        )
+        whole.write_json(args.workdir / "measure.json", plain)
         measured.plot(found, args.k, args.workdir / "measure.png")
-    except OSError as e:
-        raise BadInput(
-            f"--workdir={args.workdir}: cannot be written ({e.strerror or e}); free space or check "
-            "its permissions, then the same command resumes"
-        ) from e
     print(f"{args.workdir}/measure.md, measure.json, measure.png")
 
 

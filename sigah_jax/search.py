@@ -147,14 +147,9 @@ def _find(
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes an `.npz` file that appears whole or not at all; BadInput if the disk refuses."""
-    try:
-        with whole.writing(path) as f:
-            np.savez(f, **arrays)
-    except OSError as e:
-        raise BadInput(
-            f"--output={path}: cannot be written ({e.strerror}); free space or choose another "
-            "directory"
-        ) from e
+    remedy = "free space or choose another directory"
+    with whole.telling(path, remedy, flag="--output="), whole.writing(path) as f:
+        np.savez(f, **arrays)
 
 
 def _check_flags(args) -> None:

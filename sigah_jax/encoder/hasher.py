@@ -100,13 +100,9 @@ class Hasher:
         path = Path(path).expanduser()
         if path.suffix != ".npz":
             raise BadInput(f"{path}: an encoder is an .npz file; end its name so")
-        try:
+        with whole.telling(path, "free space or choose another directory"):
             with whole.writing(path) as f:
                 f.write(to_bytes(self))
-        except OSError as e:
-            raise BadInput(
-                f"{path}: cannot be written ({e.strerror}); free space or choose another directory"
-            ) from e
 
     @functools.cached_property
     def _placed(self) -> dict:

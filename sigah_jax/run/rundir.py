@@ -93,11 +93,9 @@ def _check_name(workdir: Path) -> None:
 
 
 def _claim(workdir: Path, config) -> IO:
-    try:
+    with whole.telling(workdir, "use another --workdir"):
         workdir.mkdir(parents=True, exist_ok=True)
         lock = locks.open_file(workdir / "lock")
-    except OSError as e:
-        raise BadInput(f"{workdir}: cannot be written ({e.strerror}); use another --workdir") from e
     path = workdir / "config.json"
     try:
         if not locks.take(lock, workdir / "lock"):
