@@ -56,16 +56,16 @@ def fragment_codes(h: Hasher, v: Vectors, start: int, stop: int) -> tuple[np.nda
         x[low - i : high - i] = v.read(low, high)
         return x
 
+    if stop > v.shape[0]:
+        raise BadInput(f"{v.path}: got shorter since it was listed; start again")
     packed = np.empty((stop - start, codes.packed_bytes(h.bits)), np.uint8)
     good = np.empty(stop - start, bool)
-    first = start - start % h.call_rows
-    for at, block, fine in h.encode_blocks(read, first, v.shape[0]):
+    first, last = start - start % h.call_rows, min(stop + -stop % h.call_rows, v.shape[0])
+    for at, block, fine in h.encode_blocks(read, first, last):
         low, high = max(at, start), min(at + len(block), stop)
         packed[low - start : high - start] = block[low - at : high - at]
         good[low - start : high - start] = fine[low - at : high - at]
-        if high == stop:
-            return packed, good
-    raise BadInput(f"{v.path}: got shorter since it was listed; start again")
+    return packed, good
 
 
 def _write_codes(f: BinaryIO, tables: Iterator, packed: np.ndarray, good: np.ndarray) -> None:

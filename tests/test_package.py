@@ -27,7 +27,7 @@ def sigah(*argv):
 def test_requirements_are_the_dependencies_and_pytest():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     stated = [text for line in lines if (text := line.partition("#")[0].strip())]
-    assert stated == [*PYPROJECT["project"]["dependencies"], "pytest>=8"]
+    assert stated == [*PYPROJECT["project"]["dependencies"], "pytest>=9"]
 
 
 def test_the_licence_files_hold_the_licences_that_are_named():
