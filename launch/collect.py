@@ -68,7 +68,8 @@ def read_run(path: Path) -> list[Cell]:
         changes = changes_of(run["config"], cells[0].bits)
     on_data = [change[5:] for change in changes if change.startswith("data.")]
     own = [change for change in changes if not change.startswith("data.")]
-    names = {"sigah": ", ".join([display_name("sigah"), *own])} if own else {}
+    ours = [c.method for c in cells if c.method not in METHODS and own]
+    names = {method: ", ".join([display_name(method), *own]) for method in ours}
     dataset = ", ".join([dataset, *on_data])
     return [c._replace(dataset=dataset, method=names.get(c.method, c.method)) for c in cells]
 

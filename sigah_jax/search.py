@@ -5,16 +5,18 @@
         --rerank=vectors.npy --oversample=10 --output=near.npz
 
 Queries are packed codes, of `encode --queries`; with --workdir they are vectors, which that run's
-hasher encodes. They may stay real then: `--by=projection` ranks all codes by Σ |u_k| over the bits
-that differ, and `--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
+hasher encodes. They have two codes then, and both rank, see `retrieval.both`; `--by=hamming` takes
+their own alone, as for packed codes. They may also stay real: `--by=projection` ranks all codes by
+projections, and `--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
 
 What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
 no neighbours and no candidates; queries that are bad are refused.
 
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
-[Q, k]`: int32, the bits that differ; float32 of a real query, or, if re-ranked, the squared
-Euclidean distance. Each row is sorted by (distance, id).
+[Q, k]`: int32, the bits that differ, those of the query's own code counted twice where both rank;
+float32 of a real query, or, if re-ranked, the squared Euclidean distance. Each row is sorted by
+(distance, id).
 
 Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours.
 
@@ -46,6 +48,7 @@ from sigah_jax.retrieval import codes, gaps, hamming
 from sigah_jax.run import loading
 
 BY = {
+    "both": "by both codes of the query",
     "hamming": "by Hamming distance",
     "projection": "by projections of the query",
     "synthetic": "by synthetic features",
@@ -141,7 +144,7 @@ def _find(
     if base is not None:
         return *found, f"{count} candidates each {ranked}, re-ranked by {args.rerank}"
     if args.by == "synthetic":
-        return *found, f"{count} candidates each by Hamming distance, ranked {ranked}"
+        return *found, f"{count} candidates each {BY['both']}, ranked {ranked}"
     return *found, ranked
 
 
@@ -167,6 +170,7 @@ def _check_flags(args) -> None:
         )
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
+    args.by = args.by or ("both" if args.workdir else "hamming")
     if args.by != "hamming" and not args.workdir:
         raise BadInput(f"--by={args.by}: needs vectors as --queries, and --workdir")
     if args.by == "synthetic" and args.rerank:
@@ -277,10 +281,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
     parser.add_argument(
         "--by",
-        default="hamming",
         choices=BY,
-        help="distance: of codes; or of real queries, with --workdir, to bits or to what the "
-        "decoder makes of the nearest codes",
+        help="distance: of both codes of a query, the default with --workdir; of its own code; or "
+        "of real queries to bits or to what the decoder makes of the nearest codes",
     )
     parser.add_argument("--rerank", help="the vectors that --codes are of, to re-rank by")
     parser.add_argument(

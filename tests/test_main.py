@@ -89,7 +89,7 @@ def test_a_run_leaves_its_table_results_and_pictures(finished):
     workdir, stdout = finished
     assert "SiGAH" in stdout and "ITQ" in stdout and "PCA-RR" in stdout and "LSH" in stdout
     results = json.loads((workdir / "results.json").read_text())
-    assert set(results["metrics"]) == {"sigah", "itq", "pca_rr", "lsh"}
+    assert set(results["metrics"]) == {"sigah", "sigah_both", "itq", "pca_rr", "lsh"}
     for values in results["metrics"].values():
         assert 0.02 < values["map"] < 1 and values["recall@1000"] > values["recall@10"]
     for name in ("training", "precision_recall", "synthetic"):

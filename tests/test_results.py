@@ -38,10 +38,11 @@ def write(tmp_path, data, c, rows=()):
 
 def test_metrics_facts_and_pictures_are_written(tmp_path, data):
     held, pictures = write(tmp_path, data, configuration(), [{"step": 5, "train/loss_gen": 1.0}])
-    assert set(held["metrics"]) == {"sigah", "lsh", "pca_sign"} == set(held["pr_curves"])
+    methods = {"sigah", "sigah_both", "lsh", "pca_sign"}
+    assert set(held["metrics"]) == methods == set(held["pr_curves"])
     assert 0 < held["metrics"]["sigah"]["map"] < 1
     assert held["rows"] == {"base": 330, "training": 300, "queries": 20}
-    assert held["seconds"].keys() == {"load", "evaluate", "sigah", "lsh", "pca_sign"}
+    assert held["seconds"].keys() == {"load", "evaluate", *methods}
     assert held["data"] == "made here" and held["bits"] == BITS and held["peak_rss_bytes"] > 1e7
     assert pictures == {"training.png", "precision_recall.png", "synthetic.png"}
     assert "SiGAH" in (tmp_path / "log.txt").read_text()

@@ -73,11 +73,25 @@ def found(output):
         return f["distances"], f["ids"]
 
 
-def hamming_order(made, k):
-    cq, cb = (np.unpackbits(np.load(made / f), axis=1) for f in ("cq.npy", "cb.npy"))
-    d = (cq[:, None] != cb).sum(-1)
+def differing(made, packed):
+    """How many bits of codes `[Q, W]` and of the base differ, `[Q, n]`."""
+    return np.bitwise_count(packed[:, None] ^ np.load(made / "cb.npy")).sum(-1, dtype=int)
+
+
+def order(d, k):
+    """The k least distances of each row and where they are; ties to the lower id."""
     ids = np.argsort(d, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(d, ids, 1), ids
+
+
+def hamming_order(made, k):
+    return order(differing(made, np.load(made / "cq.npy")), k)
+
+
+def both_order(made, k):
+    """By the code of a query, twice, and by the code that it has as a base row."""
+    as_base = loading.load(made / "run").encode(np.load(made / "xq.npy"))
+    return order(2 * differing(made, np.load(made / "cq.npy")) + differing(made, as_base), k)
 
 
 @pytest.mark.parametrize("engine", ["auto", "cpu", "accelerator"])
@@ -97,8 +111,11 @@ def test_codes_by_codes(made, tmp_path, capsys, engine):
 
 def test_vectors_are_encoded_by_the_run(made, tmp_path):
     output = tmp_path / "near.npz"
-    assert search.main(flags(made, output, workdir=made / "run", k=50)) == 0
-    np.testing.assert_array_equal(found(output)[1], hamming_order(made, 50)[1])
+    for by, wanted in ((None, both_order), ("hamming", hamming_order)):
+        more = {"by": by, "overwrite": True}
+        assert search.main(flags(made, output, workdir=made / "run", k=50, **more)) == 0
+        for one, other in zip(found(output), wanted(made, 50), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("oversample", "count"), [(None, 70), (3, 21), (100, 500)])
@@ -111,7 +128,7 @@ def test_reranks_the_nearest_codes_by_vectors(made, tmp_path, oversample, count)
     xq, xb = np.load(made / "xq.npy"), np.load(made / "xb.npy")
     exact = ((xq[:, None].astype(float) - xb) ** 2).sum(-1)
     outside = np.ones_like(exact, bool)
-    np.put_along_axis(outside, hamming_order(made, count)[1], False, 1)
+    np.put_along_axis(outside, both_order(made, count)[1], False, 1)
     exact[outside] = np.inf
     np.testing.assert_array_equal(ids, np.argsort(exact, axis=1)[:, :7])
     np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-5)
@@ -122,7 +139,7 @@ def test_real_queries_by_projection(made, tmp_path):
     output = tmp_path / "near.npz"
     assert search.main(flags(made, output, workdir=made / "run", by="projection")) == 0
     d, ids = found(output)
-    u = loading.load(made / "run").project_queries(np.load(made / "xq.npy")).astype(float)
+    u = loading.load(made / "run").both_projections(np.load(made / "xq.npy")).astype(float)
     b = np.unpackbits(np.load(made / "cb.npy"), axis=1, count=BITS)
     exact = (np.abs(u)[:, None] * ((u > 0)[:, None] != b)).sum(-1)
     np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-4, atol=1e-5)
@@ -139,7 +156,7 @@ def test_real_queries_by_what_the_decoder_makes_of_the_nearest_codes(made, tmp_p
     z, synthetic = h.features(np.load(made / "xq.npy")), h.decode(np.load(made / "cb.npy"))
     exact = ((z[:, None].astype(float) - synthetic) ** 2).sum(-1)
     outside = np.ones_like(exact, bool)
-    np.put_along_axis(outside, hamming_order(made, 21)[1], False, 1)
+    np.put_along_axis(outside, both_order(made, 21)[1], False, 1)
     exact[outside] = np.inf
     np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(exact, ids, 1), d, rtol=1e-4)

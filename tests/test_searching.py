@@ -6,7 +6,7 @@ import pytest
 
 import sigah_jax
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import asymmetric, hamming, rerank
+from sigah_jax.retrieval import asymmetric, both, hamming, rerank
 
 D, BITS, K = 20, 30, 5
 
@@ -25,14 +25,16 @@ def same(got, wanted):
 
 def test_queries_go_through_the_hash_function_of_queries(made):
     h, xq, _xb, cb = made
-    same(sigah_jax.search(h, xq, cb, K), hamming.search(h.encode_queries(xq), cb, K, "cpu"))
+    same(sigah_jax.search(h, xq, cb, K), both.search(h.both_codes(xq), cb, K, "cpu"))
+    got = sigah_jax.search(h, xq, cb, K, by="hamming")
+    same(got, hamming.search(h.encode_queries(xq), cb, K, "cpu"))
     got = sigah_jax.search(h, xq, cb, K, by="projection")
-    same(got, asymmetric.by_projection(h.project_queries(xq), cb, K))
+    same(got, asymmetric.by_projection(h.both_projections(xq), cb, K))
 
 
 def test_candidates_are_ranked_by_synthetic_features_or_vectors(made):
     h, xq, xb, cb = made
-    candidates = hamming.search(h.encode_queries(xq), cb, 3 * K, "cpu")[1]
+    candidates = both.search(h.both_codes(xq), cb, 3 * K, "cpu")[1]
     got = sigah_jax.search(h, xq, cb, K, by="synthetic", oversample=3)
     same(got, asymmetric.by_feature(h.features(xq), cb, candidates, K, h.decode))
     got = sigah_jax.search(h, xq, cb, K, rerank=xb, oversample=3)
@@ -59,7 +61,7 @@ def test_missing_rows_are_not_found(made):
         ({"packed": np.zeros((9, 3), np.uint8)}, "codes of 3 bytes: this hasher's have 30 bits"),
         ({"k": 0}, "k=0: expected 1 to 360"),
         ({"k": 361}, "k=361: expected 1 to 360"),
-        ({"by": "cosine"}, "by='cosine': expected one of hamming, projection, synthetic"),
+        ({"by": "cosine"}, "by='cosine': expected one of both, hamming, projection, synthetic"),
         ({"rerank": np.zeros((9, D))}, r"rerank: \[9, 20\], but there are 360 codes of 20"),
         ({"rerank": np.full((360, D), np.nan)}, "rerank: base row .* holds NaN"),
         ({"rerank": np.zeros((360, D)), "by": "synthetic"}, "leave one of both out"),

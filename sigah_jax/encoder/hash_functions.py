@@ -32,8 +32,9 @@ def projections(
 
 
 def _pack(u: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
-    good &= jnp.isfinite(u).all(-1)
-    return jnp.where(good[:, None], codes.pack(u > 0), 0), good
+    good &= jnp.isfinite(u).all(range(1, u.ndim))
+    zeros = good.reshape(-1, *[1] * (u.ndim - 1))
+    return jnp.where(zeros, codes.pack(u > 0), 0), good
 
 
 def encode(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -48,6 +49,21 @@ def encode_queries(
     """The same of queries: `[n, d] -> codes [n, W] u1, good [n] bool`."""
     _, query, good = projections(nets, params, x)
     return _pack(query, good)
+
+
+def both_codes(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Codes of rows as queries and as base rows: `[n, d] -> codes [n, 2, W] u1, good [n] bool`."""
+    base, query, good = projections(nets, params, x)
+    return _pack(jnp.stack([query, base], 1), good)
+
+
+def both_projections(
+    nets: networks.Generator, params: dict, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The sum of both real projections of rows: `[n, d] -> [n, K] f32, good [n] bool`."""
+    base, query, good = projections(nets, params, x)
+    u = base + query
+    return u, good & jnp.isfinite(u).all(-1)
 
 
 def project_queries(

@@ -100,9 +100,9 @@ class Hasher:
         path = Path(path).expanduser()
         if path.suffix != ".npz":
             raise BadInput(f"{path}: an encoder is an .npz file; end its name so")
-        with whole.telling(path, "free space or choose another directory"):
-            with whole.writing(path) as f:
-                f.write(to_bytes(self))
+        remedy = "free space or choose another directory"
+        with whole.telling(path, remedy), whole.writing(path) as f:
+            f.write(to_bytes(self))
 
     @functools.cached_property
     def _placed(self) -> dict:
@@ -179,6 +179,27 @@ class Hasher:
         blocks = self._mapped(function)(lambda i, j: on_host(read(i, j)), first, rows)
         return ((start, packed, good) for start, (packed, good) in blocks)
 
+    def both_codes(self, x: np.ndarray | jax.Array) -> np.ndarray:
+        """Packed codes of rows as queries and as base rows: `[n, d] -> [n, 2, W] u1`.
+
+        For `retrieval.both`, which ranks base codes better by both than by the first alone.
+
+        Raises:
+            BadInput: as `encode`.
+        """
+        shape = (2, codes.packed_bytes(self.bits))
+        return self._of_vectors(hash_functions.both_codes, x, shape, np.uint8)
+
+    def both_projections(self, x: np.ndarray | jax.Array) -> np.ndarray:
+        """The sum of both real projections of rows: `[n, d] -> [n, K] f32`.
+
+        For `retrieval.asymmetric.by_projection`, as `both_codes` for codes.
+
+        Raises:
+            BadInput: as `encode`.
+        """
+        return self._of_vectors(hash_functions.both_projections, x, (self.bits,))
+
     def project_queries(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Real projections of queries, for asymmetric search: `[n, d] -> u [n, K] f32`.
 
@@ -187,7 +208,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(hash_functions.project_queries, x, self.bits)
+        return self._of_vectors(hash_functions.project_queries, x, (self.bits,))
 
     def features(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Standardised features, what the networks see of vectors: `[n, d] -> z [n, P] f32`.
@@ -198,7 +219,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(hash_functions.features, x, self.features_kept)
+        return self._of_vectors(hash_functions.features, x, (self.features_kept,))
 
     def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
@@ -243,10 +264,14 @@ class Hasher:
         return x
 
     def _of_vectors(
-        self, function: Callable, x: np.ndarray | jax.Array, columns: int
+        self,
+        function: Callable,
+        x: np.ndarray | jax.Array,
+        shape: tuple[int, ...],
+        dtype: type = np.float32,
     ) -> np.ndarray:
         x = self.check(x)
-        out = np.empty((len(x), columns), np.float32)
+        out = np.empty((len(x), *shape), dtype)
         for start, (y, good) in self._mapped(function)(lambda i, j: on_host(x[i:j]), 0, len(x)):
             if not good.all():
                 row = start + int(good.argmin())

@@ -14,11 +14,11 @@ import numpy as np
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import asymmetric, codes, gaps, hamming, topk
+from sigah_jax.retrieval import asymmetric, both, codes, gaps, hamming, topk
 from sigah_jax.retrieval import rerank as reranking
 
 OVERSAMPLE = 10
-BY = ("hamming", "projection", "synthetic")
+BY = ("both", "hamming", "projection", "synthetic")
 
 
 @parallel.default_settings()
@@ -28,7 +28,7 @@ def search(
     packed: np.ndarray,
     k: int,
     *,
-    by: str = "hamming",
+    by: str = "both",
     rerank: np.ndarray | None = None,
     oversample: int = OVERSAMPLE,
     missing: np.ndarray = (),
@@ -40,9 +40,10 @@ def search(
         queries: `[Q, d]` vectors.
         packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
         k: 1 to n, less the missing rows.
-        by: "hamming": bits of the query's code that differ. "projection": the query stays real,
-            and a bit that differs costs |u_k|. "synthetic": the `oversample` k nearest by Hamming
-            distance are ranked by ‖z - ẑ‖², see `Hasher.features`.
+        by: "both": by both codes of the query, see `retrieval.both`. "hamming": by its own code
+            alone, as a store does. "projection": the query stays real, and ranks by the sum of its
+            two projections, see `Hasher.both_projections`. "synthetic": the `oversample` k nearest
+            by both codes are ranked by ‖z - ẑ‖², see `Hasher.features`.
         rerank: `[n, d]`, the vectors that the codes are of: the `oversample` k nearest are ranked
             by them. Also a memory map.
         oversample: how many times k candidates are ranked again, 1 or more.
@@ -50,8 +51,9 @@ def search(
         engine: "cpu", "accelerator" or "auto", which fits the devices.
 
     Returns:
-        D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id): bits i32; for a real query f32, and
-        with `rerank` squared Euclidean distances f32.
+        D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id): i32, bits that differ, for both
+        codes 2 H(Q, b) + H(S, b); for a real query f32, and with `rerank` squared Euclidean
+        distances f32.
 
     Raises:
         BadInput: arguments that do not fit one another, rows that are not finite.
@@ -76,22 +78,26 @@ def search(
             f"rerank: {list(rerank.shape)}, but there are {len(packed)} codes of {h.d} columns"
         )
     with _naming("queries"):
-        cq = h.encode_queries(queries)
+        if by == "projection":
+            seen = h.both_projections(queries)
+        else:
+            seen = h.encode_queries(queries) if by == "hamming" else h.both_codes(queries)
     engine = parallel.engine(engine)
 
     def nearest(chunk: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if by == "projection":
-            u = h.project_queries(queries[chunk])
-            find = lambda cb, k: asymmetric.by_projection(u, cb, k)  # noqa: E731
-        else:
-            find = lambda cb, k: hamming.search(cq[chunk], cb, k, engine)  # noqa: E731
+        def find(cb: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            if by == "projection":
+                return asymmetric.by_projection(seen[chunk], cb, k)
+            way = hamming.search if by == "hamming" else both.search
+            return way(seen[chunk], cb, k, engine)
+
         return gaps.search(find, packed, missing, k)
 
     if rerank is None and by != "synthetic":
-        return nearest(slice(0, len(cq)), k)
+        return nearest(slice(0, len(queries)), k)
     count = min(rows, k * oversample)
-    d, ids = np.empty((len(cq), k), np.float32), np.empty((len(cq), k), np.int64)
-    for chunk in topk.query_chunks(len(cq), count):  # as `hamming.search` would cut them
+    d, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    for chunk in topk.query_chunks(len(queries), count):  # as `hamming.search` would cut them
         _, candidates = nearest(chunk, count)
         if rerank is None:
             z = h.features(queries[chunk])

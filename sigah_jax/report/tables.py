@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 COLUMNS = ("map", "map@1000", "area_rp", "precision@100", "recall@100", "1-recall@10")
 NAMES = {
     "sigah": "SiGAH",
+    "sigah_both": "SiGAH, both codes of a query",
     "sigah_paper": "SiGAH, preset=paper",
     "sigah_one_head": "SiGAH, one hash function",
     "sigah_no_adversary": "without adversary",

@@ -20,7 +20,7 @@ from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BitsRefused
 from sigah_jax.files.cache import cached
 from sigah_jax.model.keys import Purpose, key_for
-from sigah_jax.retrieval import codes, histograms, metrics, neighbours
+from sigah_jax.retrieval import both, codes, histograms, metrics, neighbours
 
 
 def ground_truth(
@@ -52,8 +52,9 @@ def score(
     """Metrics of packed codes, and precision and recall at each radius (relevant = top 2 %).
 
     Args:
-        cq: `[Q, W] u1`; cb: `[N, W] u1`; truth: `[Q, k] i32`, returned by `ground_truth`.
-        own_distance: of a baseline; None is Hamming's. It has many radii, of which the curve
+        cq: `[Q, W] u1`, or as `own_distance` takes it; cb: `[N, W] u1`.
+        truth: `[Q, k] i32`, returned by `ground_truth`.
+        own_distance: of a method; None is Hamming's. It has many radii, of which the curve
             shows K + 1.
     """
     sizes = metrics.relevance_sizes(len(cb))
@@ -94,6 +95,11 @@ def packed(project: Callable) -> Callable:
     return lambda params, x: codes.pack(project(params, x) > 0)
 
 
+def both_distance(bits: int) -> tuple[Callable, int]:
+    """The distance of `retrieval.both`, as `score` takes it."""
+    return both.distances, 3 * bits + 1
+
+
 def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict, dict]:
     """Metrics, precision-recall curves and seconds of SiGAH and the baselines on test queries.
 
@@ -112,7 +118,10 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
         values[method], curves[method] = score(cq, cb, truth, bits, engine, own)
 
     start = time.monotonic()
-    add("sigah", hasher.encode_queries(data.xq), hasher.encode(data.xb), start)
+    cb = hasher.encode(data.xb)
+    add("sigah", hasher.encode_queries(data.xq), cb, start)
+    if hasher.query_head:
+        add("sigah_both", hasher.both_codes(data.xq), cb, start, both_distance)
     for method in config.eval.baselines:
         start = time.monotonic()
         try:
