@@ -239,16 +239,13 @@ def _check_vectors(
             f"--codes={args.codes}: codes of {cb.shape[1]} bytes, {args.workdir} makes codes of "
             f"{h.bits} bits; encode them by this run"
         )
-    if xq.shape[1] != h.d:
-        raise BadInput(
-            f"--queries={args.queries}: d={xq.shape[1]}, {args.workdir} was trained on d={h.d}"
-        )
+    for flag, name, x in (("queries", args.queries, xq), ("rerank", args.rerank, base)):
+        if x is not None and x.shape[1] != h.d:
+            raise BadInput(
+                f"--{flag}={name}: d={x.shape[1]}, {args.workdir} was trained on d={h.d}"
+            )
     if base is None:
         return
-    if base.shape[1] != h.d:
-        raise BadInput(
-            f"--rerank={args.rerank}: d={base.shape[1]}, but the queries have d={xq.shape[1]}"
-        )
     if len(base) != len(cb):
         raise BadInput(
             f"--rerank={args.rerank}: {len(base)} rows, but {args.codes} holds {len(cb)} codes; "

@@ -392,7 +392,7 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"workdir": "run", "codes": "wide.npy"}, "--codes=.*: codes of 4 bytes, .*20 bits"),
         ({"workdir": "run", "queries": "cq.npy"}, "--queries=.*cq.npy: d=3, .*trained on d=6"),
         ({"workdir": "run", "queries": "nan.npy"}, "--queries=.*nan.npy: .*row 4 holds NaN"),
-        ({"workdir": "run", "rerank": "wide.npy"}, "--rerank=.*: d=4, but the queries have d=6"),
+        ({"workdir": "run", "rerank": "wide.npy"}, "--rerank=.*: d=4, .*trained on d=6"),
         ({"workdir": "run", "rerank": "xq.npy"}, "--rerank=.*: 12 rows, .*cb.npy holds 500 codes"),
         ({"workdir": "run", "rerank": "other.npy"}, "--rerank=.*does not hold the codes"),
         ({"workdir": "another", "rerank": "xb.npy"}, "--rerank=.*does not hold the codes"),

@@ -127,34 +127,13 @@ class Hasher:
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, which is
                 named (the blocks before it are in `out` then), or an `out` that does not fit.
         """
-        return self._codes(x, out, queries=False)
+        return self._of_vectors(hash_functions.encode, x, self._code_shape, np.uint8, out)
 
     def encode_queries(
         self, x: np.ndarray | jax.Array, out: np.ndarray | None = None
     ) -> np.ndarray:
         """Packed codes of queries, to be compared with those of `encode`; else as `encode`."""
-        return self._codes(x, out, queries=True)
-
-    def _codes(
-        self, x: np.ndarray | jax.Array, out: np.ndarray | None, queries: bool
-    ) -> np.ndarray:
-        x = self.check(x)
-        shape = (len(x), codes.packed_bytes(self.bits))
-        if out is None:
-            out = np.empty(shape, np.uint8)
-        elif not isinstance(out, np.ndarray):
-            raise BadInput(f"out is a {type(out).__name__}: expected an array, uint8 {list(shape)}")
-        elif out.shape != shape or out.dtype != np.uint8:
-            raise BadInput(
-                f"out is {out.dtype} {list(out.shape)}: {shape[0]} codes of {self.bits} bits are "
-                f"uint8 {list(shape)}"
-            )
-        for start, packed, good in self.encode_blocks(lambda i, j: x[i:j], 0, len(x), queries):
-            if not good.all():
-                row = start + int(good.argmin())
-                raise BadInput(f"vectors: {why_bad(x[row], row)}")
-            out[start : start + len(packed)] = packed
-        return out
+        return self._of_vectors(hash_functions.encode_queries, x, self._code_shape, np.uint8, out)
 
     def encode_blocks(
         self,
@@ -187,8 +166,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        shape = (2, codes.packed_bytes(self.bits))
-        return self._of_vectors(hash_functions.both_codes, x, shape, np.uint8)
+        return self._of_vectors(hash_functions.both_codes, x, (2, *self._code_shape), np.uint8)
 
     def both_projections(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """The sum of both real projections of rows: `[n, d] -> [n, K] f32`.
@@ -263,15 +241,30 @@ class Hasher:
             raise BadInput(f"vectors of {x.dtype}: expected integers or floats; convert them")
         return x
 
+    @property
+    def _code_shape(self) -> tuple[int]:
+        return (codes.packed_bytes(self.bits),)
+
     def _of_vectors(
         self,
         function: Callable,
         x: np.ndarray | jax.Array,
         shape: tuple[int, ...],
         dtype: type = np.float32,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
+        """One of `hash_functions` of all rows, in `out` if it is given; BadInput for a bad row."""
         x = self.check(x)
-        out = np.empty((len(x), *shape), dtype)
+        shape = (len(x), *shape)
+        if out is None:
+            out = np.empty(shape, dtype)
+        elif not isinstance(out, np.ndarray):
+            raise BadInput(f"out is a {type(out).__name__}: expected an array, uint8 {list(shape)}")
+        elif out.shape != shape or out.dtype != dtype:
+            raise BadInput(
+                f"out is {out.dtype} {list(out.shape)}: {shape[0]} codes of {self.bits} bits are "
+                f"uint8 {list(shape)}"
+            )
         for start, (y, good) in self._mapped(function)(lambda i, j: on_host(x[i:j]), 0, len(x)):
             if not good.all():
                 row = start + int(good.argmin())
