@@ -198,6 +198,8 @@ def _plain(value):
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
+WEIGHTS = ("ordinal", "ordinal_synthetic", "reconstruction", "adversary", "quantisation")  # of loss
+
 # field -> (least, greatest) value
 _RANGES = {
     "seed": (0, 2**31 - 1),
@@ -212,11 +214,7 @@ _RANGES = {
     "model.ista_steps": (1, 100),
     "model.lam": (0, math.inf),
     "model.straight_through_width": (1e-6, math.inf),
-    "loss.ordinal": (0, math.inf),
-    "loss.ordinal_synthetic": (0, math.inf),
-    "loss.reconstruction": (0, math.inf),
-    "loss.adversary": (0, math.inf),
-    "loss.quantisation": (0, math.inf),
+    **{f"loss.{name}": (0, math.inf) for name in WEIGHTS},
     "loss.temperature_bits": (1e-6, math.inf),
     "loss.temperature_synthetic": (1e-6, math.inf),
     "loss.batch_positives": (1, math.inf),
@@ -301,6 +299,12 @@ def validate(config, devices: int) -> None:
                 f"config.{field}={steps}: expected a multiple of "
                 f"train.steps_per_call={t.steps_per_call}"
             )
+    weights = {name: config.loss[name] for name in WEIGHTS}
+    if not any(weights.values()):
+        raise BadInput(f"config.loss: the weights {', '.join(WEIGHTS)} are all 0; raise one")
+    kept = weights["ordinal_synthetic"], weights["adversary"], config.refit.reconstruction
+    if refit_steps(config) and not any(kept):
+        raise BadInput("config.refit: no loss of the decoder has a weight; set refit.share=0")
     ordinal = config.loss.ordinal > 0 or config.loss.ordinal_synthetic > 0
     if ordinal and not t.graph_neighbours:
         raise BadInput("config.train.graph_neighbours=0: the ordinal losses need a graph")

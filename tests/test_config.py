@@ -9,6 +9,7 @@ import pytest
 
 from sigah_jax import config
 from sigah_jax.errors import BadInput
+from sigah_jax.training import step
 
 
 def named(arguments=""):
@@ -102,6 +103,19 @@ def test_without_a_hidden_layer_the_hash_network_needs_its_linear_path():
     c.model.linear_path = False
     with pytest.raises(BadInput, match="linear_path"):
         config.validate(c, 1)
+
+
+def test_a_training_or_refit_that_has_nothing_to_learn_is_refused():
+    assert step.Weights._fields == config.WEIGHTS
+    c = named()
+    c.loss.update(dict.fromkeys(config.WEIGHTS, 0.0))
+    with pytest.raises(BadInput, match=r"config.loss: the weights .* are all 0; raise one"):
+        config.validate(c, 1)
+    c.loss.ordinal, c.refit.reconstruction = 1.0, 0.0
+    with pytest.raises(BadInput, match=r"no loss of the decoder has a weight; set refit.share=0"):
+        config.validate(c, 1)
+    c.refit.share = 0.0
+    config.validate(c, 1)
 
 
 def test_a_refit_has_a_share_of_the_steps_in_whole_calls():

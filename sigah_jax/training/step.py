@@ -48,7 +48,7 @@ class State:
 
 
 class Weights(NamedTuple):
-    """Of the terms of the generator's loss."""
+    """Of the terms of the generator's loss: `config.WEIGHTS`."""
 
     ordinal: float
     ordinal_synthetic: float
