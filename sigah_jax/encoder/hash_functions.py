@@ -60,9 +60,9 @@ def both_codes(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[ja
 def both_projections(
     nets: networks.Generator, params: dict, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The sum of both real projections of rows: `[n, d] -> [n, K] f32, good [n] bool`."""
+    """Both real projections of rows: `[n, d] -> 2 u_query + u [n, K] f32, good [n] bool`."""
     base, query, good = projections(nets, params, x)
-    u = base + query
+    u = 2 * query + base
     return u, good & jnp.isfinite(u).all(-1)
 
 

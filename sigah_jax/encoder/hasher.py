@@ -169,7 +169,7 @@ class Hasher:
         return self._of_vectors(hash_functions.both_codes, x, (2, *self._code_shape), np.uint8)
 
     def both_projections(self, x: np.ndarray | jax.Array) -> np.ndarray:
-        """The sum of both real projections of rows: `[n, d] -> [n, K] f32`.
+        """Both real projections of rows, `[n, d] -> 2 u_query + u [n, K] f32`.
 
         For `retrieval.asymmetric.by_projection`, as `both_codes` for codes.
 

@@ -41,8 +41,8 @@ def search(
         packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
         k: 1 to n, less the missing rows.
         by: "both": by both codes of the query, see `retrieval.both`. "hamming": by its own code
-            alone, as a store does. "projection": the query stays real, and ranks by the sum of its
-            two projections, see `Hasher.both_projections`. "synthetic": the `oversample` k nearest
+            alone, as a store does. "projection": the query stays real, and ranks by both of its
+            projections, see `Hasher.both_projections`. "synthetic": the `oversample` k nearest
             by both codes are ranked by ‖z - ẑ‖², see `Hasher.features`.
         rerank: `[n, d]`, the vectors that the codes are of: the `oversample` k nearest are ranked
             by them. Also a memory map.

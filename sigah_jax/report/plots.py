@@ -90,7 +90,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None
         _curves(axes["A"], "Generator loss", rows, GENERATOR_LOSSES)
         _curves(axes["B"], "Auto-encoder errors", rows, ERRORS)
         _curves(axes["C"], "Equilibrium weight κ", rows, {"train/kappa": ""})
-        _curves(axes["D"], "Non-zeros in the sparse code z", rows, {"train/nonzero_share": ""})
+        _curves(axes["D"], "Non-zeros in the sparse code s", rows, {"train/nonzero_share": ""})
         _curves(axes["E"], "Validation metrics", rows, VALIDATION)
         if _smallest(axes["A"]) > 0:
             axes["A"].set_yscale("log")
