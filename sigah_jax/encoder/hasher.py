@@ -92,7 +92,7 @@ class Hasher:
     def save(self, path: str | Path) -> None:
         """Writes it to a file, whole or not at all: a `.npz` of numpy, which `load` reads.
 
-        `numpy_encoder` encodes by the same file without JAX.
+        `numpy_encoder` encodes by the same file without JAX. It does not name the run directory.
 
         Raises:
             BadInput: the name does not end in `.npz`, or the disk refuses.
@@ -100,9 +100,10 @@ class Hasher:
         path = Path(path).expanduser()
         if path.suffix != ".npz":
             raise BadInput(f"{path}: an encoder is an .npz file; end its name so")
+        facts = {name: fact for name, fact in self.facts.items() if name != "workdir"}
         remedy = "free space or choose another directory"
         with whole.telling(path, remedy), whole.writing(path) as f:
-            f.write(to_bytes(self))
+            f.write(to_bytes(dataclasses.replace(self, facts=facts)))
 
     @functools.cached_property
     def _placed(self) -> dict:
@@ -359,6 +360,8 @@ def to_bytes(h: Hasher) -> bytes:
 
 def unpacked(data: bytes) -> Hasher:
     """The hasher of `to_bytes`; ValueError, KeyError or an error of the archive if damaged."""
+    if not data.startswith(b"PK"):
+        raise ValueError("it is not an .npz file")
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
     about, params = json.loads(str(arrays.pop("about"))), {}

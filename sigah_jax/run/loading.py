@@ -35,6 +35,8 @@ def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
     """
     path, checkpoint = Path(path).expanduser(), str(checkpoint)
     parallel.local_devices()  # where there are none, before JAX is asked for anything else
+    if not path.exists():
+        raise BadInput(f"{path}: no such run directory or encoder; train first, or correct it")
     if path.is_file():
         if checkpoint != "best":
             raise BadInput(f"--checkpoint={checkpoint}: {path} is one encoder; leave it out")

@@ -109,5 +109,4 @@ def _leave_encoder(workdir: Path, seconds: dict[str, float]) -> None:
     if hosts.first():
         h = loading.of_checkpoint(workdir, "best")
         facts = h.facts | {"seconds": seconds}
-        del facts["workdir"]  # it may be moved
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))
