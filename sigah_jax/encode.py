@@ -44,7 +44,13 @@ _SAVE_EVERY_SECS = 2
 
 
 def encode_file(
-    h: Hasher, name: str, path: Path, overwrite: bool, skip_bad: bool, queries: bool = False
+    h: Hasher,
+    name: str,
+    path: Path,
+    overwrite: bool,
+    skip_bad: bool,
+    queries: bool = False,
+    refine: float | None = None,
 ) -> tuple[int, int]:
     """Writes the codes of all rows of a file to `path`, which appears whole or not at all.
 
@@ -57,6 +63,7 @@ def encode_file(
         skip_bad: rows with NaN or infinity get codes of zeros, so that code i stays that of row
             i, and `<path>.json` lists their numbers.
         queries: the rows are queries, not of the base.
+        refine: as in `Hasher.encode`; not of queries.
 
     Returns:
         (number of rows, number of bad rows).
@@ -80,7 +87,7 @@ def encode_file(
         "bits": h.bits,
         "rows_are": ("queries" if queries else "base") if h.query_head else "both",
         "skip_bad": skip_bad,
-    }
+    } | ({} if refine is None else {"refine": refine})
     shape = (n, codes.packed_bytes(h.bits))
     with resumable.open_output(path, shape, of, overwrite) as out:
         # a stop may fall between the numbers of a block and its codes
@@ -104,8 +111,9 @@ def _append_codes(h: Hasher, v: Vectors, out: resumable.Output) -> None:
     """Writes the codes that are not there yet; saves now and then."""
     first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
     with progress.showing(out.path.name, first, n, "row") as show:
-        queries = out.state["of"]["rows_are"] == "queries"
-        for start, packed, good in h.encode_blocks(v.read, first, n, queries):
+        of = out.state["of"]
+        queries, refine = of["rows_are"] == "queries", of.get("refine")
+        for start, packed, good in h.encode_blocks(v.read, first, n, queries, refine):
             bad = (start + np.flatnonzero(~good)).tolist()
             if bad and not out.state["of"]["skip_bad"]:
                 resumable.discard(out)
@@ -127,8 +135,8 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         packed: the codes in it, `[n, W] u1`; all are read, to compare their CRC-32.
 
     Returns:
-        {"encoder": hash, "bits": K, "rows_are": "base", "queries" or "both", "bad": `[b] i64`
-        rising numbers of the rows without a code}.
+        {"encoder": hash, "bits": K, "rows_are": "base", "queries" or "both", "refine": μ or None,
+        "bad": `[b] i64` rising numbers of the rows without a code}.
 
     Raises:
         BadInput: `<name>.json` is damaged or is about other codes.
@@ -140,6 +148,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         return None
     try:
         facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
+        facts["refine"] = state["of"].get("refine")
         facts["bad"] = _row_numbers(state["bad"], len(packed))
         shape = (state["rows"], codes.packed_bytes(facts["bits"]))
     except (KeyError, TypeError, ValueError, OverflowError) as e:
@@ -187,12 +196,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--skip_bad", action="store_true", help="rows with NaN or infinity get zeros and are listed"
     )
+    parser.add_argument(
+        "--refine",
+        type=float,
+        metavar="MU",
+        help="flip the bits that bring a code's synthetic feature nearer to its row, each at a "
+        "cost of MU |u|: real queries find more, encoding takes longer; .003 is a start",
+    )
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
     if args.output.suffix != ".npy":
         raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
+    if args.refine is not None and (args.queries or not 0 < args.refine < np.inf):
+        raise BadInput(f"--refine={args.refine}: expected μ above 0, and no --queries")
     h = loading.load(args.workdir, args.checkpoint)
-    n, bad = encode_file(h, args.input, args.output, args.overwrite, args.skip_bad, args.queries)
+    how = args.overwrite, args.skip_bad, args.queries, args.refine
+    n, bad = encode_file(h, args.input, args.output, *how)
     skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.json" if bad else ""
     print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")
 

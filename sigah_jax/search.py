@@ -82,7 +82,7 @@ def search(args) -> str:
         note = _check_encoder(args, facts, h.describe())
         queries = read_file(args.queries)
         base = read_file(args.rerank) if args.rerank else None
-        _check_vectors(args, h, cb, bad, queries, base)
+        _check_vectors(args, h, cb, facts, bad, queries, base)
     else:
         queries, of_queries = _read_codes("--queries", args.queries)
         if of_queries and of_queries["rows_are"] == "base":
@@ -229,6 +229,7 @@ def _check_vectors(
     args,
     h: Hasher,
     cb: np.ndarray,
+    facts: dict | None,
     bad: np.ndarray,
     xq: np.ndarray,
     base: np.ndarray | None,
@@ -254,7 +255,9 @@ def _check_vectors(
     rows = np.unique(np.linspace(0, len(cb) - len(bad) - 1, SAMPLE_ROWS).astype(int))
     rows = gaps.present(rows, bad)
     sample = base[rows]
-    _, packed, good = next(h.encode_blocks(lambda i, j: sample[i:j], 0, len(rows)))
+    refine = facts["refine"] if facts else None
+    read = lambda i, j: sample[i:j]  # noqa: E731
+    _, packed, good = next(h.encode_blocks(read, 0, len(rows), refine=refine))
     wrong = np.bitwise_count(packed ^ cb[rows[: len(packed)]])[good].sum()
     if wrong > MOST_WRONG * h.bits * good.sum():
         raise BadInput(

@@ -74,6 +74,15 @@ def project_queries(
     return query, good & jnp.isfinite(query).all(-1)
 
 
+def features_and_projections(
+    nets: networks.Generator, params: dict, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What a base row's code is refined by: `[n, d] -> z [n, P], u [n, K] f32, good [n] bool`."""
+    base, _, good = projections(nets, params, x)
+    z = standardise.standardise(params["standardiser"], x)
+    return z, base, good & jnp.isfinite(base).all(-1)
+
+
 def features(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Standardised features: `[n, d] -> z [n, P] f32, good [n] bool`."""
     del nets

@@ -29,12 +29,13 @@ import numpy as np
 from ml_collections import config_dict
 
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hash_functions
+from sigah_jax.encoder import hash_functions, refining
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import why_bad
 from sigah_jax.model import networks
+from sigah_jax.model import refine as refinement
 from sigah_jax.retrieval import codes
 
 # what numpy raises of damaged bytes, and `unpacked` of what is not an encoder
@@ -115,7 +116,12 @@ class Hasher:
         mapped = parallel.map_blocks(_with_networks(function, self.nets), self.block_rows)
         return functools.partial(mapped, self._placed)
 
-    def encode(self, x: np.ndarray | jax.Array, out: np.ndarray | None = None) -> np.ndarray:
+    def encode(
+        self,
+        x: np.ndarray | jax.Array,
+        out: np.ndarray | None = None,
+        refine: float | None = None,
+    ) -> np.ndarray:
         """Packed codes of base rows, on all devices: `[n, d] -> [n, W] u1`.
 
         Memory beside x and the codes is that of one block of rows, so x may be a memory map.
@@ -123,12 +129,24 @@ class Hasher:
         Args:
             x: `[n, d]`, n >= 0, integers or floats.
             out: `[n, W] u1`, also a memory map; is written block by block and returned.
+            refine: μ > 0 flips the bits of a code that bring its synthetic feature nearer to the
+                row, each at a cost of μ |u|, see `model.refine`; .003 is a good start, less flips
+                more. Real queries find more by such codes; it takes some 30 times as long.
 
         Raises:
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, which is
                 named (the blocks before it are in `out` then), or an `out` that does not fit.
         """
-        return self._of_vectors(hash_functions.encode, x, self._code_shape, np.uint8, out)
+        if refine is None:
+            return self._of_vectors(hash_functions.encode, x, self._code_shape, np.uint8, out)
+        x = self.check(x)
+        out = self._array_for(len(x), self._code_shape, np.uint8, out)
+        for start, packed, good in self.encode_blocks(
+            lambda i, j: x[i:j], 0, len(x), refine=refine
+        ):
+            self._refuse_bad(x, start, good)
+            out[start : start + len(packed)] = packed
+        return out
 
     def encode_queries(
         self, x: np.ndarray | jax.Array, out: np.ndarray | None = None
@@ -142,6 +160,7 @@ class Hasher:
         first: int,
         rows: int,
         queries: bool = False,
+        refine: float | None = None,
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Codes block by block, bad rows told apart instead of refused.
 
@@ -150,14 +169,36 @@ class Hasher:
             first: the first row; a multiple of `call_rows` gives the blocks of `first=0`.
             rows: all rows, those before `first` too.
             queries: as `encode_queries`, else as `encode`.
+            refine: as in `encode`; not of queries.
 
         Yields:
             (start, codes `[b, W] u1`, good `[b] bool`) in order. A row is bad if it holds NaN or
             infinity, or values so large that float32 overflows; its code is all zeros.
         """
+        at = lambda i, j: on_host(read(i, j))  # noqa: E731
+        if refine is not None:
+            return self._refined_blocks(at, first, rows, refine)
         function = hash_functions.encode_queries if queries else hash_functions.encode
-        blocks = self._mapped(function)(lambda i, j: on_host(read(i, j)), first, rows)
+        blocks = self._mapped(function)(at, first, rows)
         return ((start, packed, good) for start, (packed, good) in blocks)
+
+    def _refined_blocks(self, read: Callable, first: int, rows: int, mu: float) -> Iterator:
+        if not 0 < mu < np.inf:
+            raise BadInput(f"refine={mu}: expected μ above 0, or None")
+        function = _with_networks(refinement.best_flip, self.nets)
+        best_flip = parallel.map_rows(function, self.block_rows)
+        params = {"gen": self._placed["gen"], "moves": self._moves, "mu": np.float32(mu)}
+        blocks = self._mapped(hash_functions.features_and_projections)(read, first, rows)
+        for start, (z, u, good) in blocks:
+            packed = np.zeros((len(z), *self._code_shape), np.uint8)
+            if good.any():
+                b = refining.refine(functools.partial(best_flip, params), z[good], u[good])
+                packed[good] = np.packbits(b, axis=1)
+            yield start, packed, good
+
+    @functools.cached_property
+    def _moves(self) -> np.ndarray:
+        return refining.moves(self.decode, self.bits)
 
     def both_codes(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Packed codes of rows as queries and as base rows: `[n, d] -> [n, 2, W] u1`.
@@ -256,22 +297,33 @@ class Hasher:
     ) -> np.ndarray:
         """One of `hash_functions` of all rows, in `out` if it is given; BadInput for a bad row."""
         x = self.check(x)
-        shape = (len(x), *shape)
-        if out is None:
-            out = np.empty(shape, dtype)
-        elif not isinstance(out, np.ndarray):
-            raise BadInput(f"out is a {type(out).__name__}: expected an array, uint8 {list(shape)}")
-        elif out.shape != shape or out.dtype != dtype:
-            raise BadInput(
-                f"out is {out.dtype} {list(out.shape)}: {shape[0]} codes of {self.bits} bits are "
-                f"uint8 {list(shape)}"
-            )
+        out = self._array_for(len(x), shape, dtype, out)
         for start, (y, good) in self._mapped(function)(lambda i, j: on_host(x[i:j]), 0, len(x)):
-            if not good.all():
-                row = start + int(good.argmin())
-                raise BadInput(f"vectors: {why_bad(x[row], row)}")
+            self._refuse_bad(x, start, good)
             out[start : start + len(y)] = y
         return out
+
+    def _array_for(
+        self, rows: int, shape: tuple[int, ...], dtype: type, out: np.ndarray | None
+    ) -> np.ndarray:
+        """A new array for what is made of so many rows, or `out`, if it fits."""
+        shape = (rows, *shape)
+        if out is None:
+            return np.empty(shape, dtype)
+        if not isinstance(out, np.ndarray):
+            raise BadInput(f"out is a {type(out).__name__}: expected an array, uint8 {list(shape)}")
+        if out.shape != shape or out.dtype != dtype:
+            raise BadInput(
+                f"out is {out.dtype} {list(out.shape)}: {rows} codes of {self.bits} bits are "
+                f"uint8 {list(shape)}"
+            )
+        return out
+
+    @staticmethod
+    def _refuse_bad(x: np.ndarray | jax.Array, start: int, good: np.ndarray) -> None:
+        if not good.all():
+            row = start + int(good.argmin())
+            raise BadInput(f"vectors: {why_bad(x[row], row)}")
 
     def _of_codes(
         self, function: Callable, packed: np.ndarray | jax.Array, columns: int

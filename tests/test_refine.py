@@ -1,0 +1,123 @@
+"""Codes by synthesis: flips that bring a synthetic feature nearer to its row."""
+
+import functools
+
+import hashers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sigah_jax.search as search
+from sigah_jax import encode
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import hash_functions, refining
+from sigah_jax.errors import BadInput
+from sigah_jax.model import networks, refine
+
+D, BITS, MU = 20, 30, 0.01
+
+
+def parts(h, x):
+    """z and u of rows, the function `best_flip` of blocks, and E of codes b."""
+    function = jax.jit(functools.partial(hash_functions.features_and_projections, h.nets))
+    z, u, _ = (np.asarray(a) for a in function(h.params, x))
+    params = {"gen": h.params["gen"], "moves": h._moves, "mu": np.float32(MU)}
+    flips = jax.jit(functools.partial(refine.best_flip, h.nets))
+
+    def energy(b):
+        z_hat = networks.decode(h.nets, h.params["gen"], jnp.where(b, 1.0, -1.0))[0]
+        return ((z - z_hat) ** 2).sum(-1) + MU * (np.abs(u) * ((u > 0) != b)).sum(-1)
+
+    return z, u, lambda rows: np.asarray(flips(params, rows)), energy
+
+
+@pytest.mark.parametrize("decoder", ["ista", "mlp", "linear"])
+def test_every_flip_lowers_the_objective_until_none_does(monkeypatch, decoder):
+    h, x = hashers.untrained(BITS, D, decoder=decoder, atoms=64), hashers.vectors(300, D)
+    z, u, flips, energy = parts(h, x)
+    before = energy(u > 0)
+    for iterations in range(1, 6):
+        monkeypatch.setattr(refining, "ITERATIONS", iterations)
+        b = refining.refine(flips, z, u)
+        now = energy(b)
+        changed = (b != (u > 0)).any(1)
+        assert (now <= before + 1e-6).all() and changed.any()
+        before = now
+    monkeypatch.setattr(refining, "ITERATIONS", 100)
+    b = refining.refine(flips, z, u)
+    rows = np.concatenate([z, u, np.where(b, 1, -1)], 1).astype(np.float32)
+    assert (flips(rows) == -1).all()  # all are finished
+
+
+def test_of_eight_bits_most_rows_end_at_the_least_of_all_codes():
+    h, x = hashers.untrained(8, D, atoms=32), hashers.vectors(200, D)
+    z, u, flips, energy = parts(h, x)
+    every = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(bool)
+    least = np.min([energy(np.tile(b, (len(z), 1))) for b in every], axis=0)
+    start, end = energy(u > 0), energy(refining.refine(flips, z, u))
+    assert (end <= start).all()
+    found = end <= least * (1 + 1e-5) + 1e-6
+    assert found.mean() > 0.6 > (start <= least * (1 + 1e-5) + 1e-6).mean()
+
+
+def test_refined_codes_are_the_same_in_blocks_of_any_size_and_nearer_to_their_rows():
+    h, x = hashers.untrained(BITS, D, block_rows=64), hashers.vectors(700, D)
+    plain, refined = h.encode(x), h.encode(x, refine=MU)
+    error = [((h.features(x) - h.decode(c)) ** 2).sum(1).mean() for c in (plain, refined)]
+    assert error[1] < 0.95 * error[0]
+    for rows in (16, 4096):
+        other = hashers.untrained(BITS, D, block_rows=rows).encode(x, refine=MU)
+        assert (other == refined).all(1).mean() > 0.99
+    np.testing.assert_array_equal(h.encode(x[:0], refine=MU), plain[:0])
+    single = h.encode(x[5:6], refine=MU)
+    assert np.bitwise_count(single ^ refined[5:6]).sum() <= 1
+
+
+def test_the_number_of_devices_changes_no_flip():
+    h, x = hashers.untrained(BITS, D), hashers.vectors(512, D)
+    z, u, flips, _ = parts(h, x)
+    rows = np.concatenate([z, u, np.where(u > 0, 1, -1)], 1).astype(np.float32)
+    params = {"gen": h.params["gen"], "moves": h._moves, "mu": np.float32(MU)}
+    function = functools.partial(refine.best_flip, h.nets)
+    for n in (1, 8):
+        got = parallel.map_rows(function, 128, jax.devices()[:n])(params, rows)
+        assert (got == flips(rows)).mean() > 0.99
+
+
+def test_a_heavier_cost_flips_less():
+    h, x = hashers.untrained(BITS, D), hashers.vectors(300, D)
+    flipped = [np.bitwise_count(h.encode(x) ^ h.encode(x, refine=mu)).sum() for mu in (0.001, 1e4)]
+    assert flipped[0] > 100 and flipped[1] < 5  # whose |u| is next to 0
+
+
+def test_bad_rows_and_values_are_refused():
+    h, x = hashers.untrained(BITS, D), hashers.vectors(200, D)
+    for mu in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(BadInput, match=r"refine=.*expected μ above 0"):
+            h.encode(x, refine=mu)
+    x[150, 3] = np.nan
+    with pytest.raises(BadInput, match="row 150 holds NaN"):
+        h.encode(x, refine=MU)
+    blocks = list(h.encode_blocks(lambda i, j: x[i:j], 0, 200, refine=MU))
+    good = np.concatenate([g for *_, g in blocks])
+    assert np.flatnonzero(~good).tolist() == [150]
+    assert not np.concatenate([c for _, c, _ in blocks])[150].any()
+
+
+def test_a_file_of_refined_codes_says_so_and_is_searched(tmp_path, capsys):
+    workdir = hashers.run_directory(tmp_path / "run", BITS, D)
+    x, name = hashers.vectors(300, D), f"{tmp_path}/x.npy"
+    np.save(name, x)
+    argv = [f"--workdir={workdir}", f"--input={name}", f"--output={tmp_path}/c.npy"]
+    assert encode.main([*argv, f"--refine={MU}"]) == 0
+    packed = np.load(tmp_path / "c.npy")
+    np.testing.assert_array_equal(packed, hashers.untrained(BITS, D).encode(x, refine=MU))
+    assert encode.read_facts(f"{tmp_path}/c.npy", packed)["refine"] == MU
+    argv = [f"--workdir={workdir}", f"--codes={tmp_path}/c.npy", f"--queries={name}", "--k=3"]
+    assert search.main([*argv, f"--rerank={name}", f"--output={tmp_path}/o.npz"]) == 0
+    for wrong in ("--refine=0", "--refine=-1", "--refine=nan"):
+        argv = [f"--workdir={workdir}", f"--input={name}", f"--output={tmp_path}/d.npy", wrong]
+        assert encode.main(argv) == 2
+        assert "expected μ above 0, and no --queries" in capsys.readouterr().err
+    assert encode.main([*argv[:-1], "--refine=.1", "--queries"]) == 2
