@@ -387,7 +387,7 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),
         ({"by": "projection", "workdir": "run", "oversample": 3}, "--oversample: is of --rerank"),
         ({"by": "synthetic", "workdir": "run", "rerank": "xb.npy"}, "--by=synthetic: --rerank has"),
-        ({"workdir": "nowhere"}, "nowhere: has no config.json"),
+        ({"workdir": "nowhere"}, "nowhere: no such run directory or encoder"),
         ({"workdir": "run", "checkpoint": "7"}, "7: no such checkpoint"),
         ({"workdir": "run", "codes": "wide.npy"}, "--codes=.*: codes of 4 bytes, .*20 bits"),
         ({"workdir": "run", "queries": "cq.npy"}, "--queries=.*cq.npy: d=3, .*trained on d=6"),
