@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
         type=float,
         metavar="MU",
         help="flip the bits that bring a code's synthetic feature nearer to its row, each at a "
-        "cost of MU |u|: real queries find more, encoding takes longer; .003 is a start",
+        "cost of MU |u|: real queries find more, encoding takes longer; .03 or .003",
     )
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
