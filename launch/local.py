@@ -5,7 +5,7 @@ launcher takes the lock and the process inherits it, whatever becomes of the lau
 queue with the same jobs leaves a locked one alone, takes another, and at last waits for what the
 first one left or did not finish; in the same way for a run directory that any process uses.
 
-Not responsible for what a command does: one that is stopped is given again, and goes on by itself.
+Not responsible for what a command does: one that is stopped is given again, and resumes by itself.
 """
 
 import contextlib

@@ -14,7 +14,7 @@ from sigah_jax.run import rundir
 
 
 def claimed(root, bits=32, seed=0, preset="best", **fields):
-    """A run directory as it is while the run goes on; double underscores stand for dots."""
+    """A run directory as it is while the run lasts; double underscores stand for dots."""
     c = config.get_config(f"bits={bits},preset={preset}")
     c.data.name, c.seed = "mnist", seed
     changes = {name.replace("__", "."): value for name, value in fields.items()}

@@ -1,1 +1,1 @@
-"""Data: files, data sets, splits, batches and cached arrays. Knows nothing of models."""
+"""Data sets, their splits and their downloads. Knows nothing of models."""

@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 from sigah_jax.errors import BadInput
 from sigah_jax.process import interrupts
 
-JOIN_SECS = 60  # all processes have joined by then, or none goes on
+JOIN_SECS = 60  # all processes have joined by then, or none continues
 HEARTBEAT_SECS = 30  # a process that is silent so long is lost, and ends the others
 LOST = 75  # exit code if another process is lost or late: EX_TEMPFAIL, worth another try
 _LOST_LINE = "another process of this run was lost; the same command resumes"

@@ -1,1 +1,1 @@
-"""SiGAH itself: networks, sparse coding, losses and the training step. Arrays in, arrays out."""
+"""SiGAH itself: networks, sparse coding, losses, refinement of codes. Arrays in, arrays out."""

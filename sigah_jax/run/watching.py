@@ -23,7 +23,7 @@ def open_sinks(config, workdir: Path, done: int) -> Iterator[Callable[[dict], No
     """Yields `send(row)` for rows of metrics.jsonl: `{"step": …, name: number}`.
 
     TensorBoard files are in `workdir/tensorboard`, those of W&B in `workdir/wandb`; where W&B sends
-    them is its own settings' matter (WANDB_MODE, WANDB_PROJECT, …). A resumed run goes on in both.
+    them is its own settings' matter (WANDB_MODE, WANDB_PROJECT, …). A resumed run continues both.
 
     Args:
         done: steps done before; TensorBoard hides rows of later ones, which come again.
