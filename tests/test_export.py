@@ -195,7 +195,7 @@ def test_a_missing_library_is_named_with_its_extra(workdir, tmp_path, monkeypatc
         ("e.npz", [], "e.npz: exists; use --overwrite"),
         ("gone/e.npz", [], "cannot be written (No such file"),
         ("f.npz", ["--checkpoint=7"], "no such checkpoint"),
-        ("f.npz", ["--workdir=nowhere"], "no config.json"),
+        ("f.npz", ["--workdir=nowhere"], "no such run directory or encoder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(workdir, tmp_path, capsys, output, more, words):
