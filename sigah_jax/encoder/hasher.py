@@ -418,6 +418,8 @@ def unpacked(data: bytes) -> Hasher:
         raise ValueError("it is not an .npz file")
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
+    if "about" not in arrays:
+        raise ValueError("it holds no array `about`")
     about, params = json.loads(str(arrays.pop("about"))), {}
     for name, array in arrays.items():
         node = params
