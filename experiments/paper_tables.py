@@ -167,6 +167,8 @@ def parse(argv: list[str] | None):
     if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
     args.bits = [int(k) for k in args.bits.split(",")]
+    if args.seeds < 1:
+        raise BadInput(f"--seeds={args.seeds}: expected 1 or more")
     return args
 
 

@@ -22,8 +22,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 class BadInput(ValueError):
     """A flag, config field, file or directory that cannot be used. Exit code 2.
 
-    The message is one line that names the field or path, says what was wrong and
-    what to do.
+    The message names the field or path, says what was wrong and what to do; `tell` prints it on
+    one line.
     """
 
     exit_code = 2
@@ -50,6 +50,12 @@ def printable(text: str) -> str:
     """
     unsafe = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
     return re.sub(unsafe, lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def tell(e: BadInput | NonFinite) -> int:
+    """Prints what a command says of a failure, one line on stderr; gives its exit code."""
+    print(f"error: {printable(str(e))}", file=sys.stderr)
+    return e.exit_code
 
 
 def of_path(e: OSError) -> BadInput | None:
@@ -87,13 +93,11 @@ def command(interrupted: str) -> Callable:
             try:
                 return main(*args, **kwargs) or 0
             except (BadInput, NonFinite) as e:
-                print(f"error: {e}", file=sys.stderr)
-                return e.exit_code
+                return tell(e)
             except OSError as e:
                 if (bad := of_path(e)) is None:
                     raise
-                print(f"error: {bad}", file=sys.stderr)
-                return bad.exit_code
+                return tell(bad)
             except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
                 print(f"interrupted; {interrupted}", file=sys.stderr)
                 return interrupts.CODES[signal.SIGINT]

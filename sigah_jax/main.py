@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from sigah_jax.config import check_field
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.errors import BadInput, NonFinite, of_path
+from sigah_jax.errors import BadInput, NonFinite, of_path, tell
 from sigah_jax.process import interrupts
 from sigah_jax.run import rundir
 from sigah_jax.training.experiment import evaluate_only, train_and_evaluate
@@ -97,8 +97,7 @@ def run(argv: list[str] | None = None) -> int:
     try:
         app.run(main, argv=argv, flags_parser=parse_flags)
     except (BadInput, NonFinite) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return hosts.quit_with(e.exit_code)
+        return hosts.quit_with(tell(e))
     except SystemExit as e:
         return hosts.quit_with(e.code) if e.code else 0
     except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
@@ -106,8 +105,7 @@ def run(argv: list[str] | None = None) -> int:
         return hosts.quit_with(interrupts.CODES[signal.SIGINT])
     except Exception as e:
         if isinstance(e, OSError) and (bad := of_path(e)):
-            print(f"error: {bad}", file=sys.stderr)
-            return hosts.quit_with(bad.exit_code)
+            return hosts.quit_with(tell(bad))
         line = hosts.lost(e)
         print(f"error: {line}" if line else traceback.format_exc(), file=sys.stderr)
         return hosts.quit_with(hosts.LOST if line else 1)

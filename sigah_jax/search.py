@@ -18,6 +18,9 @@ The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, an
 float32 of a real query, or, if re-ranked, the squared Euclidean distance. Each row is sorted by
 (distance, id).
 
+`sigah_jax.search(h, queries, codes, k)` from Python is `encoder.searching.search`, also where this
+module was imported and has that name.
+
 Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours.
 
 Not responsible for how neighbours are found (`retrieval`) nor for formats (`formats.vectors`).
@@ -29,6 +32,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import inspect
 import os
 import sys
 import time
@@ -292,7 +296,7 @@ def main(argv: list[str] | None = None) -> None:
         help="--rerank and --by=synthetic rank this many times k candidates; default "
         f"{searching.OVERSAMPLE}",
     )
-    parser.add_argument("--engine", default="auto", choices=["auto", "cpu", "accelerator"])
+    parser.add_argument("--engine", default="auto", choices=searching.ENGINES)
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
@@ -301,6 +305,8 @@ def main(argv: list[str] | None = None) -> None:
 
 class _Callable(types.ModuleType):
     """This module, which takes the place of `sigah_jax.search` in its package once imported."""
+
+    __signature__ = inspect.signature(searching.search)
 
     def __call__(self, *args, **kwargs):
         return searching.search(*args, **kwargs)

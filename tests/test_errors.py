@@ -10,6 +10,7 @@ from sigah_jax.errors import BadInput, BitsRefused, NonFinite, command
     "failure, code, line",
     [
         (BadInput("--k=0: expected more"), 2, "error: --k=0: expected more\n"),
+        (BadInput("a\nb\x1b[31m: no such run"), 2, "error: a\\nb\\x1b[31m: no such run\n"),
         (BitsRefused("itq: bits=9"), 2, "error: itq: bits=9\n"),
         (NonFinite("steps 3 to 4"), 3, "error: steps 3 to 4\n"),
         (KeyboardInterrupt(), 130, "interrupted; nothing was written\n"),

@@ -277,14 +277,22 @@ def test_a_file_of_an_encoder_that_is_damaged_or_something_else_is_named(h, tmp_
             found += 1
     assert found > 50
     np.savez(path, x=np.zeros(3))
-    for damaged in (path.read_bytes(), held[:-9], b"", b"PK"):
+    with pytest.raises(BadInput, match="it holds no array `about`"):
+        loading.load(path)
+    # another method of compression, which zipfile does not know, in the list of its members
+    unknown = bytearray(held)
+    unknown[held.index(b"PK\1\2") + 10] = 99
+    for damaged in (path.read_bytes(), held[:-9], b"", b"PK", bytes(unknown)):
         path.write_bytes(damaged)
         with pytest.raises(BadInput, match="damaged, or not an encoder"):
             loading.load(path)
     with pytest.raises(BadInput, match=r"an encoder is an .npz file"):
         h.save(tmp_path / "encoder")
-    with pytest.raises(BadInput, match="cannot be written"):
-        h.save(tmp_path / "no" / "encoder.npz")
+    for directory in (tmp_path / "no", "~nobody_of_that_name"):
+        with pytest.raises(BadInput, match="cannot be written"):
+            h.save(Path(directory) / "encoder.npz")
+        with pytest.raises(BadInput, match="no such run directory or encoder"):
+            loading.load(directory)
 
 
 WITHOUT = """

@@ -125,7 +125,11 @@ def test_every_method_has_a_name_for_people_and_every_ablation_a_valid_config():
 
 @pytest.mark.parametrize(
     "flag, words",
-    [("--methods=magic", "'magic' is none of"), ("--bits=64,x", "expected whole numbers")],
+    [
+        ("--methods=magic", "'magic' is none of"),
+        ("--bits=64,x", "expected whole numbers"),
+        ("--seeds=0", "expected 1 or more"),
+    ],
 )
 def test_wrong_flags_are_named(tmp_path, vectors, flag, words, capsys):
     assert paper_tables.main(flags(tmp_path, vectors, flag)) == 2

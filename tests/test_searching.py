@@ -1,6 +1,9 @@
 """Search by vectors from Python: `sigah_jax.search`."""
 
+import inspect
+
 import hashers
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -61,6 +64,13 @@ def test_missing_rows_are_not_found(made):
         ({"packed": np.zeros((9, 3), np.uint8)}, "codes of 3 bytes: this hasher's have 30 bits"),
         ({"k": 0}, "k=0: expected 1 to 360"),
         ({"k": 361}, "k=361: expected 1 to 360"),
+        ({"packed": [[0, 1], [2]]}, "codes: no array of numbers"),
+        ({"missing": [3, 2]}, "missing: expected rising numbers of the 360 rows of codes"),
+        ({"missing": [1, 1]}, "missing: expected rising"),
+        ({"missing": [360]}, "missing: expected rising"),
+        ({"missing": [-1]}, "missing: expected rising"),
+        ({"engine": "gpu"}, "engine='gpu': expected one of auto, cpu, accelerator"),
+        ({"rerank": np.zeros(D)}, r"rerank: \[20\], but there are 360 codes of 20"),
         ({"by": "cosine"}, "by='cosine': expected one of both, hamming, projection, synthetic"),
         ({"rerank": np.zeros((9, D))}, r"rerank: \[9, 20\], but there are 360 codes of 20"),
         ({"rerank": np.full((360, D), np.nan)}, "rerank: base row .* holds NaN"),
@@ -75,9 +85,32 @@ def test_what_does_not_fit_is_refused(made, change, words):
         sigah_jax.search(h, **arguments)
 
 
+@pytest.mark.parametrize("by", ["both", "hamming", "projection", "synthetic"])
+def test_no_queries_have_no_neighbours(made, by):
+    h, xq, _xb, cb = made
+    d, ids = sigah_jax.search(h, xq[:0], cb, K, by=by)
+    assert d.shape == ids.shape == (0, K)
+
+
+def test_lists_arrays_of_jax_and_whole_numbers_of_numpy_will_do(made):
+    h, xq, xb, cb = made
+    wanted = sigah_jax.search(h, xq, cb, K, rerank=xb)
+    k = np.int64(K)
+    same(sigah_jax.search(h, xq.tolist(), jnp.asarray(cb), k, rerank=xb.tolist()), wanted)
+    same(sigah_jax.search(h, xq, cb, k), sigah_jax.search(h, xq, cb, K))
+    with pytest.raises(TypeError, match="integer"):
+        sigah_jax.search(h, xq, cb, 5.0)
+
+
 def test_the_name_stays_a_function_where_the_command_was_imported(made):
     import sigah_jax.search as command
 
     h, xq, _, cb = made
     assert command is sigah_jax.search and command.main
     same(sigah_jax.search(h, xq, cb, K), command.searching.search(h, xq, cb, K))
+    assert list(inspect.signature(sigah_jax.search).parameters)[:4] == [
+        "h",
+        "queries",
+        "packed",
+        "k",
+    ]

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ class Hasher:
         Raises:
             BadInput: the name does not end in `.npz`, or the disk refuses.
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         if path.suffix != ".npz":
             raise BadInput(f"{path}: an encoder is an .npz file; end its name so")
         facts = {name: fact for name, fact in self.facts.items() if name != "workdir"}
@@ -417,6 +418,8 @@ def unpacked(data: bytes) -> Hasher:
         raise ValueError("it is not an .npz file")
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
+    if "about" not in arrays:
+        raise ValueError("it holds no array `about`")
     about, params = json.loads(str(arrays.pop("about"))), {}
     for name, array in arrays.items():
         node = params
@@ -444,15 +447,7 @@ def read(path: Path) -> Hasher:
         raise
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
-    except (
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as e:
+    except _DAMAGE as e:
         raise BadInput(f"{path}: damaged, or not an encoder ({e}); bring it back") from e
 
 

@@ -7,18 +7,20 @@ Not responsible for how neighbours are found (`retrieval`) nor for files (`sigah
 """
 
 import contextlib
+import operator
 from collections.abc import Iterator
 
 import numpy as np
 
 from sigah_jax.devices import parallel
-from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.encoder.hasher import Hasher, as_array
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import asymmetric, both, codes, gaps, hamming, topk
 from sigah_jax.retrieval import rerank as reranking
 
 OVERSAMPLE = 10
 BY = ("both", "hamming", "projection", "synthetic")
+ENGINES = ("auto", "cpu", "accelerator")
 
 
 @parallel.default_settings()
@@ -47,7 +49,7 @@ def search(
         rerank: `[n, d]`, the vectors that the codes are of: the `oversample` k nearest are ranked
             by them. Also a memory map.
         oversample: how many times k candidates are ranked again, 1 or more.
-        missing: `[m] i64`, rising: base rows that have no code and are never found.
+        missing: `[m]` whole numbers, rising: base rows that have no code and are never found.
         engine: "cpu", "accelerator" or "auto", which fits the devices.
 
     Returns:
@@ -57,6 +59,7 @@ def search(
 
     Raises:
         BadInput: arguments that do not fit one another, rows that are not finite.
+        TypeError: k or `oversample` is not a whole number.
     """
     with _naming("queries"):
         queries = h.check(queries)
@@ -64,19 +67,28 @@ def search(
         raise BadInput(f"by={by!r}: expected one of {', '.join(BY)}")
     if by == "synthetic" and rerank is not None:
         raise BadInput("by='synthetic': the vectors of rerank say more; leave one of both out")
+    if engine not in ENGINES:
+        raise BadInput(f"engine={engine!r}: expected one of {', '.join(ENGINES)}")
+    k, oversample = operator.index(k), operator.index(oversample)
     if oversample < 1:
         raise BadInput(f"oversample={oversample}: expected 1 or more")
+    packed = as_array(packed, "codes")
     if packed.ndim != 2 or packed.dtype != np.uint8:
         raise BadInput(f"codes are {packed.dtype} {list(packed.shape)}: expected uint8 [n, W]")
     if packed.shape[1] != codes.packed_bytes(h.bits):
         raise BadInput(f"codes of {packed.shape[1]} bytes: this hasher's have {h.bits} bits")
-    rows, missing = len(packed) - len(missing), np.asarray(missing, np.int64)
+    missing = np.asarray(missing, np.int64)
+    if missing.ndim != 1 or (np.diff(missing, prepend=-1, append=len(packed)) < 1).any():
+        raise BadInput(f"missing: expected rising numbers of the {len(packed)} rows of codes")
+    rows = len(packed) - len(missing)
     if not 1 <= k <= rows:
         raise BadInput(f"k={k}: expected 1 to {rows}, the rows that have a code")
-    if rerank is not None and (len(rerank), rerank.shape[1]) != (len(packed), h.d):
-        raise BadInput(
-            f"rerank: {list(rerank.shape)}, but there are {len(packed)} codes of {h.d} columns"
-        )
+    if rerank is not None:
+        rerank = as_array(rerank, "rerank")
+        if rerank.shape != (len(packed), h.d):
+            raise BadInput(
+                f"rerank: {list(rerank.shape)}, but there are {len(packed)} codes of {h.d} columns"
+            )
     with _naming("queries"):
         if by == "projection":
             seen = h.both_projections(queries)

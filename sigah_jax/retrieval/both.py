@@ -41,7 +41,8 @@ def search(
     if engine != "cpu":
         raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
     # the distance of Q, Q, S to a base code that stands there three times
-    return hamming.search_by_faiss(cq[:, [0, 0, 1]].reshape(len(cq), -1), cb, k, copies=3)
+    thrice = cq[:, [0, 0, 1]].reshape(len(cq), 3 * cq.shape[2])
+    return hamming.search_by_faiss(thrice, cb, k, copies=3)
 
 
 def distances(cq: jax.Array, cb: jax.Array) -> jax.Array:

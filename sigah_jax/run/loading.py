@@ -6,6 +6,7 @@ by its step, or while a training has not ended.
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -33,7 +34,7 @@ def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
         BadInput: no run and no encoder there, one that is damaged or of another version, no such
             checkpoint.
     """
-    path, checkpoint = Path(path).expanduser(), str(checkpoint)
+    path, checkpoint = Path(os.path.expanduser(path)), str(checkpoint)
     parallel.local_devices()  # where there are none, before JAX is asked for anything else
     if not path.exists():
         raise BadInput(f"{path}: no such run directory or encoder; train first, or correct it")
