@@ -374,6 +374,8 @@ def damage(workdir, how):
         path.write_text(path.read_text().replace('"bits": 30', '"bits": 20'))
     elif how == "no checkpoint":
         shutil.rmtree(workdir / "checkpoints")
+    elif how == "encoder":
+        (workdir / "encoder.npz").write_bytes(b"PK")
     elif how == "empty arrays":
         for file in (workdir / "checkpoints" / "20" / "state").rglob("*"):
             if file.is_file():
@@ -390,6 +392,7 @@ def damage(workdir, how):
         ("other bits", r"does not fit the config of its run \(gen.*; train it anew"),
         ("no checkpoint", "no checkpoint yet; train first"),
         ("empty arrays", "checkpoints/20: damaged"),
+        ("encoder", "encoder.npz: damaged.*; remove it, then the training's command writes it"),
     ],
 )
 def test_a_damaged_run_directory_is_named(workdir, tmp_path, how, words):

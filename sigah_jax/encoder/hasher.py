@@ -434,8 +434,11 @@ def unpacked(data: bytes) -> Hasher:
     return Hasher(model, params, about["facts"], about["block_rows"])
 
 
-def read(path: Path) -> Hasher:
+def read(path: Path, remedy: str) -> Hasher:
     """The hasher of a file that `Hasher.save` wrote.
+
+    Args:
+        remedy: what to do about a damaged file, for the message.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -448,7 +451,7 @@ def read(path: Path) -> Hasher:
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
     except _DAMAGE as e:
-        raise BadInput(f"{path}: damaged, or not an encoder ({e}); bring it back") from e
+        raise BadInput(f"{path}: damaged, or not an encoder ({e}); {remedy}") from e
 
 
 @functools.cache

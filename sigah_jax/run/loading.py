@@ -18,6 +18,8 @@ from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.run import rundir
 
+# about the encoder of a run directory
+REMEDY = "remove it, then the training's command writes it anew"
 LOOKS = 20  # at a run directory, where checkpoints come and go while it is read
 
 
@@ -41,10 +43,10 @@ def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
     if path.is_file():
         if checkpoint != "best":
             raise BadInput(f"--checkpoint={checkpoint}: {path} is one encoder; leave it out")
-        return hasher.read(path)
+        return hasher.read(path, "save it anew, or name another")
     if checkpoint == "best":
         with contextlib.suppress(FileNotFoundError):
-            return in_run(path, hasher.read(rundir.encoder_path(path)))
+            return in_run(path, hasher.read(rundir.encoder_path(path), REMEDY))
     return of_checkpoint(path, checkpoint)
 
 
