@@ -8,7 +8,16 @@ Names are imported when they are asked for: the package alone does not import JA
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:  # for type checkers and editors, which know nothing of `__getattr__`
+    from sigah_jax.encoder.hasher import Hasher
+    from sigah_jax.encoder.searching import search
+    from sigah_jax.errors import BadInput
+    from sigah_jax.fitting import fit
+    from sigah_jax.run.loading import load
+
+__all__ = ["BadInput", "Hasher", "fit", "load", "search"]
 _MODULES = {
     "BadInput": "errors",
     "Hasher": "encoder.hasher",
@@ -16,7 +25,6 @@ _MODULES = {
     "load": "run.loading",
     "search": "encoder.searching",
 }
-__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):
@@ -26,4 +34,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

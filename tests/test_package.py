@@ -1,5 +1,6 @@
 """The package as it is installed: its dependencies, its licence and its console command."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import sigah_jax
 from sigah_jax import __main__ as console
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +24,17 @@ HEAVY = "import sys; heavy = {'jax', 'numpy', 'absl', 'faiss'} & set(sys.modules
 def sigah(*argv):
     command = [sys.executable, "-m", "sigah_jax", *argv]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_type_checkers_see_the_names_that_are_imported_when_they_are_asked_for():
+    tree = ast.parse(Path(sigah_jax.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    told = {alias.name: line.module for line in block.body for alias in line.names}
+    assert told == {name: f"sigah_jax.{where}" for name, where in sigah_jax._MODULES.items()}
+    assert sorted(told) == sorted(sigah_jax.__all__) == dir(sigah_jax)
+    names = {}
+    exec("from sigah_jax import *", names)
+    assert {*told} == {*names} - {"__builtins__"}
 
 
 def test_requirements_are_the_dependencies_and_pytest():
