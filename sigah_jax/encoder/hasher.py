@@ -133,7 +133,7 @@ class Hasher:
             refine: μ > 0 flips the bits of a code that bring its synthetic feature nearer to the
                 row, each at a cost of μ |u|, see `model.refine`. Real queries find more by such
                 codes, at .003 most; at .03 Hamming distance lost nothing on any set that was
-                tried (NOTES). It takes some 30 times as long.
+                tried (NOTES). It takes 20 to 45 times as long.
 
         Raises:
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, which is

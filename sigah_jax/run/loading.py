@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import os
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import config_dict
 
@@ -61,11 +60,13 @@ def of_checkpoint(workdir: Path, checkpoint: str) -> hasher.Hasher:
 
     for _ in range(LOOKS):  # a checkpoint may be replaced between the look at it and its reading
         with contextlib.suppress(checkpoints.Gone):
-            return _look(workdir, checkpoint, checkpoints)
-    return _look(workdir, checkpoint, checkpoints)
+            return _look(workdir, checkpoint)
+    return _look(workdir, checkpoint)
 
 
-def _look(workdir: Path, checkpoint: str, checkpoints: ModuleType) -> hasher.Hasher:
+def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
+    from sigah_jax.run import checkpoints
+
     config, config_hash = rundir.read_config(workdir)
     number = checkpoints.number_of(workdir, checkpoint)
     saved = checkpoints.facts(workdir, number)
