@@ -11,10 +11,10 @@ of the files sort in the order of the inputs and their rows.
 What Ray Data distributes are not rows but fragments: (file, first row, last row). An actor loads
 the hasher once, reads a fragment and writes its file of codes itself, under a name that the
 fragment decides and that appears whole or not at all. So a fragment that is done twice, because
-its worker was lost, is there once, and nothing but counts passes Ray's object store.
+its worker was lost, is there once, and of data nothing but counts passes Ray's object store.
 
-All nodes must have `sigah_jax[ray]` installed and see the run directory, the inputs and the output
-under the same paths. One run at a time writes an output. A run that resumes verifies the codes of
+All nodes must have `sigah_jax[ray]` installed and see the inputs and the output under the same
+paths. One run at a time writes an output. A run that resumes verifies the codes of
 the files that are there, by the checksums of their pages.
 
 Shapes: n rows, d columns, r rows of a fragment, W packed bytes.
@@ -44,6 +44,7 @@ import jax
 from launch import ray_encoder, ray_inputs
 from launch.ray_encoder import Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
+from sigah_jax.encoder.hasher import to_bytes
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import locks, progress, whole
 from sigah_jax.formats.containers import reading_as
@@ -107,8 +108,8 @@ def encode_inputs(options: Options) -> str:
     paths = list_inputs(options.input, output)
     fragments, inputs = plan(paths, options.column, options.fragment_rows)
     open_source(fragments[0], options.column, h.d)
-    of = {"encoder": facts["encoder"], "bits": h.bits, "column": options.column}
-    of |= {"fragment_rows": options.fragment_rows, "inputs": inputs}
+    of = {"encoder": facts["encoder"], "refine": facts["refine"], "bits": h.bits}
+    of |= {"column": options.column, "fragment_rows": options.fragment_rows, "inputs": inputs}
     with claim(output, of):
         todo = [f for f in fragments if not (output / f.name).exists()]
         pending = set(todo)
@@ -118,17 +119,20 @@ def encode_inputs(options: Options) -> str:
         for left in output.glob("_*.partial"):  # of a run that was killed
             left.unlink(missing_ok=True)
         if todo:
-            # every actor loads the same checkpoint, and is not where this process is
-            workdir, absolute = (Path(os.path.abspath(p)) for p in (options.workdir, output))
-            theirs = options._replace(workdir=workdir, output=absolute, checkpoint=facts["step"])
-            bad += run(theirs, facts["encoder"], todo)
+            # actors are not where this process is
+            theirs = options._replace(output=Path(os.path.abspath(output)))
+            bad += run(theirs, to_bytes(h), todo)
     rows = sum(f.stop - f.start for f in fragments)
     skipped = f"; {bad} bad rows have null codes" if bad else ""
     return f"{output}: {rows} codes of {h.bits} bits in {len(fragments)} files{skipped}"
 
 
-def run(options: Options, encoder: str, todo: list[Fragment]) -> int:
-    """Encodes fragments on the cluster and returns the number of bad rows."""
+def run(options: Options, encoder: bytes, todo: list[Fragment]) -> int:
+    """Encodes fragments on the cluster and returns the number of bad rows.
+
+    Args:
+        encoder: returned by `hasher.to_bytes`.
+    """
     import ray
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
@@ -227,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Encodes many vectors on a Ray cluster.")
     add = parser.add_argument
-    add("--workdir", required=True, type=Path, help="run directory")
+    add("--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file")
     add("--input", required=True, nargs="+", help="files, or directories of files")
     add("--column", default="", help="of vectors, in Parquet and Lance")
     add("--output", required=True, type=Path, help="a directory of codes")

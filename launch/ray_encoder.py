@@ -17,12 +17,11 @@ import jax
 import numpy as np
 
 from launch.ray_inputs import Fragment, open_source
-from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.formats.vectors import Vectors, why_bad
 from sigah_jax.retrieval import codes
-from sigah_jax.run import loading
 
 _LOST_WORKERS = 4  # on one fragment; one that kills every worker must end
 
@@ -43,7 +42,9 @@ class Options(NamedTuple):
     num_gpus: int
 
 
-def fragment_codes(h: Hasher, v: Vectors, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+def fragment_codes(
+    h: hasher.Hasher, v: Vectors, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(codes `[r, W] u1`, good `[r] bool`) of rows `start` to `stop`.
 
     The blocks are those of the whole file, with zeros for the rows outside: a row's place in a
@@ -88,9 +89,9 @@ def _write_codes(f: BinaryIO, tables: Iterator, packed: np.ndarray, good: np.nda
 class Encoder:
     """Encodes fragments, one a call. A class, because an actor of Ray Data keeps one."""
 
-    def __init__(self, options: Options, encoder: str):
+    def __init__(self, options: Options, encoder: bytes):
         self.options = options
-        self.encoder = encoder  # `describe()["encoder"]`
+        self.encoder = encoder  # returned by `hasher.to_bytes`: all actors have the same
         self.h = None
 
     def __call__(self, row: dict) -> dict:
@@ -103,7 +104,7 @@ class Encoder:
             error = str(e)
         return {"rows": fragment.stop - fragment.start, "bad": bad, "error": error}
 
-    def load(self) -> Hasher:
+    def load(self) -> hasher.Hasher:
         """The hasher, on the accelerators or the cores of this actor."""
         os.environ["NPROC"] = str(self.options.num_cpus)  # the threads of XLA on CPU
         if not self.options.num_gpus:
@@ -113,10 +114,7 @@ class Encoder:
                 f"--num_gpus={self.options.num_gpus}: JAX finds no accelerator on "
                 f"{socket.gethostname()}; install jax[cuda12] there, or leave the flag out"
             )
-        h = loading.load(self.options.workdir, self.options.checkpoint)
-        if h.describe()["encoder"] != self.encoder:
-            raise BadInput(f"{self.options.workdir}: was trained anew meanwhile; start again")
-        return h
+        return hasher.unpacked(self.encoder)
 
     def write(self, fragment: Fragment) -> int:
         """Writes the file of a fragment and returns its number of bad rows.

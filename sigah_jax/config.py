@@ -100,6 +100,12 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.refit.atoms = max(2048, 4 * bits)  # M of that decoder
     c.refit.reconstruction = 1.0  # weight of ‖z - ẑ‖² there; other weights and rates stay
 
+    c.refine = config_dict.ConfigDict()  # ours: of codes of base rows, by their synthetic features
+    c.refine.iterations = 16  # bits of a code that may flip; 0: none
+    # price of a flip where |u| = 1, in units of ‖z‖²; "auto": the least of a short list by which
+    # validation queries lose nothing
+    c.refine.mu = "auto"
+
     c.eval = config_dict.ConfigDict()
     c.eval.every_steps = 400  # validation and checkpoint
     c.eval.baselines = ("itq", "pca_rr", "lsh")  # measured beside SiGAH at the end
@@ -120,6 +126,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
         c.optim.dis_lr = 1.25e-4
         c.train.graph_neighbours = 0
         c.refit.share = 0.0
+        c.refine.iterations = 0
     return c
 
 
@@ -170,6 +177,8 @@ def change(config, name: str, value) -> None:
         if name not in known:
             group = any(field.startswith(f"{name}.") for field in known)
             raise KeyError("a group of fields; name one of them" if group else "no such field")
+        if name == "refine.mu" and isinstance(value, int | float):
+            value = str(value)
         if isinstance(known[name], tuple) and not isinstance(value, tuple | list):
             value = (value,)  # as the flags of `main` have it
         config.update_from_flattened_dict({name: value})
@@ -233,6 +242,7 @@ _RANGES = {
     "train.steps": (1, math.inf),
     "refit.share": (0, 100),
     "refit.reconstruction": (0, math.inf),
+    "refine.iterations": (0, 4096),
     "train.anchors": (1, math.inf),
     "train.others": (0, math.inf),
     "train.graph_neighbours": (0, math.inf),
@@ -284,6 +294,8 @@ def validate(config, devices: int) -> None:
             )
     if config.data.name == "vectors" and not config.data.base:
         raise BadInput("config.data.base is missing; give your file: --config.data.base=my.npy")
+    if config.refine.mu != "auto" and not _is_price(config.refine.mu):
+        raise BadInput(f"config.refine.mu={config.refine.mu}: expected auto, or a number above 0")
     m, t = config.model, config.train
     for field in ("model.atoms", "refit.atoms"):
         if value[field] <= m.bits:
@@ -308,6 +320,13 @@ def validate(config, devices: int) -> None:
     ordinal = config.loss.ordinal > 0 or config.loss.ordinal_synthetic > 0
     if ordinal and not t.graph_neighbours:
         raise BadInput("config.train.graph_neighbours=0: the ordinal losses need a graph")
+
+
+def _is_price(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _check_watching(sinks: tuple[str, ...], steps: str) -> None:

@@ -63,7 +63,7 @@ def encode_file(
         skip_bad: rows with NaN or infinity get codes of zeros, so that code i stays that of row
             i, and `<path>.json` lists their numbers.
         queries: the rows are queries, not of the base.
-        refine: as in `Hasher.encode`; not of queries.
+        refine: as in `Hasher.encode`.
 
     Returns:
         (number of rows, number of bad rows).
@@ -87,7 +87,10 @@ def encode_file(
         "bits": h.bits,
         "rows_are": ("queries" if queries else "base") if h.query_head else "both",
         "skip_bad": skip_bad,
-    } | ({} if refine is None else {"refine": refine})
+    }
+    how = h.refined(0 if queries else refine)
+    if how.mu:
+        of |= {"refine": how.mu, "refine_iterations": how.iterations}
     shape = (n, codes.packed_bytes(h.bits))
     with resumable.open_output(path, shape, of, overwrite) as out:
         # a stop may fall between the numbers of a block and its codes
@@ -112,7 +115,7 @@ def _append_codes(h: Hasher, v: Vectors, out: resumable.Output) -> None:
     first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
     with progress.showing(out.path.name, first, n, "row") as show:
         of = out.state["of"]
-        queries, refine = of["rows_are"] == "queries", of.get("refine")
+        queries, refine = of["rows_are"] == "queries", of.get("refine", 0.0)
         for start, packed, good in h.encode_blocks(v.read, first, n, queries, refine):
             bad = (start + np.flatnonzero(~good)).tolist()
             if bad and not out.state["of"]["skip_bad"]:
@@ -135,7 +138,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         packed: the codes in it, `[n, W] u1`; all are read, to compare their CRC-32.
 
     Returns:
-        {"encoder": hash, "bits": K, "rows_are": "base", "queries" or "both", "refine": μ or None,
+        {"encoder": hash, "bits": K, "rows_are": "base", "queries" or "both", "refine": μ or 0,
         "bad": `[b] i64` rising numbers of the rows without a code}.
 
     Raises:
@@ -148,7 +151,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         return None
     try:
         facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
-        facts["refine"] = state["of"].get("refine")
+        facts["refine"] = state["of"].get("refine", 0.0)
         facts["bad"] = _row_numbers(state["bad"], len(packed))
         shape = (state["rows"], codes.packed_bytes(facts["bits"]))
     except (KeyError, TypeError, ValueError, OverflowError) as e:
@@ -201,14 +204,14 @@ def main(argv: list[str] | None = None) -> None:
         type=float,
         metavar="MU",
         help="flip the bits that bring a code's synthetic feature nearer to its row, each at a "
-        "cost of MU |u|: real queries find more, encoding takes longer; .03 or .003",
+        "cost of MU |u|, as low as .001; 0: flip none, which is faster; default: as training chose",
     )
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
     if args.output.suffix != ".npy":
         raise BadInput(f"--output={args.output}: codes are a .npy file; end its name so")
-    if args.refine is not None and (args.queries or not 0 < args.refine < np.inf):
-        raise BadInput(f"--refine={args.refine}: expected μ above 0, and no --queries")
+    if args.refine is not None and (args.queries or not 0 <= args.refine < np.inf):
+        raise BadInput(f"--refine={args.refine}: expected μ, 0 or more, and no --queries")
     h = loading.load(args.workdir, args.checkpoint)
     how = args.overwrite, args.skip_bad, args.queries, args.refine
     n, bad = encode_file(h, args.input, args.output, *how)

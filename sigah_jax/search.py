@@ -4,18 +4,20 @@
     python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy --k=100 \
         --rerank=vectors.npy --oversample=10 --output=near.npz
 
-Queries are packed codes, of `encode --queries`; with --workdir they are vectors, which that run's
-hasher encodes. They have two codes then, and both rank, see `retrieval.both`; `--by=hamming` takes
-their own alone, as for packed codes. They may also stay real: `--by=projection` ranks all codes by
-projections, and `--by=synthetic` the nearest codes by ‖z - ẑ‖², see `Hasher.features`.
+Queries are packed codes, of `encode --queries`, or with --workdir vectors, which that run's hasher
+takes and which find more: their two codes rank all codes, the --candidates nearest are ranked by
+‖z - ẑ‖², see `Hasher.features`, and of these the nearest by the vectors of --rerank, if they are
+given. `--by` ranks all codes by something else: both codes of a query, its own alone, as for
+packed codes, or its real projections.
 
 What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
 no neighbours and no candidates; queries that are bad are refused.
 
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
-[Q, k]`: int32, the bits that differ, those of the query's own code counted twice where both rank;
-float32 of a real query, or, if re-ranked, the squared Euclidean distance. Each row is sorted by
+[Q, k]`: float32, ‖z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, the
+squared Euclidean distance; int32 of codes, the bits that differ, those of the query's own code
+counted twice where both rank. Each row is sorted by
 (distance, id).
 
 `sigah_jax.search(h, queries, codes, k)` from Python is `encoder.searching.search`, also where this
@@ -52,10 +54,10 @@ from sigah_jax.retrieval import codes, gaps, hamming
 from sigah_jax.run import loading
 
 BY = {
+    "synthetic": "by synthetic features",
     "both": "by both codes of the query",
     "hamming": "by Hamming distance",
     "projection": "by projections of the query",
-    "synthetic": "by synthetic features",
 }
 SAMPLE_ROWS = 16  # encoded to see whether codes and vectors belong together
 ENDING_SECS = 1  # more than `encode` needs between replacing its facts and its codes
@@ -135,7 +137,8 @@ def _find(
         engine = parallel.engine(args.engine)
         find = lambda packed, k: hamming.search(queries, packed, k, engine)  # noqa: E731
         return *gaps.search(find, cb, bad, args.k), ranked
-    options = {"by": args.by, "rerank": base, "oversample": args.oversample, "missing": bad}
+    options = {"by": args.by, "rerank": base, "missing": bad}
+    options |= {"candidates": args.candidates, "oversample": args.oversample}
     try:
         found = searching.search(h, queries, cb, args.k, engine=args.engine, **options)
     except BadInput as e:
@@ -144,11 +147,12 @@ def _find(
         if argument not in files:
             raise
         raise BadInput(f"--{argument}={files[argument]}: {why}") from e
-    count = min(len(cb) - len(bad), args.k * args.oversample)
+    rows, last = len(cb) - len(bad), args.k
     if base is not None:
-        return *found, f"{count} candidates each {ranked}, re-ranked by {args.rerank}"
+        last = min(rows, args.k * args.oversample)
+        ranked = f"{last} nearest {ranked}, re-ranked by {args.rerank}"
     if args.by == "synthetic":
-        return *found, f"{count} candidates each {BY['both']}, ranked {ranked}"
+        ranked = f"{min(rows, max(args.candidates, last))} nearest {BY['both']}, {ranked}"
     return *found, ranked
 
 
@@ -174,16 +178,19 @@ def _check_flags(args) -> None:
         )
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
-    args.by = args.by or ("both" if args.workdir else "hamming")
+    args.by = args.by or ("synthetic" if args.workdir else "hamming")
     if args.by != "hamming" and not args.workdir:
         raise BadInput(f"--by={args.by}: needs vectors as --queries, and --workdir")
-    if args.by == "synthetic" and args.rerank:
-        raise BadInput("--by=synthetic: --rerank has the vectors themselves; leave one of both out")
-    if args.oversample is not None and not args.rerank and args.by != "synthetic":
-        raise BadInput("--oversample: is of --rerank or --by=synthetic, which are missing")
-    args.oversample = searching.OVERSAMPLE if args.oversample is None else args.oversample
-    if args.oversample < 1:
-        raise BadInput(f"--oversample={args.oversample}: must be 1 or more")
+    if args.oversample is not None and not args.rerank:
+        raise BadInput("--oversample: is of --rerank, which is missing")
+    if args.candidates is not None and args.by != "synthetic":
+        raise BadInput(f"--candidates: all rows are ranked {BY[args.by]}; leave it out")
+    defaults = {"oversample": searching.OVERSAMPLE, "candidates": searching.CANDIDATES}
+    for flag, default in defaults.items():
+        given = getattr(args, flag)
+        if given is not None and given < 1:
+            raise BadInput(f"--{flag}={given}: must be 1 or more")
+        setattr(args, flag, default if given is None else given)
 
 
 def _read_codes(flag: str, name: str) -> tuple[np.ndarray, dict | None]:
@@ -259,7 +266,7 @@ def _check_vectors(
     rows = np.unique(np.linspace(0, len(cb) - len(bad) - 1, SAMPLE_ROWS).astype(int))
     rows = gaps.present(rows, bad)
     sample = base[rows]
-    refine = facts["refine"] if facts else None
+    refine = facts["refine"] if facts else None  # as by default
     read = lambda i, j: sample[i:j]  # noqa: E731
     _, packed, good = next(h.encode_blocks(read, 0, len(rows), refine=refine))
     wrong = np.bitwise_count(packed ^ cb[rows[: len(packed)]])[good].sum()
@@ -286,15 +293,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--by",
         choices=BY,
-        help="distance: of both codes of a query, the default with --workdir; of its own code; or "
-        "of real queries to bits or to what the decoder makes of the nearest codes",
+        help="what ranks: synthetic features of the candidates, the default with --workdir; both "
+        "codes of a query; its own code; or its projections",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        help=f"codes that are decoded for each query; default {searching.CANDIDATES}",
     )
     parser.add_argument("--rerank", help="the vectors that --codes are of, to re-rank by")
     parser.add_argument(
         "--oversample",
         type=int,
-        help="--rerank and --by=synthetic rank this many times k candidates; default "
-        f"{searching.OVERSAMPLE}",
+        help=f"--rerank ranks this many times k rows; default {searching.OVERSAMPLE}",
     )
     parser.add_argument("--engine", default="auto", choices=searching.ENGINES)
     parser.add_argument("--overwrite", action="store_true", help="replace the output")

@@ -99,9 +99,8 @@ def in_numpy(column):
     return np.frombuffer(packed, np.uint8).reshape(-1, WIDTH), np.array([r is None for r in rows])
 
 
-def encoder(workdir, encoder=None, **more):
+def encoder(workdir, **more):
     """An actor's encoder, outside Ray."""
-    facts = loading.load(workdir).describe()
     out = Path("out")
     out.mkdir(exist_ok=True)
     options = ray_encoder.Options(
@@ -109,7 +108,7 @@ def encoder(workdir, encoder=None, **more):
         input=[],
         column="v",
         output=out,
-        checkpoint=facts["step"],
+        checkpoint="best",
         skip_bad=False,
         fragment_rows=1,
         address="",
@@ -117,7 +116,8 @@ def encoder(workdir, encoder=None, **more):
         num_cpus=1,
         num_gpus=0,
     )
-    return ray_encoder.Encoder(options._replace(**more), encoder or facts["encoder"])
+    packed = hasher.to_bytes(loading.load(workdir))
+    return ray_encoder.Encoder(options._replace(**more), packed)
 
 
 def each(encoder, *sources, rows=1000):
@@ -365,13 +365,11 @@ def test_a_fragment_that_kills_its_workers_is_given_up(workdir, here):
     assert f"out/{name}: 4 workers died on it" in result["error"]
 
 
-def test_a_worker_without_the_accelerator_asked_for_or_of_another_encoder_refuses(workdir, here):
+def test_a_worker_without_the_accelerator_asked_for_refuses(workdir, here):
     np.save("x.npy", hashers.vectors(30, D))
     if hasher.jax.default_backend() == "cpu":
         (result,) = each(encoder(workdir, num_gpus=1), "x.npy")
         assert "--num_gpus=1: JAX finds no accelerator on" in result["error"]
-    (result,) = each(encoder(workdir, encoder="0" * 16), "x.npy")
-    assert "was trained anew meanwhile" in result["error"]
     assert names() == []
 
 

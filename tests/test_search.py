@@ -111,7 +111,7 @@ def test_codes_by_codes(made, tmp_path, capsys, engine):
 
 def test_vectors_are_encoded_by_the_run(made, tmp_path):
     output = tmp_path / "near.npz"
-    for by, wanted in ((None, both_order), ("hamming", hamming_order)):
+    for by, wanted in (("both", both_order), ("hamming", hamming_order)):
         more = {"by": by, "overwrite": True}
         assert search.main(flags(made, output, workdir=made / "run", k=50, **more)) == 0
         for one, other in zip(found(output), wanted(made, 50), strict=True):
@@ -123,7 +123,7 @@ def test_reranks_the_nearest_codes_by_vectors(made, tmp_path, oversample, count)
     # 7 neighbours of 70, of 21, and of 700, which is more than there are
     output = tmp_path / "near.npz"
     more = {"workdir": made / "run", "rerank": made / "xb.npy", "oversample": oversample}
-    assert search.main(flags(made, output, **more)) == 0
+    assert search.main(flags(made, output, by="both", **more)) == 0
     d, ids = found(output)
     xq, xb = np.load(made / "xq.npy"), np.load(made / "xb.npy")
     exact = ((xq[:, None].astype(float) - xb) ** 2).sum(-1)
@@ -149,7 +149,7 @@ def test_real_queries_by_projection(made, tmp_path):
 
 def test_real_queries_by_what_the_decoder_makes_of_the_nearest_codes(made, tmp_path):
     output = tmp_path / "near.npz"
-    more = {"workdir": made / "run", "by": "synthetic", "oversample": 3}
+    more = {"workdir": made / "run", "candidates": 21}
     assert search.main(flags(made, output, **more)) == 0
     d, ids = found(output)
     h = loading.load(made / "run")
@@ -160,6 +160,17 @@ def test_real_queries_by_what_the_decoder_makes_of_the_nearest_codes(made, tmp_p
     exact[outside] = np.inf
     np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :7], rtol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(exact, ids, 1), d, rtol=1e-4)
+
+
+def test_the_stages_are_told_one_after_the_other(made, tmp_path, capsys):
+    more = {"workdir": made / "run", "candidates": 50, "overwrite": True}
+    assert search.main(flags(made, tmp_path / "near.npz", **more)) == 0
+    told = "50 nearest by both codes of the query, by synthetic features, "
+    assert told in capsys.readouterr().out
+    more |= {"rerank": made / "xb.npy", "oversample": 10}  # of which 70 are re-ranked
+    assert search.main(flags(made, tmp_path / "near.npz", **more)) == 0
+    told = "70 nearest by both codes of the query, 70 nearest by synthetic features, re-ranked by "
+    assert told in capsys.readouterr().out
 
 
 def test_candidates_by_projection_are_reranked_by_vectors(made, tmp_path):
@@ -177,7 +188,7 @@ def test_candidates_by_projection_are_reranked_by_vectors(made, tmp_path):
         {"queries": "cq.npy"},
         {"workdir": "run"},
         {"workdir": "run", "by": "projection"},
-        {"workdir": "run", "by": "synthetic"},
+        {"workdir": "run", "by": "both"},
         {"workdir": "run", "rerank": "gaps.npy"},
         {"workdir": "run", "rerank": "gaps.npy", "by": "projection", "k": 446},
     ],
@@ -207,7 +218,7 @@ def test_bad_rows_are_as_if_they_were_not_there(made, tmp_path, monkeypatch, cap
     [
         {"workdir": "run"},
         {"workdir": "run", "by": "projection"},
-        {"workdir": "run", "by": "synthetic"},
+        {"workdir": "run", "by": "both"},
         {"queries": "encoded_q.npy"},
     ],
 )
@@ -386,7 +397,8 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"oversample": 3}, "--oversample: is of --rerank"),
         ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),
         ({"by": "projection", "workdir": "run", "oversample": 3}, "--oversample: is of --rerank"),
-        ({"by": "synthetic", "workdir": "run", "rerank": "xb.npy"}, "--by=synthetic: --rerank has"),
+        ({"by": "both", "workdir": "run", "candidates": 9}, "--candidates: all rows are ranked by"),
+        ({"workdir": "run", "candidates": 0}, "--candidates=0: must be 1 or more"),
         ({"workdir": "nowhere"}, "nowhere: no such run directory or encoder"),
         ({"workdir": "run", "checkpoint": "7"}, "7: no such checkpoint"),
         ({"workdir": "run", "codes": "wide.npy"}, "--codes=.*: codes of 4 bytes, .*20 bits"),
@@ -400,7 +412,7 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"workdir": "run", "rerank": "xb.npy", "oversample": 0}, "--oversample=0"),
         ({"workdir": "another", "codes": "encoded.npy"}, ENCODER + ".*another has [0-9a-f]{16};"),
         ({"workdir": "another", "codes": "encoded.npy", "by": "projection"}, ENCODER),
-        ({"workdir": "another", "codes": "encoded.npy", "by": "synthetic"}, ENCODER),
+        ({"workdir": "another", "codes": "encoded.npy", "by": "both"}, ENCODER),
         ({"workdir": "more_bits", "codes": "encoded.npy"}, "names bits 20, .*more_bits has 22;"),
         ({"queries": "gaps_q.npy"}, "--queries=.*gaps_q.npy: row 0 was bad and has no code"),
         ({"queries": "encoded.npy"}, "--queries=.*encoded.npy: are codes of a base; encode"),

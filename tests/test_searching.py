@@ -28,7 +28,8 @@ def same(got, wanted):
 
 def test_queries_go_through_the_hash_function_of_queries(made):
     h, xq, _xb, cb = made
-    same(sigah_jax.search(h, xq, cb, K), both.search(h.both_codes(xq), cb, K, "cpu"))
+    got = sigah_jax.search(h, xq, cb, K, by="both")
+    same(got, both.search(h.both_codes(xq), cb, K, "cpu"))
     got = sigah_jax.search(h, xq, cb, K, by="hamming")
     same(got, hamming.search(h.encode_queries(xq), cb, K, "cpu"))
     got = sigah_jax.search(h, xq, cb, K, by="projection")
@@ -38,10 +39,15 @@ def test_queries_go_through_the_hash_function_of_queries(made):
 def test_candidates_are_ranked_by_synthetic_features_or_vectors(made):
     h, xq, xb, cb = made
     candidates = both.search(h.both_codes(xq), cb, 3 * K, "cpu")[1]
-    got = sigah_jax.search(h, xq, cb, K, by="synthetic", oversample=3)
+    got = sigah_jax.search(h, xq, cb, K, candidates=3 * K)
     same(got, asymmetric.by_feature(h.features(xq), cb, candidates, K, h.decode))
-    got = sigah_jax.search(h, xq, cb, K, rerank=xb, oversample=3)
+    got = sigah_jax.search(h, xq, cb, K, by="both", rerank=xb, oversample=3)
     same(got, rerank.rerank(xq, xb, candidates, K))
+    # three stages: all rows by both codes, 100 by synthetic features, 3 K by vectors
+    candidates = both.search(h.both_codes(xq), cb, 100, "cpu")[1]
+    left = asymmetric.by_feature(h.features(xq), cb, candidates, 3 * K, h.decode)[1]
+    got = sigah_jax.search(h, xq, cb, K, candidates=100, rerank=xb, oversample=3)
+    same(got, rerank.rerank(xq, xb, left, K))
     # all rows are candidates: the true neighbours
     d, _ids = sigah_jax.search(h, xq, cb, K, rerank=xb, oversample=len(xb))
     exact = ((xq[:, None] - xb[None]) ** 2).sum(-1)
@@ -71,11 +77,11 @@ def test_missing_rows_are_not_found(made):
         ({"missing": [-1]}, "missing: expected rising"),
         ({"engine": "gpu"}, "engine='gpu': expected one of auto, cpu, accelerator"),
         ({"rerank": np.zeros(D)}, r"rerank: \[20\], but there are 360 codes of 20"),
-        ({"by": "cosine"}, "by='cosine': expected one of both, hamming, projection, synthetic"),
+        ({"by": "cosine"}, "by='cosine': expected one of synthetic, both, hamming, projection"),
         ({"rerank": np.zeros((9, D))}, r"rerank: \[9, 20\], but there are 360 codes of 20"),
         ({"rerank": np.full((360, D), np.nan)}, "rerank: base row .* holds NaN"),
-        ({"rerank": np.zeros((360, D)), "by": "synthetic"}, "leave one of both out"),
-        ({"by": "synthetic", "oversample": 0}, "oversample=0: expected 1 or more"),
+        ({"oversample": 0}, "oversample=0: expected 1 or more"),
+        ({"candidates": 0}, "candidates=0: expected 1 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused(made, change, words):

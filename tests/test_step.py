@@ -61,11 +61,11 @@ def run(c, devices, calls=3, steps=4, descent=None):
 
     mapped = parallel.pmap(counted, (None, None, 0), (None, None), (0,), devices)
     state = parallel.replicate(state, devices)
-    z_device = parallel.replicate(z, devices)
+    rows = parallel.replicate(step.Rows(z, None), devices)
     infos = []
     for i in range(calls):
         batch = parallel.split(call(c, graph, i * steps, steps), 1, devices)
-        state, info = mapped(state, z_device, batch)
+        state, info = mapped(state, rows, batch)
         infos.append(parallel.fetch(info))
     return parallel.fetch(state), infos, len(traces)
 
@@ -93,9 +93,9 @@ def test_each_update_leaves_the_other_net_bit_identical():
     batch = jax.tree.map(lambda a: a[None], jax.tree.map(lambda a: a[0], call(c, graph, 0, 1)))
 
     def both(state, z, batch):
-        rows = z[batch.rows.reshape(-1)]
+        rows = step.Rows(z[batch.rows.reshape(-1)], None)
         after_gen, _, z_hat = step.gen_update(c, made, tx, state, rows, batch, ROWS, parallel.AXIS)
-        anchors = rows[:: batch.rows.shape[1]]
+        anchors = rows.z[:: batch.rows.shape[1]]
         after_dis, _ = step.dis_update(c, made.nets.dis, tx, state, anchors, z_hat, parallel.AXIS)
         return after_gen, after_dis
 
@@ -140,7 +140,13 @@ def one_call(c, parts=("hash", "decoder"), weights=None):
     device = jax.devices()[:1]
     mapped = parallel.pmap(fn, (None, None, 0), (None, None), devices=device)
     batch = parallel.split(call(c, graph, 0, 2), 1, device)
-    return mapped, (parallel.replicate(state, device), parallel.replicate(z, device), batch), state
+    packed = np.random.default_rng(1).integers(0, 2, (ROWS, c.model.bits)).astype(bool)
+    rows = step.Rows(z, None if "hash" in parts else np.packbits(packed, axis=1))
+    return (
+        mapped,
+        (parallel.replicate(state, device), parallel.replicate(rows, device), batch),
+        state,
+    )
 
 
 def test_a_training_of_the_decoder_keeps_the_hash_network_and_no_moments_of_it():
@@ -180,7 +186,7 @@ def test_a_call_moves_nothing_between_host_and_device():
         state, infos = inner(*arguments)
         jax.block_until_ready((state, infos))
         with pytest.raises(Exception, match=r"[Dd]isallowed"):
-            inner(arguments[0], np.asarray(arguments[1]), arguments[2])
+            inner(arguments[0], parallel.fetch(arguments[1]), arguments[2])
 
 
 def test_training_lowers_the_ordinal_loss():

@@ -52,6 +52,7 @@ class Hasher:
     params: dict  # {"standardiser", "gen"} of f32 arrays
     facts: dict = dataclasses.field(default_factory=dict)  # of the run, for `describe`; JSON
     block_rows: int = 2048  # rows encoded a device and call; the codes depend on it by rounding
+    refinement: refining.Refinement = refining.NONE  # of base rows, unless `encode` is told
 
     def __repr__(self) -> str:
         """One line; `describe` tells more."""
@@ -131,16 +132,13 @@ class Hasher:
             x: `[n, d]`, n >= 0, integers or floats.
             out: `[n, W] u1`, also a memory map; is written block by block and returned.
             refine: μ > 0 flips the bits of a code that bring its synthetic feature nearer to the
-                row, each at a cost of μ |u|, see `model.refine`. Real queries find more by such
-                codes, at .003 most; at .03 Hamming distance lost nothing on any set that was
-                tried (NOTES). It takes 20 to 45 times as long.
+                row, each at a cost of μ |u|, see `model.refine`; 0 flips none, which takes a
+                twentieth of the time. None: the `refinement` that training chose.
 
         Raises:
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, which is
                 named (the blocks before it are in `out` then), or an `out` that does not fit.
         """
-        if refine is None:
-            return self._of_vectors(hash_functions.encode, x, self._code_shape, np.uint8, out)
         x = self.check(x)
         out = self._array_for(len(x), self._code_shape, np.uint8, out)
         for start, packed, good in self.encode_blocks(
@@ -178,23 +176,33 @@ class Hasher:
             infinity, or values so large that float32 overflows; its code is all zeros.
         """
         at = lambda i, j: on_host(read(i, j))  # noqa: E731
-        if refine is not None:
-            return self._refined_blocks(at, first, rows, refine)
+        how = self.refined(refine)
+        if how.mu and not queries:
+            return self._refined_blocks(at, first, rows, how)
         function = hash_functions.encode_queries if queries else hash_functions.encode
         blocks = self._mapped(function)(at, first, rows)
         return ((start, packed, good) for start, (packed, good) in blocks)
 
-    def _refined_blocks(self, read: Callable, first: int, rows: int, mu: float) -> Iterator:
-        if not 0 < mu < np.inf:
-            raise BadInput(f"refine={mu}: expected μ above 0, or None")
+    def refined(self, refine: float | None) -> refining.Refinement:
+        """What `encode(x, refine=…)` does; BadInput unless μ is 0 or more."""
+        if refine is None:
+            return self.refinement
+        if not 0 <= refine < np.inf:
+            raise BadInput(f"refine={refine}: expected μ, 0 or more")
+        return self.refinement._replace(mu=float(refine))
+
+    def _refined_blocks(
+        self, read: Callable, first: int, rows: int, how: refining.Refinement
+    ) -> Iterator:
         function = _with_networks(refinement.best_flip, self.nets)
         best_flip = parallel.map_rows(function, self.block_rows)
-        params = {"gen": self._placed["gen"], "moves": self._moves, "mu": np.float32(mu)}
+        params = {"gen": self._placed["gen"], "moves": self._moves, "mu": np.float32(how.mu)}
         blocks = self._mapped(hash_functions.features_and_projections)(read, first, rows)
         for start, (z, u, good) in blocks:
             packed = np.zeros((len(z), *self._code_shape), np.uint8)
             if good.any():
-                b = refining.refine(functools.partial(best_flip, params), z[good], u[good])
+                flips = functools.partial(best_flip, params)
+                b = refining.refine(flips, z[good], u[good], how.iterations)
                 packed[good] = np.packbits(b, axis=1)
             yield start, packed, good
 
@@ -263,7 +271,8 @@ class Hasher:
         """What it is, for people and JSON.
 
         `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
-        is equal. `query_head` tells whether queries have a hash function of their own. A trained
+        is equal. `query_head` tells whether queries have a hash function of their own, `refine`
+        by which μ and iterations codes of base rows are refined, μ = 0 if they are not. A trained
         hasher also tells `data` (name or file), `preset`, `config_hash`, `step`, `validation`, the
         metrics of its checkpoint on the validation queries, {} without any, whether its decoder is
         `refitted`, and `workdir` if it was loaded from a run directory.
@@ -274,6 +283,7 @@ class Hasher:
             "d": self.d,
             "encoder": params_hash(self.params),
             "query_head": self.query_head,
+            "refine": self.refinement._asdict(),
         } | self.facts
 
     def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
@@ -405,6 +415,7 @@ def to_bytes(h: Hasher) -> bytes:
         "model": h.model.to_dict(),
         "facts": h.facts,
         "block_rows": h.block_rows,
+        "refine": h.refinement._asdict(),
         "encoder": params_hash(h.params),
     }
     data = io.BytesIO()
@@ -431,7 +442,8 @@ def unpacked(data: bytes) -> Hasher:
         raise ValueError("its arrays do not fit their hash")
     model = config_dict.FrozenConfigDict(about["model"])
     check_shapes(model, params)
-    return Hasher(model, params, about["facts"], about["block_rows"])
+    refinement = refining.Refinement(**about.get("refine", {}))  # earlier versions wrote none
+    return Hasher(model, params, about["facts"], about["block_rows"], refinement)
 
 
 def read(path: Path, remedy: str) -> Hasher:

@@ -8,26 +8,37 @@ Not responsible for what a flip is worth: `model.refine`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-ITERATIONS = 16  # flips of a row at most
 LEAST_ROWS = 128  # computed at once; each fourfold of it is compiled once
 SAMPLE = 256  # codes of `moves`
 
 
+class Refinement(NamedTuple):
+    """How far the codes of base rows are refined."""
+
+    mu: float = 0.0  # μ, the price of a flip where |u| = 1, in units of ‖z‖²; 0: no refinement
+    iterations: int = 16  # flips of a row at most
+
+
+NONE = Refinement()
+
+
 def refine(
-    best_flip: Callable[[np.ndarray], np.ndarray], z: np.ndarray, u: np.ndarray
+    best_flip: Callable[[np.ndarray], np.ndarray], z: np.ndarray, u: np.ndarray, iterations: int
 ) -> np.ndarray:
     """The refined codes of a block of rows: `z [n, P], u [n, K] f32 -> b [n, K] bool`.
 
     Args:
         best_flip: `model.refine.best_flip` of rows, mapped over devices.
+        iterations: flips of a row at most.
     """
     bits = u.shape[1]
     rows = np.concatenate([z, u, np.where(u > 0, 1, -1).astype(np.float32)], 1)
     left = np.arange(len(rows))
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         size = LEAST_ROWS
         while size < len(left):
             size *= 4

@@ -1,7 +1,9 @@
 """Search of a base of codes by vectors: `sigah_jax.search`.
 
 Queries come as vectors, so that nobody compares codes of the two hash functions the wrong way
-round. Shapes: Q queries, n base rows, W packed bytes, d columns, k neighbours.
+round, and stay real. A search has up to three stages, each of which ranks what the one before left:
+both codes of a query rank all rows, synthetic features some, and vectors, where they are at hand,
+fewer. Shapes: Q queries, n base rows, W packed bytes, d columns, k neighbours.
 
 Not responsible for how neighbours are found (`retrieval`) nor for files (`sigah_jax.search`).
 """
@@ -18,8 +20,9 @@ from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import asymmetric, both, codes, gaps, hamming, topk
 from sigah_jax.retrieval import rerank as reranking
 
+CANDIDATES = 1000
 OVERSAMPLE = 10
-BY = ("both", "hamming", "projection", "synthetic")
+BY = ("synthetic", "both", "hamming", "projection")
 ENGINES = ("auto", "cpu", "accelerator")
 
 
@@ -30,48 +33,50 @@ def search(
     packed: np.ndarray,
     k: int,
     *,
-    by: str = "both",
+    by: str = "synthetic",
+    candidates: int = CANDIDATES,
     rerank: np.ndarray | None = None,
     oversample: int = OVERSAMPLE,
     missing: np.ndarray = (),
     engine: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest base rows of each query, by their codes; exact, ties go to the lower id.
+    """The k nearest base rows of each query, by their codes; ties go to the lower id.
 
     Args:
         queries: `[Q, d]` vectors.
         packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
         k: 1 to n, less the missing rows.
-        by: "both": by both codes of the query, see `retrieval.both`. "hamming": by its own code
-            alone, as a store does. "projection": the query stays real, and ranks by both of its
-            projections, see `Hasher.both_projections`. "synthetic": the `oversample` k nearest
-            by both codes are ranked by ‖z - ẑ‖², see `Hasher.features`.
+        by: "synthetic": the `candidates` nearest by both codes of the query are ranked by
+            ‖z - ẑ‖², see `Hasher.features`. The others rank all rows: "both", by both codes, see
+            `retrieval.both`; "hamming", by the query's own code alone, as a store does;
+            "projection", by both real projections, see `Hasher.both_projections`.
+        candidates: of each query that are ranked by synthetic features, 1 or more; at least as
+            many as are asked for, or re-ranked.
         rerank: `[n, d]`, the vectors that the codes are of: the `oversample` k nearest are ranked
             by them. Also a memory map.
-        oversample: how many times k candidates are ranked again, 1 or more.
+        oversample: how many times k rows are ranked by `rerank`, 1 or more.
         missing: `[m]` whole numbers, rising: base rows that have no code and are never found.
         engine: "cpu", "accelerator" or "auto", which fits the devices.
 
     Returns:
-        D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id): i32, bits that differ, for both
-        codes 2 H(Q, b) + H(S, b); for a real query f32, and with `rerank` squared Euclidean
-        distances f32.
+        D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id). D is f32: ‖z - ẑ‖², with `rerank`
+        the squared Euclidean distance, by projection the weighted Hamming distance; or i32: bits
+        that differ, for both codes 2 H(Q, b) + H(S, b).
 
     Raises:
         BadInput: arguments that do not fit one another, rows that are not finite.
-        TypeError: k or `oversample` is not a whole number.
+        TypeError: k, `candidates` or `oversample` is not a whole number.
     """
     with _naming("queries"):
         queries = h.check(queries)
     if by not in BY:
         raise BadInput(f"by={by!r}: expected one of {', '.join(BY)}")
-    if by == "synthetic" and rerank is not None:
-        raise BadInput("by='synthetic': the vectors of rerank say more; leave one of both out")
     if engine not in ENGINES:
         raise BadInput(f"engine={engine!r}: expected one of {', '.join(ENGINES)}")
-    k, oversample = operator.index(k), operator.index(oversample)
-    if oversample < 1:
-        raise BadInput(f"oversample={oversample}: expected 1 or more")
+    k, counts = operator.index(k), {"candidates": candidates, "oversample": oversample}
+    for name, count in counts.items():
+        if operator.index(count) < 1:
+            raise BadInput(f"{name}={count}: expected 1 or more")
     packed = as_array(packed, "codes")
     if packed.ndim != 2 or packed.dtype != np.uint8:
         raise BadInput(f"codes are {packed.dtype} {list(packed.shape)}: expected uint8 [n, W]")
@@ -107,16 +112,18 @@ def search(
 
     if rerank is None and by != "synthetic":
         return nearest(slice(0, len(queries)), k)
-    count = min(rows, k * oversample)
+    last = k if rerank is None else min(rows, k * oversample)  # found by codes
+    first = min(rows, max(candidates, last)) if by == "synthetic" else last
     d, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    for chunk in topk.query_chunks(len(queries), count):  # as `hamming.search` would cut them
-        _, candidates = nearest(chunk, count)
-        if rerank is None:
+    for chunk in topk.query_chunks(len(queries), first):  # as `hamming.search` would cut them
+        distances, found = nearest(chunk, first)
+        if by == "synthetic":
             z = h.features(queries[chunk])
-            d[chunk], ids[chunk] = asymmetric.by_feature(z, packed, candidates, k, h.decode)
-        else:
+            distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
+        if rerank is not None:
             with _naming("rerank"):
-                d[chunk], ids[chunk] = reranking.rerank(queries[chunk], rerank, candidates, k)
+                distances, found = reranking.rerank(queries[chunk], rerank, found, k)
+        d[chunk], ids[chunk] = distances, found
     return d, ids
 
 

@@ -58,23 +58,29 @@ def summary(histograms: Histograms) -> dict[str, float]:
         `recall@R` (share of the 10 nearest within the first R) and `1-recall@R` (the nearest
         within the first R), means over queries but for `area_rp`.
     """
+    each = {name: float(values.mean()) for name, values in by_query(histograms).items()}
+    area = area_rp(histograms.total, RelevanceSizes(*histograms.relevant).top2percent)
+    return {"map": each.pop("map"), "area_rp": float(area)} | each
+
+
+def by_query(histograms: Histograms) -> dict[str, np.ndarray]:
+    """The metrics of `summary` that are means over queries, `[Q]` each, before the mean."""
     total, sets = histograms
     if len(sets) != len(RelevanceSizes._fields):
         raise ValueError(
-            f"summary reads the sets {', '.join(RelevanceSizes._fields)}; got {len(sets)} sets"
+            f"metrics read the sets {', '.join(RelevanceSizes._fields)}; got {len(sets)} sets"
         )
     relevant = RelevanceSizes(*sets)
     values = {
-        "map": average_precision(total, relevant.top2percent).mean(),
-        "area_rp": area_rp(total, relevant.top2percent),
-        "map@1000": average_precision(total, relevant.top1000).mean(),
-        "precision@100": precision_at(total, relevant.top1000, 100).mean(),
+        "map": average_precision(total, relevant.top2percent),
+        "map@1000": average_precision(total, relevant.top1000),
+        "precision@100": precision_at(total, relevant.top1000, 100),
     }
     for r in RECALL_AT:
-        values[f"recall@{r}"] = recall_at(total, relevant.nearest10, r).mean()
+        values[f"recall@{r}"] = recall_at(total, relevant.nearest10, r)
     for r in NEAREST_RECALL_AT:
-        values[f"1-recall@{r}"] = recall_at(total, relevant.nearest, r).mean()
-    return {key: float(value) for key, value in values.items()}
+        values[f"1-recall@{r}"] = recall_at(total, relevant.nearest, r)
+    return values
 
 
 def average_precision(total: np.ndarray, relevant: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.run import checkpoints, loading, logs, rundir
-from sigah_jax.training import prepare, stages, step, train
+from sigah_jax.training import evaluate, prepare, refinement, stages, step, train
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def run(config, workdir: Path, cache: Path, data: Callable[[], Dataset]) -> Hash
             rundir.claim_data(workdir, dataset.hashes)
             prepare.check_data(config, dataset, log)
             seconds = _train(config, workdir, cache, dataset, log)
-            hosts.in_turn(lambda: _leave_encoder(workdir, seconds))
+            hosts.in_turn(lambda: _leave_encoder(config, workdir, cache, dataset, seconds, log))
         return hosts.in_turn(lambda: loading.load(workdir))
 
 
@@ -105,8 +105,13 @@ def _state(config, stage: stages.Stage, latest: int | None, data: Dataset, log) 
     return parallel.replicate(parallel.fetch(state))
 
 
-def _leave_encoder(workdir: Path, seconds: dict[str, float]) -> None:
+def _leave_encoder(
+    config, workdir: Path, cache: Path, data: Dataset, seconds: dict[str, float], log: logs.Log
+) -> None:
     if hosts.first():
-        h = loading.of_checkpoint(workdir, "best")
+        start = time.monotonic()
+        truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
+        h = refinement.chosen(config, loading.of_checkpoint(workdir, "best"), data, truth, log)
+        seconds |= {"refinement": round(time.monotonic() - start, 3)}
         facts = h.facts | {"seconds": seconds}
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))

@@ -17,7 +17,7 @@ from sigah_jax.devices import hosts, parallel
 from sigah_jax.model import networks
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.run import checkpoints, rundir
-from sigah_jax.training import prepare, step
+from sigah_jax.training import evaluate, prepare, step
 
 
 class Stage(NamedTuple):
@@ -27,6 +27,7 @@ class Stage(NamedTuple):
     directory: Path  # of its checkpoints and its metrics.jsonl
     training: step.Training
     begin: Callable[[], step.State]  # the state before its first step, on all devices
+    codes: Callable[[], np.ndarray] | None  # [nt, W] u1 of the training rows; None: they move
     validated: bool  # the codes move, so the best checkpoint is chosen by validation
 
 
@@ -37,7 +38,8 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
     nets = networks.make_networks(config.model, features)
     weights = step.Weights.of(config)
     first = step.Training(nets, ("hash", "decoder"), weights, config.train.steps)
-    found = [Stage("training", workdir, first, lambda: _first_state(config, first, data), True)]
+    begin = lambda: _first_state(config, first, data)  # noqa: E731
+    found = [Stage("training", workdir, first, begin, None, True)]
     if steps := refit_steps(config):
         decoder = networks.make_decoder(config.model, config.refit.atoms, features)
         nets = nets._replace(gen=nets.gen._replace(decoder=decoder))
@@ -47,7 +49,8 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
         )
         refit = step.Training(nets, ("decoder",), weights, steps)
         begin = lambda: _refit_state(config, refit, workdir)  # noqa: E731
-        found.append(Stage("refit", rundir.refit_directory(workdir), refit, begin, False))
+        packed = lambda: _best_codes(config, workdir, data.xt)  # noqa: E731
+        found.append(Stage("refit", rundir.refit_directory(workdir), refit, begin, packed, False))
     return found
 
 
@@ -72,6 +75,13 @@ def _refit_state(config, training: step.Training, workdir: Path) -> step.State:
     begin = jax.jit(_begin_refit, static_argnums=(1, 2), out_shardings=parallel.replicated())
     key = key_for(config.seed, Purpose.DECODER)
     return begin(key, training, step.make_optimisers(config, training), held)
+
+
+def _best_codes(config, workdir: Path, x: np.ndarray) -> np.ndarray:
+    """Packed codes of rows by the best checkpoint of the run: `[n, d] -> [n, W] u1`."""
+    fields = "standardiser", "gen"
+    params = checkpoints.read(workdir, checkpoints.best_step(workdir), fields)
+    return evaluate.hasher_of(config, params).encode(x)
 
 
 def _begin_refit(

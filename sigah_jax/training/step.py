@@ -23,12 +23,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import lax
 from ml_collections import config_dict
 
 from sigah_jax.model import binarize, losses, networks
+from sigah_jax.retrieval import codes
 from sigah_jax.training.batches import Batch
 
 PARTS = ("model", "loss", "began", "optim", "train")  # of the config, all that a step depends on
@@ -69,6 +71,13 @@ class Training(NamedTuple):
     parts: tuple[str, ...]  # of the generator that move: "hash", "decoder"
     weights: Weights
     steps: int
+
+
+class Rows(NamedTuple):
+    """The training rows, as every step sees them; `[A·G, ...]` those of a device and step."""
+
+    z: jax.Array | np.ndarray  # [n, P] f32
+    codes: jax.Array | np.ndarray | None  # [n, W] u1 where the hash network stands still; else None
 
 
 class Optimisers(NamedTuple):
@@ -215,24 +224,28 @@ def ordinal_terms(
 
 
 def gen_update(
-    config, training: Training, tx, state: State, z, batch: Batch, population: int, axis: str
+    config, training: Training, tx, state: State, rows: Rows, batch: Batch, population: int, axis
 ) -> tuple[State, dict, jax.Array]:
     """One Adam step of the generator; the discriminator is left alone.
 
     Args:
-        z: `[A·G, P]` standardised features of this device's rows.
+        rows: of this device's columns.
 
     Returns:
         (state, means over all devices of the loss and its parts, ẑ `[A, P]` of this device's
         anchors before the update).
     """
     nets, weights = training.nets, training.weights
-    group, width = batch.rows.shape[1], config.model.straight_through_width
+    z, group, width = rows.z, batch.rows.shape[1], config.model.straight_through_width
 
     def loss_fn(parts: dict):
         gen = state.gen | parts
-        u, u_query = networks.encode(nets.gen, gen, z, group)
-        b, b_query = (binarize.straight_through(v, width) for v in (u, u_query))
+        if rows.codes is None:
+            u, u_query = networks.encode(nets.gen, gen, z, group)
+            b, b_query = (binarize.straight_through(v, width) for v in (u, u_query))
+        else:  # the terms of u and of queries have no weight
+            u = b_query = None
+            b = 2.0 * codes.unpack(rows.codes, config.model.bits) - 1.0
         z_hat, s = networks.decode(nets.gen, gen, b)
         terms = {}
         if weights.reconstruction > 0:
@@ -290,22 +303,22 @@ def dis_update(
 def make_train_steps(
     config, training: Training, tx: Optimisers, population: int, axis: str
 ) -> Callable:
-    """Makes `(state, training set [n, P], Batch of [S, ...]) -> (state, infos of [S])`.
+    """Makes `(state, Rows of [n, ...], Batch of [S, ...]) -> (state, infos of [S])`.
 
     To be mapped over `axis` with the batch split and everything else replicated. Both updates
     see the same ẑ, made before either.
     """
 
-    def train_step(z_train: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
-        z = z_train[batch.rows.reshape(-1)]
-        state, info, z_hat = gen_update(config, training, tx, state, z, batch, population, axis)
+    def train_step(rows: Rows, state: State, batch: Batch) -> tuple[State, dict]:
+        rows = jax.tree.map(lambda a: a[batch.rows.reshape(-1)], rows)
+        state, info, z_hat = gen_update(config, training, tx, state, rows, batch, population, axis)
         if training.weights.adversary > 0:
-            anchors = z[:: batch.rows.shape[1]]
+            anchors = rows.z[:: batch.rows.shape[1]]
             state, of_dis = dis_update(config, training.nets.dis, tx, state, anchors, z_hat, axis)
             info |= of_dis
         return state.replace(step=state.step + 1), info
 
-    def train_steps(state: State, z_train: jax.Array, batches: Batch) -> tuple[State, dict]:
-        return lax.scan(lambda s, b: train_step(z_train, s, b), state, batches)
+    def train_steps(state: State, rows: Rows, batches: Batch) -> tuple[State, dict]:
+        return lax.scan(lambda s, b: train_step(rows, s, b), state, batches)
 
     return train_steps

@@ -78,7 +78,7 @@ def _loop(
         devices=devices,
     )
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
-    z_device = parallel.replicate(prepared.z_train)
+    rows = parallel.replicate(step.Rows(prepared.z_train, stage.codes and stage.codes()))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage, done, log)
@@ -99,7 +99,7 @@ def _loop(
     batch = next_batch(done) if done < steps else None
     while done < steps:
         with jax.default_matmul_precision(config.train.matmul_precision), profiled(done, call):
-            state, infos = train_steps(state, z_device, batch)
+            state, infos = train_steps(state, rows, batch)
             batch = next_batch(done + call) if done + call < steps else None
             infos = parallel.fetch(infos)
         check_finite_losses(infos, done, max(rundir.saved_steps(stage.directory), default=None))

@@ -1,0 +1,92 @@
+"""How far a trained encoder refines the codes of base rows: μ, by the validation queries.
+
+A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
+distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
+nothing: refined, no metric of Hamming's ranking falls by more than chance explains. ours.
+
+Shapes: nt training rows, Q validation queries, P features, W packed bytes.
+
+Not responsible for refining (`encoder.refining`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from sigah_jax.data.datasets import Dataset
+from sigah_jax.devices import parallel
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.encoder.refining import Refinement
+from sigah_jax.retrieval import histograms, metrics
+from sigah_jax.run import logs
+
+MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # tried in this order where `refine.mu` is "auto"
+CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
+
+
+def chosen(config, h: Hasher, data: Dataset, truth: np.ndarray, log: logs.Log) -> Hasher:
+    """The encoder with the refinement that `config.refine` asks for.
+
+    Its fact `refinement` says what that changes on the training rows: `bits_changed`, the mean of
+    a code, and `error` and `error_refined`, the means of ‖z - ẑ‖².
+
+    Args:
+        h: without refinement.
+        truth: of validation queries against training rows, returned by `evaluate.ground_truth`.
+    """
+    if not config.refine.iterations:
+        return h
+    mus = MUS if config.refine.mu == "auto" else (float(config.refine.mu),)
+    plain, queries = h.encode(data.xt, refine=0), h.encode_queries(data.xv)
+    engine = parallel.engine(config.engine)
+
+    def by_query(cb: np.ndarray) -> dict[str, np.ndarray]:
+        sizes = metrics.relevance_sizes(len(cb))
+        counts = histograms.distance_histograms(queries, cb, truth, sizes, h.bits, engine)
+        return metrics.by_query(counts)
+
+    before = by_query(plain)
+    for mu in mus:
+        refined = dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
+        cb = refined.encode(data.xt)
+        lost = list(falls(before, by_query(cb)))
+        if not lost or config.refine.mu != "auto":
+            break
+        log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
+    else:
+        log.line("refinement: none, since each μ lowers a metric of validation queries")
+        return h
+    facts = {
+        "bits_changed": float(np.bitwise_count(cb ^ plain).sum(axis=1).mean()),
+        "error": error(h, data.xt, plain),
+        "error_refined": error(h, data.xt, cb),
+    }
+    log.line(
+        f"refinement: μ={mu} changes {facts['bits_changed']:.2f} of {h.bits} bits, "
+        f"‖z - ẑ‖² {facts['error']:.4f} to {facts['error_refined']:.4f}"
+    )
+    return dataclasses.replace(refined, facts=h.facts | {"refinement": facts})
+
+
+def falls(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> Iterator[str]:
+    """The metrics whose mean over queries falls by more than `CHANCE` standard errors.
+
+    Args:
+        before, after: `[Q]` each, of the same queries in the same order.
+    """
+    for name, values in before.items():
+        gain = after[name] - values
+        if gain.mean() < -CHANCE * gain.std() / math.sqrt(len(gain)):
+            yield name
+
+
+def error(h: Hasher, x: np.ndarray, packed: np.ndarray) -> float:
+    """The mean of ‖z - ẑ‖² over rows and their codes: `[n, d], [n, W] u1`."""
+    total = 0.0
+    for start in range(0, len(x), h.call_rows):
+        rows = slice(start, start + h.call_rows)
+        difference = h.features(x[rows]) - h.decode(packed[rows])
+        total += float(np.einsum("np,np->", difference, difference, dtype=np.float64))
+    return total / len(x)
