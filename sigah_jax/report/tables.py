@@ -11,6 +11,9 @@ COLUMNS = ("map", "map@1000", "area_rp", "precision@100", "recall@100", "1-recal
 NAMES = {
     "sigah": "SiGAH",
     "sigah_both": "SiGAH, both codes of a query",
+    "sigah_projection": "SiGAH, real queries, projections",
+    "sigah_synthetic": "SiGAH, real queries, synthetic features",
+    "sigah_plain": "SiGAH, codes not refined",
     "sigah_paper": "SiGAH, preset=paper",
     "sigah_one_head": "SiGAH, one hash function",
     "sigah_no_adversary": "without adversary",

@@ -20,7 +20,10 @@ from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BitsRefused
 from sigah_jax.files.cache import cached
 from sigah_jax.model.keys import Purpose, key_for
-from sigah_jax.retrieval import both, codes, histograms, metrics, neighbours
+from sigah_jax.retrieval import both, codes, histograms, metrics, neighbours, rankings
+
+RANKED = 1 << 25  # distances at once, of real queries
+REAL_QUERIES = 1000  # for each of which the base is sorted twice
 
 
 def ground_truth(
@@ -69,6 +72,43 @@ def score(
     return metrics.summary(h), (precision[shown].tolist(), recall[shown].tolist())
 
 
+def score_ranking(
+    distances: Callable[[slice], np.ndarray], truth: np.ndarray, base_rows: int
+) -> dict[str, float]:
+    """Metrics of a ranking of the whole base by real distances; the base is sorted for each query.
+
+    Args:
+        distances: of some queries, `slice -> [q, N]`.
+        truth: `[Q, k] i32` returned by `ground_truth`, of the queries that are asked for.
+        base_rows: N.
+    """
+    sizes, found = metrics.relevance_sizes(base_rows), []
+    step = max(1, RANKED // base_rows)
+    for start in range(0, len(truth), step):
+        part = slice(start, min(start + step, len(truth)))
+        h = rankings.ranking_histograms(distances(part), truth[part], sizes)
+        found.append(metrics.by_query(h))
+    return {name: float(np.concatenate([f[name] for f in found]).mean()) for name in found[0]}
+
+
+def real_queries(
+    h: Hasher, xq: np.ndarray, cb: np.ndarray, truth: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Metrics of queries that stay real: by both projections, and by synthetic features.
+
+    Args:
+        xq: `[Q, d]`; cb: `[N, W] u1`; truth: as in `score_ranking`.
+    """
+    u, z, z_hat = h.both_projections(xq), h.features(xq), h.decode(cb)
+    b, squared = np.unpackbits(cb, axis=1, count=h.bits), np.einsum("np,np->n", z_hat, z_hat)
+    b = 2 * b.astype(np.float32) - 1
+    ways = {
+        "sigah_projection": lambda part: -(u[part] @ b.T),
+        "sigah_synthetic": lambda part: squared - 2 * (z[part] @ z_hat.T),
+    }
+    return {name: score_ranking(way, truth, len(cb)) for name, way in ways.items()}
+
+
 def hasher_of(config, params: dict) -> Hasher:
     """The hasher of a state that is being trained; equal configs share what is compiled."""
     model = config_dict.FrozenConfigDict(config.model)
@@ -104,6 +144,8 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     """Metrics, precision-recall curves and seconds of SiGAH and the baselines on test queries.
 
     A baseline that cannot have that many bits has no metrics and no curve; a table says "n/a".
+    Rankings of real queries, of the first `REAL_QUERIES`, have no curve: their radii are not
+    Hamming's.
 
     Args:
         cache: directory of the ground truth.
@@ -122,6 +164,11 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     add("sigah", hasher.encode_queries(data.xq), cb, start)
     if hasher.query_head:
         add("sigah_both", hasher.both_codes(data.xq), cb, start, both_distance)
+    ranked = slice(0, REAL_QUERIES)
+    values |= real_queries(hasher, data.xq[ranked], cb, truth[ranked])
+    if hasher.refinement.mu:
+        plain = hasher.encode(data.xb, refine=0)
+        add("sigah_plain", hasher.encode_queries(data.xq), plain, start)
     for method in config.eval.baselines:
         start = time.monotonic()
         try:
