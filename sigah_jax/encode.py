@@ -4,6 +4,8 @@
     python -m sigah_jax.encode --workdir=runs/… --input=queries.npy --output=codes_q.npy --queries
 
 `--queries` makes codes of queries, to be compared with those of the base: see `hasher`.
+`--queries=both` writes both codes of a query beside one another, `[n, 2 W]`: its own, and the one
+that it would have as a base row, see `retrieval.both`.
 The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `numpy.packbits`,
 and faiss's binary indexes take them as they are. `codes.npy.json` beside it says what they are:
 the input and a fingerprint of its content, the hash of the encoder, the bits, whether rows are of
@@ -49,7 +51,7 @@ def encode_file(
     path: Path,
     overwrite: bool,
     skip_bad: bool,
-    queries: bool = False,
+    kind: str = "base",
     refine: float | None = None,
 ) -> tuple[int, int]:
     """Writes the codes of all rows of a file to `path`, which appears whole or not at all.
@@ -62,7 +64,7 @@ def encode_file(
         overwrite: replaces an output, and a partial one of other vectors or another encoder.
         skip_bad: rows with NaN or infinity get codes of zeros, so that code i stays that of row
             i, and `<path>.json` lists their numbers.
-        queries: the rows are queries, not of the base.
+        kind: what the rows are, as in `Hasher.encode_blocks`.
         refine: as in `Hasher.encode`.
 
     Returns:
@@ -85,18 +87,19 @@ def encode_file(
         **content,
         "encoder": h.describe()["encoder"],
         "bits": h.bits,
-        "rows_are": ("queries" if queries else "base") if h.query_head else "both",
+        "rows_are": kind if h.query_head or kind not in ("base", "queries") else "both",
         "skip_bad": skip_bad,
     }
-    how = h.refined(0 if queries else refine)
+    how = h.refined(refine if kind == "base" else 0)
     if how.mu:
         of |= {"refine": how.mu, "refine_iterations": how.iterations}
-    shape = (n, codes.packed_bytes(h.bits))
+    width = codes.packed_bytes(h.bits)
+    shape = (n, 2 * width if kind == "both codes of queries" else width)
     with resumable.open_output(path, shape, of, overwrite) as out:
         # a stop may fall between the numbers of a block and its codes
         out.state["bad"] = [i for i in out.state.get("bad", ()) if i < out.state["rows"]]
         try:
-            _append_codes(h, v, out)
+            _append_codes(h, v, kind, out)
             check_unchanged(v, content)
         except KeyboardInterrupt:
             resumable.save(out)
@@ -110,13 +113,12 @@ def encode_file(
         return n, len(out.state["bad"])
 
 
-def _append_codes(h: Hasher, v: Vectors, out: resumable.Output) -> None:
+def _append_codes(h: Hasher, v: Vectors, kind: str, out: resumable.Output) -> None:
     """Writes the codes that are not there yet; saves now and then."""
     first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
     with progress.showing(out.path.name, first, n, "row") as show:
-        of = out.state["of"]
-        queries, refine = of["rows_are"] == "queries", of.get("refine", 0.0)
-        for start, packed, good in h.encode_blocks(v.read, first, n, queries, refine):
+        refine = out.state["of"].get("refine", 0.0)
+        for start, packed, good in h.encode_blocks(v.read, first, n, kind, refine):
             bad = (start + np.flatnonzero(~good)).tolist()
             if bad and not out.state["of"]["skip_bad"]:
                 resumable.discard(out)
@@ -138,8 +140,9 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         packed: the codes in it, `[n, W] u1`; all are read, to compare their CRC-32.
 
     Returns:
-        {"encoder": hash, "bits": K, "rows_are": "base", "queries" or "both", "refine": μ or 0,
-        "bad": `[b] i64` rising numbers of the rows without a code}.
+        {"encoder": hash, "bits": K, "rows_are": as in `Hasher.encode_blocks`, or "both" where base
+        rows and queries share a hash function, "refine": μ or 0, "bad": `[b] i64` rising numbers
+        of the rows without a code}.
 
     Raises:
         BadInput: `<name>.json` is damaged or is about other codes.
@@ -153,7 +156,9 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
         facts["refine"] = state["of"].get("refine", 0.0)
         facts["bad"] = _row_numbers(state["bad"], len(packed))
-        shape = (state["rows"], codes.packed_bytes(facts["bits"]))
+        width = codes.packed_bytes(facts["bits"])
+        twice = facts["rows_are"] == "both codes of queries"
+        shape = (state["rows"], 2 * width if twice else width)
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise BadInput(
             f"{path}: cannot be read as what `encode` leaves beside {name} ({e}); encode anew"
@@ -194,7 +199,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--input", required=True, help="vectors; FILE.hdf5:NAME for one array")
     parser.add_argument("--output", required=True, type=Path, help="a .npy file of codes")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
-    parser.add_argument("--queries", action="store_true", help="the vectors are queries")
+    parser.add_argument(
+        "--queries",
+        nargs="?",
+        const="own",
+        choices=("own", "both"),
+        help="the vectors are queries; both: also the codes that they would have as base rows",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     parser.add_argument(
         "--skip_bad", action="store_true", help="rows with NaN or infinity get zeros and are listed"
@@ -213,7 +224,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.refine is not None and (args.queries or not 0 <= args.refine < np.inf):
         raise BadInput(f"--refine={args.refine}: expected μ, 0 or more, and no --queries")
     h = loading.load(args.workdir, args.checkpoint)
-    how = args.overwrite, args.skip_bad, args.queries, args.refine
+    kinds = {None: "base", "own": "queries", "both": "both codes of queries"}
+    how = args.overwrite, args.skip_bad, kinds[args.queries], args.refine
     n, bad = encode_file(h, args.input, args.output, *how)
     skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.json" if bad else ""
     print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")

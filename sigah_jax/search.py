@@ -4,11 +4,11 @@
     python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy --k=100 \
         --rerank=vectors.npy --oversample=10 --output=near.npz
 
-Queries are packed codes, of `encode --queries`, or with --workdir vectors, which that run's hasher
-takes and which find more: their two codes rank all codes, the --candidates nearest are ranked by
-‖z - ẑ‖², see `Hasher.features`, and of these the nearest by the vectors of --rerank, if they are
-given. `--by` ranks all codes by something else: both codes of a query, its own alone, as for
-packed codes, or its real projections.
+Queries are packed codes, of `encode --queries`, of `encode --queries=both` for `--by=both`, or with
+--workdir vectors, which find more: their two codes rank all codes, the --candidates nearest are
+ranked by ‖z - ẑ‖², see `Hasher.features`, and of these the nearest by the vectors of --rerank, if
+they are given. `--by` ranks all codes by something else: both codes of a query, its own alone, as
+for packed codes, or its real projections.
 
 What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
@@ -50,7 +50,7 @@ from sigah_jax.encoder import searching
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import resumable, whole
-from sigah_jax.retrieval import codes, gaps, hamming
+from sigah_jax.retrieval import both, codes, gaps, hamming
 from sigah_jax.run import loading
 
 BY = {
@@ -73,7 +73,7 @@ def search(args) -> str:
     """
     _check_flags(args)
     cb, facts = _read_codes("--codes", args.codes)
-    if facts and facts["rows_are"] == "queries":
+    if facts and facts["rows_are"] not in ("base", "both"):
         raise BadInput(
             f"--codes={args.codes}: are codes of queries; encode the base without --queries"
         )
@@ -102,10 +102,12 @@ def search(args) -> str:
                 f"--queries={args.queries}: row {of_queries['bad'][0]} was bad and has no code; "
                 "leave such rows out of the file before it is encoded"
             )
-        if queries.shape[1] != cb.shape[1]:
+        wanted = (1 + (args.by == "both")) * cb.shape[1]
+        if queries.shape[1] != wanted:
             raise BadInput(
-                f"--queries={args.queries}: codes of {queries.shape[1]} bytes, those of "
-                f"{args.codes} have {cb.shape[1]}; encode both by one run"
+                f"--queries={args.queries}: codes of {queries.shape[1]} bytes, {args.by} of codes "
+                f"of {cb.shape[1]} takes {wanted}; encode the queries by the run of --codes, with "
+                "--queries, or with --queries=both for --by=both"
             )
     start = time.monotonic()
     d, ids, how = _find(args, h, queries, cb, bad, base)
@@ -134,8 +136,10 @@ def _find(
     """
     ranked = BY[args.by]
     if h is None:
-        engine = parallel.engine(args.engine)
-        find = lambda packed, k: hamming.search(queries, packed, k, engine)  # noqa: E731
+        engine, way = parallel.engine(args.engine), hamming.search
+        if args.by == "both":
+            queries, way = queries.reshape(len(queries), 2, -1), both.search
+        find = lambda packed, k: way(queries, packed, k, engine)  # noqa: E731
         return *gaps.search(find, cb, bad, args.k), ranked
     options = {"by": args.by, "rerank": base, "missing": bad}
     options |= {"candidates": args.candidates, "oversample": args.oversample}
@@ -179,7 +183,7 @@ def _check_flags(args) -> None:
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
     args.by = args.by or ("synthetic" if args.workdir else "hamming")
-    if args.by != "hamming" and not args.workdir:
+    if args.by in ("synthetic", "projection") and not args.workdir:
         raise BadInput(f"--by={args.by}: needs vectors as --queries, and --workdir")
     if args.oversample is not None and not args.rerank:
         raise BadInput("--oversample: is of --rerank, which is missing")

@@ -90,6 +90,14 @@ def test_queries_have_codes_of_their_own(workdir, h, here):
     assert encode.read_facts("codes.npy", np.load("codes.npy"))["rows_are"] == "queries"
 
 
+def test_both_codes_of_queries_stand_beside_one_another(workdir, h, here):
+    np.save("x.npy", x := hashers.vectors(300, D))
+    assert run(workdir, "--queries=both") == 0
+    packed = np.load("codes.npy")
+    np.testing.assert_array_equal(packed.reshape(300, 2, -1), h.both_codes(x))
+    assert encode.read_facts("codes.npy", packed)["rows_are"] == "both codes of queries"
+
+
 @pytest.mark.parametrize(
     "name, dataset, write",
     [

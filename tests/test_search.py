@@ -118,6 +118,15 @@ def test_vectors_are_encoded_by_the_run(made, tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
+def test_both_codes_of_a_file_of_queries_rank_together(made, tmp_path):
+    argv = [f"--workdir={made / 'run'}", f"--input={made / 'xq.npy'}", "--queries=both"]
+    assert encode.main([*argv, f"--output={tmp_path / 'cq.npy'}"]) == 0
+    more = {"queries": tmp_path / "cq.npy", "codes": made / "encoded.npy", "by": "both"}
+    assert search.main(flags(made, tmp_path / "near.npz", k=50, **more)) == 0
+    for one, other in zip(found(tmp_path / "near.npz"), both_order(made, 50), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(("oversample", "count"), [(None, 70), (3, 21), (100, 500)])
 def test_reranks_the_nearest_codes_by_vectors(made, tmp_path, oversample, count):
     # 7 neighbours of 70, of 21, and of 700, which is more than there are
@@ -392,7 +401,8 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"codes": "missing.npy"}, "missing.npy: cannot be read"),
         ({"codes": "xb.npy"}, "--codes=.*xb.npy: holds float32, expected uint8 codes$"),
         ({"queries": "xq.npy"}, "--queries=.*xq.npy: holds float32, .* vectors with --workdir"),
-        ({"queries": "wide.npy"}, "--queries=.*wide.npy: codes of 4 bytes, .*cb.npy have 3"),
+        ({"queries": "wide.npy"}, "--queries=.*wide.npy: codes of 4 bytes, .* takes 3; "),
+        ({"by": "both"}, "--queries=.*cq.npy: codes of 3 bytes, .* takes 6; .* --queries=both"),
         ({"rerank": "xb.npy"}, "--rerank: .*--workdir"),
         ({"oversample": 3}, "--oversample: is of --rerank"),
         ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),

@@ -42,6 +42,11 @@ from sigah_jax.retrieval import codes
 # what numpy raises of damaged bytes, and `unpacked` of what is not an encoder
 _DAMAGE = (ValueError, KeyError, AttributeError, TypeError, NotImplementedError, EOFError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error)
+_OF_KIND = {  # of `encode_blocks`
+    "base": hash_functions.encode,
+    "queries": hash_functions.encode_queries,
+    "both codes of queries": hash_functions.both_codes,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -159,7 +164,7 @@ class Hasher:
         read: Callable[[int, int], np.ndarray],
         first: int,
         rows: int,
-        queries: bool = False,
+        kind: str = "base",
         refine: float | None = None,
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Codes block by block, bad rows told apart instead of refused.
@@ -168,20 +173,21 @@ class Hasher:
             read: `(start, stop) -> [stop - start, d]`.
             first: the first row; a multiple of `call_rows` gives the blocks of `first=0`.
             rows: all rows, those before `first` too.
-            queries: as `encode_queries`, else as `encode`.
+            kind: "base", as `encode`; "queries", as `encode_queries`; or "both codes of queries",
+                as `both_codes`, beside one another.
             refine: as in `encode`; not of queries.
 
         Yields:
-            (start, codes `[b, W] u1`, good `[b] bool`) in order. A row is bad if it holds NaN or
-            infinity, or values so large that float32 overflows; its code is all zeros.
+            (start, codes `[b, W] u1`, of both `[b, 2 W]`, good `[b] bool`) in order. A row is bad
+            if it holds NaN or infinity, or values so large that float32 overflows; its code is all
+            zeros.
         """
         at = lambda i, j: on_host(read(i, j))  # noqa: E731
         how = self.refined(refine)
-        if how.mu and not queries:
+        if how.mu and kind == "base":
             return self._refined_blocks(at, first, rows, how)
-        function = hash_functions.encode_queries if queries else hash_functions.encode
-        blocks = self._mapped(function)(at, first, rows)
-        return ((start, packed, good) for start, (packed, good) in blocks)
+        blocks = self._mapped(_OF_KIND[kind])(at, first, rows)
+        return ((start, packed.reshape(len(good), -1), good) for start, (packed, good) in blocks)
 
     def refined(self, refine: float | None) -> refining.Refinement:
         """What `encode(x, refine=…)` does; BadInput unless μ is 0 or more."""
