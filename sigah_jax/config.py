@@ -102,6 +102,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.refine = config_dict.ConfigDict()  # ours: of codes of base rows, by their synthetic features
     c.refine.iterations = 16  # bits of a code that may flip; 0: none
+    c.refine.share = 0.15  # updates of the decoder on codes that it refined, over train.steps
     # price of a flip where |u| = 1, in units of ‖z‖²; "auto": the least of a short list by which
     # validation queries lose nothing
     c.refine.mu = "auto"
@@ -130,10 +131,19 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     return c
 
 
-def refit_steps(config) -> int:
-    """Steps of the refit, whole calls of the device; 0 for less than half of one."""
-    calls = round(config.refit.share * config.train.steps / config.train.steps_per_call)
-    return calls * config.train.steps_per_call
+def decoder_stages(config) -> dict[str, int]:
+    """The trainings of the decoder alone, in order, and their steps, those without any left out.
+
+    Steps are whole calls of the device. "refit": a decoder anew, on the codes of the hash network;
+    "alternation": the same decoder on codes that it refined.
+    """
+    t, refined = config.train, config.refine.iterations > 0
+    shares = {"refit": config.refit.share, "alternation": config.refine.share * refined}
+    steps = {
+        name: round(share * t.steps / t.steps_per_call) * t.steps_per_call
+        for name, share in shares.items()
+    }
+    return {name: count for name, count in steps.items() if count}
 
 
 def vectors_config(arguments: str = "") -> config_dict.ConfigDict:
@@ -243,6 +253,7 @@ _RANGES = {
     "refit.share": (0, 100),
     "refit.reconstruction": (0, math.inf),
     "refine.iterations": (0, 4096),
+    "refine.share": (0, 100),
     "train.anchors": (1, math.inf),
     "train.others": (0, math.inf),
     "train.graph_neighbours": (0, math.inf),
@@ -315,8 +326,10 @@ def validate(config, devices: int) -> None:
     if not any(weights.values()):
         raise BadInput(f"config.loss: the weights {', '.join(WEIGHTS)} are all 0; raise one")
     kept = weights["ordinal_synthetic"], weights["adversary"], config.refit.reconstruction
-    if refit_steps(config) and not any(kept):
-        raise BadInput("config.refit: no loss of the decoder has a weight; set refit.share=0")
+    if decoder_stages(config) and not any(kept):
+        raise BadInput(
+            "config.refit: no loss of the decoder has a weight; set refit.share=0, refine.share=0"
+        )
     ordinal = config.loss.ordinal > 0 or config.loss.ordinal_synthetic > 0
     if ordinal and not t.graph_neighbours:
         raise BadInput("config.train.graph_neighbours=0: the ordinal losses need a graph")

@@ -3,9 +3,10 @@
     python -m sigah_jax.measure --input=vectors.npy --bits=64,128,256
 
 Trains SiGAH at each length, fits ITQ, LSH and sign bits on the same rows, encodes the base and
-searches it with the same queries, in four ways: by Hamming distance; with the query real, by its
-projections; by the synthetic features of SiGAH's candidates; and with the candidates re-ranked
-by the vectors themselves. Leaves `measure.json`, `measure.md` and `measure.png` in the run
+searches it with the same queries: by Hamming distance, as a store does; with the query real, by its
+projections; and with the candidates re-ranked by the vectors themselves. SiGAH's codes are also
+ranked by both codes of a query, and candidates by their synthetic features: see
+`sigah_jax.search`. Leaves `measure.json`, `measure.md` and `measure.png` in the run
 directory, and ends with one sentence of advice. Trainings resume where they were interrupted.
 
 Shapes: n base rows, Q queries, d columns, K bits, W packed bytes, k neighbours.
@@ -33,6 +34,7 @@ from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset, open_file
 from sigah_jax.devices import parallel
+from sigah_jax.encoder import searching
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
@@ -60,7 +62,7 @@ class Search(NamedTuple):
     """What is asked of every encoder."""
 
     k: int
-    candidates: int  # rows that are re-ranked, k to n
+    oversample: int  # k times as many rows are re-ranked, at most n
     truth: np.ndarray  # [Q, k], the true k nearest of each query
     engine: str
     block_rows: int  # encoded at once
@@ -79,30 +81,35 @@ def recall(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray, truth: np.ndarray) -
 
 
 def row_of(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
-    """Encodes and searches; the seconds are wall time on all devices, the compilation apart."""
+    """Encodes and searches; times are wall time on all devices, of queries from the vectors on.
+
+    What compiles is run once before.
+    """
     encoder.encode(data.xb[: search.block_rows])  # compiles
     start = time.monotonic()
     cb = encoder.encode(data.xb)
     encode_secs = time.monotonic() - start
-    cq, u = encoder.encode_queries(data.xq), encoder.project(data.xq)
     k, engine = search.k, search.engine
-
-    def candidates() -> np.ndarray:
-        return hamming.search(cq, cb, search.candidates, engine)[1]
-
-    ways = {
-        "hamming": lambda: hamming.search(cq, cb, k, engine)[1],
-        "projection": lambda: asymmetric.by_projection(u, cb, k)[1],
-        "reranked": lambda: rerank.rerank(data.xq, data.xb, candidates(), k)[1],
-    }
     if h := encoder.hasher:
-        z = h.features(data.xq)
-        ways["synthetic"] = lambda: asymmetric.by_feature(z, cb, candidates(), k, h.decode)[1]
+        find = functools.partial(searching.search, h, data.xq, cb, k, engine=engine)
+        ways = {by: functools.partial(find, by=by) for by in searching.BY}
+        ways["reranked"] = functools.partial(find, rerank=data.xb, oversample=search.oversample)
+    else:
+
+        def nearest(k: int) -> tuple[np.ndarray, np.ndarray]:
+            return hamming.search(encoder.encode_queries(data.xq), cb, k, engine)
+
+        candidates = min(len(cb), k * search.oversample)
+        ways = {
+            "hamming": lambda: nearest(k),
+            "projection": lambda: asymmetric.by_projection(encoder.project(data.xq), cb, k),
+            "reranked": lambda: rerank.rerank(data.xq, data.xb, nearest(candidates)[1], k),
+        }
     found = {}
     for name, way in ways.items():
-        ids = way()  # compiles
+        way()  # compiles
         start = time.monotonic()
-        ids = way()
+        _, ids = way()
         milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
         share = recall(data.xq, data.xb, ids, search.truth)
         found[name] = measured.Found(share, milliseconds)
@@ -188,8 +195,8 @@ def check_workdir(args) -> None:
                 )
 
 
-def rows(args, print_line: Callable[[str], None]) -> tuple[list[measured.Row], int]:
-    """All rows of the table, the vectors themselves first, and how many rows are re-ranked."""
+def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
+    """All rows of the table, the vectors themselves first."""
     configs = [make_config(args, bits) for bits in args.bits]
     check_workdir(args)
     check_rows(args, configs[0])
@@ -201,7 +208,7 @@ def rows(args, print_line: Callable[[str], None]) -> tuple[list[measured.Row], i
     cache = args.workdir / "data"
     truth = neighbours.nearest_sets(data.xq, data.xb, (args.k,), engine)
     block_rows = configs[0].eval.block_rows * len(parallel.local_devices())
-    search = Search(args.k, min(n, args.k * args.oversample), truth, engine, block_rows)
+    search = Search(args.k, args.oversample, truth, engine, block_rows)
     found = [exact(data, search)]
     for config in configs:
         bits = config.model.bits
@@ -210,7 +217,7 @@ def rows(args, print_line: Callable[[str], None]) -> tuple[list[measured.Row], i
         encoders += [fit_baseline(method, config, bits, data) for method in baselines(bits, d)]
         found += [row_of(encoder, data, search) for encoder in encoders]
     found.append(row_of(fit_baseline("sign", configs[0], d, data), data, search))
-    return found, search.candidates
+    return found
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -242,8 +249,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
     args = parse(argv)
-    found, candidates = rows(args, print)
-    table = measured.table(found, args.k, candidates)
+    found = rows(args, print)
+    table = measured.table(found, args.k, args.oversample * args.k)
     advice = measured.advice(found, args.k, args.target)
     text = f"{table}\n\n{advice}\n"
     print(f"\n{text}")

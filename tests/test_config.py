@@ -114,17 +114,29 @@ def test_a_training_or_refit_that_has_nothing_to_learn_is_refused():
     c.loss.ordinal, c.refit.reconstruction = 1.0, 0.0
     with pytest.raises(BadInput, match=r"no loss of the decoder has a weight; set refit.share=0"):
         config.validate(c, 1)
-    c.refit.share = 0.0
+    c.refit.share = c.refine.share = 0.0
     config.validate(c, 1)
 
 
 def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
     c = named("bits=600")
-    assert config.refit_steps(c) == 1200
+    assert config.decoder_stages(c) == {"refit": 1200, "alternation": 600}
+    c.refine.iterations = 0
     for share, steps, expected in ((0.3, 100, 40), (0.3, 20, 0), (0.0, 4000, 0), (1.0, 60, 60)):
         c.refit.share, c.train.steps = share, steps  # calls of 20 steps
-        assert config.refit_steps(c) == expected
-    assert config.refit_steps(named("preset=paper")) == 0
+        assert config.decoder_stages(c) == ({"refit": expected} if expected else {})
+    assert config.decoder_stages(named("preset=paper")) == {}
+
+
+def test_a_price_of_flips_is_auto_or_a_number_above_0():
+    c = named("")
+    for mu in ("auto", "0.01", 0.01, 1):
+        config.change(c, "refine.mu", mu)
+        config.validate(c, 1)
+    for mu in ("0", "-1", "nan", "inf", "much"):
+        config.change(c, "refine.mu", mu)
+        with pytest.raises(BadInput, match=r"refine.mu=.*: expected auto, or a number above 0"):
+            config.validate(c, 1)
 
 
 def test_what_others_follow_from_is_an_argument_and_no_field():

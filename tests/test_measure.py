@@ -166,7 +166,7 @@ def test_the_home_directory_may_be_written_as_a_tilde(monkeypatch):
 
 
 def test_outputs_that_cannot_be_written_are_named(vectors, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(measure, "rows", lambda *_: ([EXACT, row("itq", 64, 0.3, 0.97)], 100))
+    monkeypatch.setattr(measure, "rows", lambda *_: [EXACT, row("itq", 64, 0.3, 0.97)])
     (tmp_path / "run" / "measure.json").mkdir(parents=True)
     assert measure.main([f"--input={vectors}", f"--workdir={tmp_path}/run"]) == 2
     error = capsys.readouterr().err

@@ -35,7 +35,7 @@ def choose(trained, mu="auto", iterations=16):
 
 def test_a_metric_falls_if_chance_does_not_explain_it():
     rng = np.random.default_rng(0)
-    before = {"map": rng.random(400), "recall@10": rng.random(400)}
+    before = {name: rng.random(400) for name in refinement.METRICS}
     noise = rng.normal(size=400)
     noise -= noise.mean()
     error = noise.std() / 20  # of the mean over 400 queries
@@ -46,11 +46,12 @@ def test_a_metric_falls_if_chance_does_not_explain_it():
 
 
 def test_a_given_mu_is_taken_and_what_it_changes_is_told(trained):
-    h, lines = choose(trained, "0.01", iterations=5)
+    (h, cb), lines = choose(trained, "0.01", iterations=5)
     assert h.refinement == Refinement(0.01, 5)
     x, plain = trained[1].xt, trained[0].encode(trained[1].xt)
     facts, z = h.facts["refinement"], h.features(x)
     refined = h.encode(x)
+    np.testing.assert_array_equal(cb, refined)
     assert facts["bits_changed"] == np.bitwise_count(plain ^ refined).sum(1).mean() > 0.1
     errors = [((z - h.decode(cb)) ** 2).sum(1).mean() for cb in (plain, refined)]
     np.testing.assert_allclose([facts["error"], facts["error_refined"]], errors, rtol=1e-5)
@@ -65,16 +66,17 @@ def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch):
         return ["map"] if len(tried) < 3 else []
 
     monkeypatch.setattr(refinement, "falls", falls)
-    h, lines = choose(trained)
+    (h, _), lines = choose(trained)
     assert h.refinement.mu == refinement.MUS[2] and len(tried) == 3
     assert "μ=0.001 lowers map" in lines[0]
     monkeypatch.setattr(refinement, "falls", lambda before, after: ["map"])
-    h, lines = choose(trained)
+    (h, cb), lines = choose(trained)
+    np.testing.assert_array_equal(cb, trained[0].encode(trained[1].xt))
     assert h is trained[0] and "none, since each μ lowers a metric" in lines[-1]
 
 
 def test_no_iterations_refine_nothing(trained):
-    h, lines = choose(trained, iterations=0)
+    (h, _), lines = choose(trained, iterations=0)
     assert h is trained[0] and not lines
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from sigah_jax.config import refit_steps
+from sigah_jax.config import decoder_stages
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
@@ -80,13 +80,15 @@ def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
             "step": number,
             "validation": validation,
         }
-        source, last = rundir.refit_directory(workdir), refit_steps(config)
-        refitted = checkpoint == "best" and last in rundir.saved_steps(source)
-        if refitted:
-            model.atoms, number = config.refit.atoms, last
+        directory, refitted, stages = workdir, False, decoder_stages(config)
+        for stage, last in stages.items() if checkpoint == "best" else ():
+            source = rundir.stage_directory(workdir, stage)
+            if last in rundir.saved_steps(source):
+                directory, number, refitted = source, last, True
+        if refitted and "refit" in stages:
+            model.atoms = config.refit.atoms
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise BadInput(f"{workdir}: made by another version or damaged ({e}); train it anew") from e
-    directory = source if refitted else workdir
     params = checkpoints.read(directory, number, ("standardiser", "gen"))
     model = config_dict.FrozenConfigDict(model)
     try:

@@ -21,7 +21,7 @@ OLD_SEAL = "facts/metadata"  # the same, of versions before there were seals
 # what a killed run may leave of the files that it alone writes
 _PARTIAL = [f"{name}.json.partial-*" for name in ("config", "data", "results", "eval_*")]
 _PARTIAL += [f"{name}.partial-*" for name in ("encoder.npz", "metrics.jsonl", "plots/**/*")]
-_PARTIAL += ["refit/metrics.jsonl.partial-*"]
+_PARTIAL += ["*/metrics.jsonl.partial-*"]  # of the decoder's trainings
 
 # fields of where and how a run is started and watched, on which no result depends
 NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
@@ -52,9 +52,9 @@ def config_hash(config) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def refit_directory(workdir: Path) -> Path:
-    """Where a run keeps the refit of its decoder."""
-    return workdir / "refit"
+def stage_directory(workdir: Path, stage: str) -> Path:
+    """Where a run keeps a training of its decoder: a stage of `config.decoder_stages`."""
+    return workdir / stage
 
 
 def encoder_path(workdir: Path) -> Path:

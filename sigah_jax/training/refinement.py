@@ -23,11 +23,14 @@ from sigah_jax.retrieval import histograms, metrics
 from sigah_jax.run import logs
 
 MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # tried in this order where `refine.mu` is "auto"
+METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 
 
-def chosen(config, h: Hasher, data: Dataset, truth: np.ndarray, log: logs.Log) -> Hasher:
-    """The encoder with the refinement that `config.refine` asks for.
+def chosen(
+    config, h: Hasher, data: Dataset, truth: np.ndarray, log: logs.Log
+) -> tuple[Hasher, np.ndarray]:
+    """The encoder with the refinement that `config.refine` asks for, and codes of training rows.
 
     Its fact `refinement` says what that changes on the training rows: `bits_changed`, the mean of
     a code, and `error` and `error_refined`, the means of ‖z - ẑ‖².
@@ -35,11 +38,15 @@ def chosen(config, h: Hasher, data: Dataset, truth: np.ndarray, log: logs.Log) -
     Args:
         h: without refinement.
         truth: of validation queries against training rows, returned by `evaluate.ground_truth`.
+
+    Returns:
+        (the encoder, packed codes `[nt, W] u1` that it gives to the training rows).
     """
+    plain = h.encode(data.xt, refine=0)
     if not config.refine.iterations:
-        return h
+        return h, plain
     mus = MUS if config.refine.mu == "auto" else (float(config.refine.mu),)
-    plain, queries = h.encode(data.xt, refine=0), h.encode_queries(data.xv)
+    queries = h.encode_queries(data.xv)
     engine = parallel.engine(config.engine)
 
     def by_query(cb: np.ndarray) -> dict[str, np.ndarray]:
@@ -57,7 +64,7 @@ def chosen(config, h: Hasher, data: Dataset, truth: np.ndarray, log: logs.Log) -
         log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
     else:
         log.line("refinement: none, since each μ lowers a metric of validation queries")
-        return h
+        return h, plain
     facts = {
         "bits_changed": float(np.bitwise_count(cb ^ plain).sum(axis=1).mean()),
         "error": error(h, data.xt, plain),
@@ -67,17 +74,17 @@ def chosen(config, h: Hasher, data: Dataset, truth: np.ndarray, log: logs.Log) -
         f"refinement: μ={mu} changes {facts['bits_changed']:.2f} of {h.bits} bits, "
         f"‖z - ẑ‖² {facts['error']:.4f} to {facts['error_refined']:.4f}"
     )
-    return dataclasses.replace(refined, facts=h.facts | {"refinement": facts})
+    return dataclasses.replace(refined, facts=h.facts | {"refinement": facts}), cb
 
 
 def falls(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> Iterator[str]:
-    """The metrics whose mean over queries falls by more than `CHANCE` standard errors.
+    """Those of `METRICS` whose mean over queries falls by more than `CHANCE` standard errors.
 
     Args:
         before, after: `[Q]` each, of the same queries in the same order.
     """
-    for name, values in before.items():
-        gain = after[name] - values
+    for name in METRICS:
+        gain = after[name] - before[name]
         if gain.mean() < -CHANCE * gain.std() / math.sqrt(len(gain)):
             yield name
 

@@ -111,7 +111,8 @@ def _leave_encoder(
     if hosts.first():
         start = time.monotonic()
         truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
-        h = refinement.chosen(config, loading.of_checkpoint(workdir, "best"), data, truth, log)
+        h = loading.of_checkpoint(workdir, "best")
+        h, _ = refinement.chosen(config, h, data, truth, log)
         seconds |= {"refinement": round(time.monotonic() - start, 3)}
         facts = h.facts | {"seconds": seconds}
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))

@@ -4,6 +4,7 @@ A stage says what moves, towards what, for how many steps, from which parameters
 codes are validated. `train` runs one, whichever it is.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +12,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax.config import refit_steps
+from sigah_jax.config import decoder_stages
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.model import networks
 from sigah_jax.model.keys import Purpose, key_for
-from sigah_jax.run import checkpoints, rundir
-from sigah_jax.training import evaluate, prepare, step
+from sigah_jax.run import checkpoints, loading, logs, rundir
+from sigah_jax.training import prepare, refinement, step
 
 
 class Stage(NamedTuple):
@@ -27,7 +28,9 @@ class Stage(NamedTuple):
     directory: Path  # of its checkpoints and its metrics.jsonl
     training: step.Training
     begin: Callable[[], step.State]  # the state before its first step, on all devices
-    codes: Callable[[], np.ndarray] | None  # [nt, W] u1 of the training rows; None: they move
+    # codes [nt, W] u1 of the training rows by the ground truth of validation queries, which chooses
+    # how far they are refined; None: they move
+    codes: Callable[[np.ndarray, logs.Log], np.ndarray] | None
     validated: bool  # the codes move, so the best checkpoint is chosen by validation
 
 
@@ -36,21 +39,24 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
     d = data.xt.shape[1]
     features = min(config.model.input_dims, d)
     nets = networks.make_networks(config.model, features)
-    weights = step.Weights.of(config)
-    first = step.Training(nets, ("hash", "decoder"), weights, config.train.steps)
-    begin = lambda: _first_state(config, first, data)  # noqa: E731
+    weights, steps = step.Weights.of(config), config.train.steps
+    first = step.Training(nets, ("hash", "decoder"), weights, steps)
+    begin = functools.partial(_first_state, config, first, data)
     found = [Stage("training", workdir, first, begin, None, True)]
-    if steps := refit_steps(config):
-        decoder = networks.make_decoder(config.model, config.refit.atoms, features)
-        nets = nets._replace(gen=nets.gen._replace(decoder=decoder))
-        # terms of the codes, which stand still, have no weight
-        weights = weights._replace(
-            ordinal=0.0, quantisation=0.0, reconstruction=config.refit.reconstruction
-        )
-        refit = step.Training(nets, ("decoder",), weights, steps)
-        begin = lambda: _refit_state(config, refit, workdir)  # noqa: E731
-        packed = lambda: _best_codes(config, workdir, data.xt)  # noqa: E731
-        found.append(Stage("refit", rundir.refit_directory(workdir), refit, begin, packed, False))
+    # terms of the codes, which stand still, have no weight
+    weights = weights._replace(
+        ordinal=0.0, quantisation=0.0, reconstruction=config.refit.reconstruction
+    )
+    for name, steps in decoder_stages(config).items():
+        if name == "refit":
+            decoder = networks.make_decoder(config.model, config.refit.atoms, features)
+            nets = nets._replace(gen=nets.gen._replace(decoder=decoder))
+        training = step.Training(nets, ("decoder",), weights, steps)
+        anew = name == "refit"
+        begin = functools.partial(_decoder_state, config, training, workdir, found[-1], anew)
+        codes = functools.partial(_decoder_codes, config, workdir, data, refined=not anew)
+        directory = rundir.stage_directory(workdir, name)
+        found.append(Stage(name, directory, training, begin, codes, False))
     return found
 
 
@@ -64,29 +70,39 @@ def _first_state(config, training: step.Training, data: Dataset) -> step.State:
     return init(key, training, step.make_optimisers(config, training), *arrays)
 
 
-def _refit_state(config, training: step.Training, workdir: Path) -> step.State:
-    """The best codes of the run with a decoder that knows nothing yet; the discriminator stays.
+def _decoder_state(
+    config, training: step.Training, workdir: Path, before: Stage, anew: bool
+) -> step.State:
+    """What the stage before ended with; `anew`: with a decoder that knows nothing yet.
 
     The codes that are taught by a decoder must follow it, and it them; a larger one, once they
     stand still, ranks the finest neighbours better (NOTES).
     """
     fields = "standardiser", "gen", "dis", "kappa"
-    held = checkpoints.read(workdir, checkpoints.best_step(workdir), fields)
-    begin = jax.jit(_begin_refit, static_argnums=(1, 2), out_shardings=parallel.replicated())
-    key = key_for(config.seed, Purpose.DECODER)
+    last = checkpoints.best_step(workdir) if before.validated else before.training.steps
+    held = checkpoints.read(before.directory, last, fields)
+    begin = jax.jit(_begin, static_argnums=(1, 2), out_shardings=parallel.replicated())
+    key = key_for(config.seed, Purpose.DECODER) if anew else None
     return begin(key, training, step.make_optimisers(config, training), held)
 
 
-def _best_codes(config, workdir: Path, x: np.ndarray) -> np.ndarray:
-    """Packed codes of rows by the best checkpoint of the run: `[n, d] -> [n, W] u1`."""
-    fields = "standardiser", "gen"
-    params = checkpoints.read(workdir, checkpoints.best_step(workdir), fields)
-    return evaluate.hasher_of(config, params).encode(x)
-
-
-def _begin_refit(
-    key: jax.Array, training: step.Training, tx: step.Optimisers, held: dict
+def _begin(
+    key: jax.Array | None, training: step.Training, tx: step.Optimisers, held: dict
 ) -> step.State:
-    decoder = networks.init_decoder(key, training.nets.gen)
-    gen = {"hash": held["gen"]["hash"], "decoder": decoder}
+    gen = held["gen"]
+    if key is not None:
+        gen |= {"decoder": networks.init_decoder(key, training.nets.gen)}
     return step.begin(training, tx, held["standardiser"], gen, held["dis"], held["kappa"])
+
+
+def _decoder_codes(
+    config, workdir: Path, data: Dataset, truth: np.ndarray, log: logs.Log, refined: bool
+) -> np.ndarray:
+    """Codes of the training rows by the run as far as it is, plain or refined.
+
+    A decoder ranks better if it was trained on refined codes, which it will decode (NOTES).
+    """
+    h = loading.of_checkpoint(workdir, "best")
+    if not refined:
+        return h.encode(data.xt)
+    return refinement.chosen(config, h, data, truth, log)[1]

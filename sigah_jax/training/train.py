@@ -78,7 +78,8 @@ def _loop(
         devices=devices,
     )
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
-    rows = parallel.replicate(step.Rows(prepared.z_train, stage.codes and stage.codes()))
+    packed = stage.codes(prepared.validation_truth, log) if stage.codes else None
+    rows = parallel.replicate(step.Rows(prepared.z_train, packed))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage, done, log)
