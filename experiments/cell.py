@@ -61,7 +61,7 @@ VARIANTS = {"sigah": {}}
 VARIANTS |= {name: {"refine.iterations": 0} | changes for name, changes in _CHANGES.items()}
 # other searches of the codes of a run of `sigah`: by both codes of a query, and by real queries
 ROWS = ("sigah_both", "sigah_projection", "sigah_synthetic", "sigah_stages")
-GROUPS = (*PARTS, "refine")  # of the config, all that a line of SiGAH depends on
+GROUPS = (*PARTS, "refine", "refit")  # of the config, all that a line of SiGAH depends on
 
 
 def data_name(data: str) -> str:
@@ -111,14 +111,15 @@ def _variant(get_config: Callable, method: str, bits: int):
 def of_other_settings(line: cells.Line) -> bool:
     """Whether the line is there and of a SiGAH that was trained otherwise than it would be now.
 
-    `refit` is not compared: it changes the decoder after the codes, and a cell is of codes.
+    Of codes that are not refined `refit` is not compared: it changes the decoder after them.
     """
     held, method = line.read(), "sigah" if line.method in ROWS else line.method
     if held is None or "not_applicable" in held or method not in VARIANTS:
         return False
     now = _variant(get_config, method, line.bits)
     now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
-    return any(held["config"].get(group) != now[group] for group in GROUPS)
+    groups = GROUPS if now["refine"]["iterations"] else GROUPS[:-1]
+    return any(held["config"].get(group) != now[group] for group in groups)
 
 
 def of_other_file(line: cells.Line, data: str) -> bool:
