@@ -3,7 +3,9 @@
     python -m experiments.cell --data=mnist --method=itq --bits=64 --seed=0
 
 Writes a line of `<results>/<data set>.jsonl`, or nothing. The line of a method that cannot have
-that many bits says so. Training runs of SiGAH resume where they were interrupted.
+that many bits says so. Training runs of SiGAH resume where they were interrupted; one of `sigah`
+also writes the lines of `ROWS`, other searches of its codes, and of `sigah_plain`, its codes before
+refinement, which can be trained by itself too.
 
 Not responsible for which cells there are, nor for tables: `experiments.paper_tables`.
 """
@@ -21,21 +23,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import change, get_config, validate
-from sigah_jax.data.datasets import load_dataset
+from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, BitsRefused, command
 from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import cells
+from sigah_jax.retrieval import real_queries
 from sigah_jax.training import evaluate, results
 from sigah_jax.training.experiment import train_and_evaluate
 from sigah_jax.training.step import PARTS
 
-# SiGAH and its ablations: what differs from `preset=best`
-VARIANTS = {
-    "sigah": {},
+# the ablations of SiGAH, whose codes are not refined: what differs from `preset=best` besides
+_CHANGES = {
+    "sigah_plain": {},
     "sigah_paper": {"preset": "paper"},
     "sigah_one_head": {"model.query_head": False},
     "sigah_no_adversary": {"loss.adversary": 0.0},
@@ -53,6 +57,11 @@ VARIANTS = {
     "sigah_atoms_1024": {"model.atoms": 1024},
     "sigah_one_rate": {"optim.decoder_lr_factor": 1.0},
 }
+VARIANTS = {"sigah": {}}
+VARIANTS |= {name: {"refine.iterations": 0} | changes for name, changes in _CHANGES.items()}
+# other searches of the codes of a run of `sigah`: by both codes of a query, and by real queries
+ROWS = ("sigah_both", "sigah_projection", "sigah_synthetic", "sigah_stages")
+GROUPS = (*PARTS, "refine", "refit")  # of the config, all that a line of SiGAH depends on
 
 
 def data_name(data: str) -> str:
@@ -102,14 +111,15 @@ def _variant(get_config: Callable, method: str, bits: int):
 def of_other_settings(line: cells.Line) -> bool:
     """Whether the line is there and of a SiGAH that was trained otherwise than it would be now.
 
-    `refit` is not compared: it changes the decoder after the codes, and a cell is of codes.
+    Of codes that are not refined `refit` is not compared: it changes the decoder after them.
     """
-    held = line.read()
-    if held is None or "not_applicable" in held or line.method not in VARIANTS:
+    held, method = line.read(), "sigah" if line.method in ROWS else line.method
+    if held is None or "not_applicable" in held or method not in VARIANTS:
         return False
-    now = _variant(get_config, line.method, line.bits)
+    now = _variant(get_config, method, line.bits)
     now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
-    return any(held["config"].get(group) != now[group] for group in PARTS)
+    groups = GROUPS if now["refine"]["iterations"] else GROUPS[:-1]
+    return any(held["config"].get(group) != now[group] for group in groups)
 
 
 def of_other_file(line: cells.Line, data: str) -> bool:
@@ -120,31 +130,55 @@ def of_other_file(line: cells.Line, data: str) -> bool:
     return Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name
 
 
+def lines_of(root: Path, data: str, method: str, bits: int, seed: int) -> list[cells.Line]:
+    """Where all that the cell writes is written, its own line last."""
+    methods = (*ROWS, "sigah_plain", "sigah") if method == "sigah" else (method,)
+    return [line_of(root, data, name, bits, seed) for name in methods]
+
+
 def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Path) -> None:
-    """Runs a cell and writes it."""
+    """Runs a cell and writes it.
+
+    The line of `sigah_plain` that another run left is kept if that was trained otherwise.
+    """
     config = make_config(data, method, bits, seed)
     names = {"dataset": data_name(data), "method": method, "bits": bits, "seed": seed}
     cells.read_lines(root / f"{data_name(data)}.jsonl")  # BadInput before the work
     cache = runs / data_name(data) / "data"  # ground truth and graph, for all cells
-    if method in VARIANTS:
-        workdir = run_directory(runs, data, method, bits, seed)
-        train_and_evaluate(config, workdir, cache)
-        line = read_run(workdir / "results.json", names)
-    else:
-        line = names | run_baseline(config, method, cache)
-    cells.add(line, root)
+    if method not in VARIANTS:
+        measure = run_quantiser if method in quantisers.NAMES else run_baseline
+        cells.add(names | measure(config, method, cache), root)
+        return
+    workdir = run_directory(runs, data, method, bits, seed)
+    train_and_evaluate(config, workdir, cache)
+    found = read_run(workdir / "results.json", names)
+    for line in lines_of(root, data, method, bits, seed):
+        if line.method == method or not of_other_settings(line):
+            cells.add(found[line.method], root)
 
 
-def read_run(path: Path, names: dict) -> dict:
-    """The line of a finished training, by its results file; BadInput if that is damaged."""
+def read_run(path: Path, names: dict) -> dict[str, dict]:
+    """The lines of a finished training by method, of its results file; BadInput if damaged."""
     remedy = "remove it, then the same command evaluates again"
     with cells.checking(path, remedy):
         run = whole.read_json(path, remedy)
-        curve = run.pop("pr_curves")["sigah"]
-        line = names | run | {"metrics": run["metrics"]["sigah"], "pr_curve": curve}
-        line["config"] = {group: run["config"][group] for group in ("data", *PARTS)}
-        cells.cell_of(line)
-        return line
+        metrics, curves = run.pop("metrics"), run.pop("pr_curves")
+        config = {group: run["config"][group] for group in ("data", *GROUPS)}
+        rows = {names["method"]: "sigah"}
+        if names["method"] == "sigah":
+            rows |= {row: row for row in ROWS}
+            # where no refinement was good, the codes are those before it
+            rows["sigah_plain"] = "sigah_plain" if "sigah_plain" in metrics else "sigah"
+        lines = {}
+        for method, row in rows.items():
+            line = run | names | {"method": method, "metrics": metrics[row], "config": config}
+            if row in curves:
+                line["pr_curve"] = curves[row]
+            if method == "sigah_plain":
+                line["config"] = config | {"refine": config["refine"] | {"iterations": 0}}
+            cells.cell_of(line)
+            lines[method] = line
+        return lines
 
 
 def run_baseline(config, method: str, cache: Path) -> dict:
@@ -163,9 +197,35 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     truth = evaluate.ground_truth(cache, dataset, "xq", "xb", engine)
     own = METHODS[method].own_distance
     metrics, curve = evaluate.score(cq, cb, truth, bits, engine, own)
+    facts = facts_of(config, dataset, seconds)
+    return facts | {"metrics": metrics, "pr_curve": results.curve_of(curve)}
+
+
+def run_quantiser(config, method: str, cache: Path) -> dict:
+    """The same of a quantiser, by real-valued queries."""
+    dataset = load_dataset(config)
+    start = time.monotonic()
+    try:
+        quantiser = quantisers.fit(method, config.seed, dataset.xt, config.model.bits)
+    except BitsRefused as e:
+        return {"not_applicable": str(e)}
+    seconds = {"fit": round(time.monotonic() - start, 3)}
+    start = time.monotonic()
+    quantisers.add(quantiser, dataset.xb)
+    seconds["encode"] = round(time.monotonic() - start, 3)
+    truth = evaluate.ground_truth(cache, dataset, "xq", "xb", parallel.engine(config.engine))
+    xq = dataset.xq[: real_queries.QUERIES]
+    way = quantisers.way(quantiser, xq)
+    metrics = real_queries.measure(way, xq, dataset.xb, truth[: len(xq)])
+    metrics["encode_secs"] = seconds["encode"]
+    return facts_of(config, dataset, seconds) | {"metrics": metrics}
+
+
+def facts_of(config, dataset: Dataset, seconds: dict) -> dict:
+    """What a line of another method than SiGAH says beside its metrics."""
     facts = results.facts(config, dataset, seconds)
     facts["config"] = {"data": facts["config"]["data"]}  # the other groups are SiGAH's
-    return facts | {"metrics": metrics, "pr_curve": results.curve_of(curve)}
+    return facts
 
 
 @command("the same command resumes")
@@ -174,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="an experiment's name, or NAME=FILE")
-    parser.add_argument("--method", required=True, choices=[*VARIANTS, *METHODS])
+    parser.add_argument("--method", required=True, choices=[*VARIANTS, *METHODS, *quantisers.NAMES])
     parser.add_argument("--bits", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path("results"))

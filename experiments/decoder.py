@@ -1,11 +1,11 @@
 """What synthetic features are worth: how near they are, how alike, and how well they rank.
 
-    python -m experiments.decoder runs/…/sigah/… runs/…/sigah_no_adversary/… --opq
+    python -m experiments.decoder runs/…/sigah/… runs/…/sigah_no_adversary/…
 
 A line for each run directory, all of one data set, on its test queries, in the space of
 `Hasher.features`: the reconstruction error; the energy distance between real and synthetic
 features of other vectors, beside that of real features among themselves, which is the noise of
-the sample; and the ranking of the whole base by ‖z - ẑ‖. `--opq` adds faiss's OPQs of equal bytes.
+the sample; and the ranking of the whole base by ‖z - ẑ‖.
 
 Shapes: Q queries, N base rows, P features.
 
@@ -22,21 +22,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import faiss
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, command
-from sigah_jax.retrieval import codes
+from sigah_jax.retrieval import real_queries
 from sigah_jax.run import loading, rundir
 from sigah_jax.training import evaluate
 
 SPLITS = 20  # random halves of the queries
 QUERIES = 500  # ranked; the whole base is sorted for each
-BLOCK = 50  # queries at once
-COLUMNS = ("‖z - ẑ‖²", "energy distance", "of real ones", "map@1000", "precision@100", "recall@100")
+RANKED = ("map@1000", "precision@100", "recall@100")
+COLUMNS = ("‖z - ẑ‖²", "energy distance", "of real ones", *RANKED)
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -58,52 +57,16 @@ def alike(z: np.ndarray, synthetic: np.ndarray) -> tuple[str, str]:
     return tuple(f"{m:.4f} ± {s:.4f}" for m, s in zip(mean, deviation, strict=True))
 
 
-def ranking(xq: np.ndarray, xb: np.ndarray, truth: np.ndarray) -> list[str]:
-    """map@1000, precision@100 and recall@100 of ‖x_q - x_b‖, ties to the lower id.
-
-    Relevance is by id, as in the tables: see `retrieval.metrics`.
-
-    Args:
-        xq: `[Q, P]`; xb: `[N, P]`; truth: `[Q, 1000 or more]` returned by `evaluate.ground_truth`.
-    """
-    squared, found = (xb**2).sum(1), []
-    for start in range(0, len(xq), BLOCK):
-        order = np.argsort(squared - 2 * xq[start : start + BLOCK] @ xb.T, axis=1, kind="stable")
-        for ids, true in zip(order, truth[start : start + BLOCK], strict=True):
-            relevant = np.zeros(len(xb), bool)
-            relevant[true[:1000]] = True
-            places = np.flatnonzero(relevant[ids])
-            precision = np.mean(np.arange(1, len(places) + 1) / (places + 1))
-            nearest = len(np.intersect1d(ids[:100], true[:10])) / 10
-            found.append((precision, relevant[ids[:100]].mean(), nearest))
-    return [f"{v:.3f}" for v in np.mean(found, 0)]
-
-
-def opq_keys(bits: int, d: int) -> list[str]:
-    """The OPQs of equal bytes, as faiss names them: of 8 columns a byte, and of all columns."""
-    parts = codes.packed_bytes(bits)
-    all_columns = -(-d // parts) * parts
-    columns = sorted({min(8 * parts, all_columns), all_columns})
-    return [f"OPQ{parts}_{c},PQ{parts}x8" for c in columns]
-
-
 def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
     """The texts of one run."""
     h = loading.load(workdir)
     z, synthetic = h.features(data.xq), h.decode(h.encode(data.xq))
     error = ((z - synthetic) ** 2).sum(1).mean()
-    ranked = ranking(z[: len(truth)], h.decode(h.encode(data.xb)), truth)
+    base = h.decode(h.encode(data.xb))
+    squared = (base**2).sum(1)
+    values = real_queries.score(lambda part: squared - 2 * z[part] @ base.T, truth, len(base))
+    ranked = [f"{values[name]:.3f}" for name in RANKED]
     return [f"{workdir}, {h.bits} bits", f"{error:.3f}", *alike(z, synthetic), *ranked]
-
-
-def opq_row(key: str, data: Dataset, truth: np.ndarray) -> list[str]:
-    """The texts of one of `opq_keys`, trained on the training rows."""
-    index = faiss.index_factory(data.xb.shape[1], key)
-    index.train(np.ascontiguousarray(data.xt))
-    decoded = index.sa_decode(index.sa_encode(np.ascontiguousarray(data.xb)))
-    centre = data.xb.mean(0)  # distances near zero keep their digits
-    ranked = ranking(data.xq[: len(truth)] - centre, decoded - centre, truth)
-    return [key, "", "", "", *ranked]
 
 
 def rows(args) -> Iterator[list[str]]:
@@ -119,9 +82,6 @@ def rows(args) -> Iterator[list[str]]:
     yield ["---", *["---:"] * len(COLUMNS)]
     for workdir in args.runs:
         yield run_row(workdir, data, truth)
-    for bits in sorted({config.model.bits for config in configs} if args.opq else ()):
-        for key in opq_keys(bits, data.xb.shape[1]):
-            yield opq_row(key, data, truth)
 
 
 @command("the same command resumes")
@@ -130,7 +90,6 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
-    parser.add_argument("--opq", action="store_true", help="also faiss's OPQs of equal bytes")
     parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of ground truth")
     for row in rows(parser.parse_args(argv)):
         print("| " + " | ".join(row) + " |", flush=True)

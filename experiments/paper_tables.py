@@ -3,6 +3,9 @@
     python -m experiments.paper_tables --datasets=mnist --bits=64 --seeds=1
     python -m experiments.paper_tables --datasets=mnist,mine=my.npy --devices=0,1,2,3
 
+There are two comparisons: binary codes by Hamming distance, and what real-valued queries find in
+codes of equal bytes, where the rivals are quantisers.
+
 A cell that is there is not run again, so the same command resumes after an interrupt, and two at
 the same time share the cells: `launch.local`. `results/` then holds the cells, `tables.md`,
 `tables.tex` and `plots/`, and README.md its short form.
@@ -23,16 +26,21 @@ from pathlib import Path
 from experiments import cell
 from experiments.cell import VARIANTS
 from launch import local
+from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.report import cells, comparison, comparison_plots
-from sigah_jax.report.cells import METRICS
+from sigah_jax.report.cells import METRICS, REAL_METRICS
+from sigah_jax.report.tables import METRIC_NAMES
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)
-ABLATION = ("sigah", "sigah_one_head", *(name for name in VARIANTS if name not in MAIN))
+BINARY = ("sigah", "sigah_both", "sigah_plain", *MAIN[1:])  # rows
+ABLATION = ("sigah_plain", "sigah_one_head", *(name for name in VARIANTS if name not in BINARY))
+REAL = ("sigah_stages", "sigah_synthetic", "sigah_projection", *quantisers.NAMES)  # rows
 BITS = (16, 32, 48, 64, 96, 128)
+REAL_BITS = (*BITS, 256, 512)
 SHORT_BITS = 64  # of the ablation and the curves
 SHORT_METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
 
@@ -45,12 +53,15 @@ def declare(args) -> list[tuple[str, cells.Line]]:
     """
     wanted = []
     for data, bits, method in itertools.product(args.datasets, args.bits, args.methods):
-        random = method in VARIANTS or METHODS[method].random
+        random = method in (*VARIANTS, *quantisers.RANDOM)
+        random |= method in METHODS and METHODS[method].random
         for seed in range(args.seeds if random else 1):
             cell.make_config(data, method, bits, seed)
-            line = cell.line_of(args.results, data, method, bits, seed)
-            if cell.of_other_file(line, data):
-                raise BadInput(f"--datasets={data}: {line} is of another file; use another name")
+            for line in cell.lines_of(args.results, data, method, bits, seed):  # its own is last
+                if cell.of_other_file(line, data):
+                    raise BadInput(
+                        f"--datasets={data}: {line} is of another file; use another name"
+                    )
             if cell.of_other_settings(line):
                 raise BadInput(
                     f"{line}: trained with other settings than now; remove the line and its run, "
@@ -73,22 +84,31 @@ def job_of(data: str, line: cells.Line, args) -> local.Job:
 
 def texts(found: list[cells.Cell], args) -> dict[Path, str]:
     """The tables of the cells by the file that they stand in: Markdown, LaTeX, the README."""
-    rivals = against_best(found)
-    md = ["# Results", "", GENERATED, "", "## SiGAH against the best baseline", ""]
-    md += [comparison.markdown(*rivals)]
-    tex = [comparison.latex(*rivals, "SiGAH / the best baseline"), ""]
+    md = ["# Results", "", GENERATED]
+    tex = []
+
+    def add(table: comparison.Grid, caption: str) -> None:
+        md.extend(["", comparison.markdown(*table)])
+        tex.extend([comparison.latex(*table, caption), ""])
+
+    md += ["", "## SiGAH against the best baseline"]
+    add(against_best(found), "SiGAH / the best baseline")
     for dataset in sorted({c.dataset for c in found}):
-        origin = next((c.data for c in found if c.dataset == dataset and c.data), "")
+        mine = [c for c in found if c.dataset == dataset]
+        origin = next((c.data for c in mine if c.data), "")
         md += ["", f"## {dataset}", "", f"{origin}."]
         for metric in METRICS:
-            table = beside_paper(*comparison.over_bits(found, dataset, metric, MAIN, BITS))
-            md += ["", comparison.markdown(*table)]
-            tex += [comparison.latex(*table, f"{dataset}, {metric}"), ""]
-        if any(c.dataset == dataset and c.method in ABLATION[2:] for c in found):
-            table = comparison.over_metrics(found, dataset, SHORT_BITS, ABLATION, METRICS)
-            md += ["", f"### Ablation of SiGAH at {SHORT_BITS} bits", ""]
-            md += [comparison.markdown(*table)]
-            tex += [comparison.latex(*table, f"{dataset}, ablation of SiGAH"), ""]
+            table = comparison.over_bits(mine, dataset, metric, BINARY, BITS)
+            add(beside_paper(*table), f"{dataset}, {metric}")
+        if any(c.method in REAL for c in mine):
+            md += ["", "### Real-valued queries at equal bytes", "", REAL_QUERIES]
+            for metric in REAL_METRICS:
+                table = comparison.over_bytes(mine, dataset, metric, REAL, REAL_BITS)
+                add(table, f"{dataset}, real-valued queries, {METRIC_NAMES.get(metric, metric)}")
+        if any(c.method in ABLATION[2:] for c in mine):
+            table = comparison.over_metrics(mine, dataset, SHORT_BITS, ABLATION, METRICS)
+            md += ["", f"### Ablation of SiGAH at {SHORT_BITS} bits, no codes refined"]
+            add(table, f"{dataset}, ablation of SiGAH, no codes refined")
     made = {args.results / "tables.md": "\n".join(md) + "\n"}
     made[args.results / "tables.tex"] = "\n".join(tex) + "\n"
     if args.readme.exists():
@@ -99,7 +119,7 @@ def texts(found: list[cells.Cell], args) -> dict[Path, str]:
 
 def beside_paper(header: list[str], body: list[list[tuple[str, int]]]) -> comparison.Grid:
     """A table of all methods with a column for the paper's numbers, which were not available."""
-    words = ["not available" if method.startswith("sigah") else "" for method in MAIN]
+    words = ["not available" if method.startswith("sigah") else "" for method in BINARY]
     return [*header, "paper"], [[*row, (w, 0)] for row, w in zip(body, words, strict=True)]
 
 
@@ -108,20 +128,28 @@ deviation over seeds; best mean of a column in bold, second underlined. `map`, `
 are the true top 2 %; `map@1000`, `precision@100`: the top 1,000, the ranking never cut;
 `recall@R`: the 10 nearest; `1-recall@R`: the nearest."""
 
+REAL_QUERIES = """All that is stored of a row counts. `recall@10 re-ranked`: the 100 rows found,
+ranked by their vectors; `ms a query`: finding them in the whole base, all queries together,
+decoding included where rows are decoded; `s to encode`: the base, with compilation."""
 
-def against_best(found: list[cells.Cell]) -> comparison.Grid:
-    """SiGAH and the best baseline of every data set and code length."""
-    return comparison.against_best(found, "sigah", tuple(METHODS), BITS, SHORT_METRICS)
+
+def against_best(found: list[cells.Cell], method: str = "sigah") -> comparison.Grid:
+    """SiGAH, or a variant of it, and the best baseline of every data set and code length."""
+    return comparison.against_best(found, method, tuple(METHODS), BITS, SHORT_METRICS)
 
 
 def short_table(found: list[cells.Cell], name: str) -> str:
-    """A table of the README: `mnist 64` is a data set at a code length, `best` is all of them."""
-    if name == "best":
-        return comparison.markdown(*against_best(found))
-    dataset, bits = name.split()
-    return comparison.markdown(
-        *comparison.over_metrics(found, dataset, int(bits), MAIN, SHORT_METRICS)
-    )
+    """A table of the README by its name.
+
+    `mnist 64` is a data set at a code length, `real mnist 64` the same of real-valued queries,
+    `best` all data sets and lengths, `best sigah_plain` those of a variant.
+    """
+    first, *others = name.split()
+    if first == "best":
+        return comparison.markdown(*against_best(found, *others))
+    rows, metrics = (REAL, REAL_METRICS) if first == "real" else (BINARY, SHORT_METRICS)
+    dataset, bits = name.split()[-2:]
+    return comparison.markdown(*comparison.over_metrics(found, dataset, int(bits), rows, metrics))
 
 
 def write(args) -> None:
@@ -130,7 +158,7 @@ def write(args) -> None:
     if found:
         for path, text in texts(found, args).items():
             whole.write_text(path, text)
-        comparison_plots.draw(found, MAIN, BITS, SHORT_BITS, args.results / "plots")
+        comparison_plots.draw(found, BINARY, BITS, SHORT_BITS, args.results / "plots")
 
 
 def old(args) -> list[str]:
@@ -148,7 +176,7 @@ def parse(argv: list[str] | None):
     """The flags, with lists split and names checked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
-    parser.add_argument("--methods", default=",".join(MAIN), help="names, main or ablation")
+    parser.add_argument("--methods", default="main,real", help="names, main, real or ablation")
     parser.add_argument("--bits", default=",".join(map(str, BITS)))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--devices", default="", help="GPUs 0,1,…, a process each; default one")
@@ -159,11 +187,12 @@ def parse(argv: list[str] | None):
     parser.add_argument("--check", action="store_true", help="run nothing; fail if a table is old")
     args = parser.parse_args(argv)
     args.datasets = args.datasets.split(",")
-    groups = {"main": MAIN, "ablation": ABLATION}
+    groups = {"main": MAIN, "real": quantisers.NAMES, "ablation": ABLATION}
     args.methods = [m for name in args.methods.split(",") for m in groups.get(name, (name,))]
-    unknown = [m for m in args.methods if m not in VARIANTS and m not in METHODS]
+    known = (*VARIANTS, *METHODS, *quantisers.NAMES)
+    unknown = [m for m in args.methods if m not in known]
     if unknown:
-        raise BadInput(f"--methods: {unknown[0]!r} is none of {', '.join((*MAIN, *ABLATION[2:]))}")
+        raise BadInput(f"--methods: {unknown[0]!r} is none of {', '.join((*groups, *known))}")
     if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
     args.bits = [int(k) for k in args.bits.split(",")]

@@ -59,7 +59,9 @@ def read_run(path: Path) -> list[Cell]:
         for method, metrics in run["metrics"].items():
             line = run | {"dataset": dataset, "method": method}
             if metrics:
-                line |= {"metrics": metrics, "pr_curve": run["pr_curves"][method]}
+                line["metrics"] = metrics
+                if method in run["pr_curves"]:
+                    line["pr_curve"] = run["pr_curves"][method]
             else:
                 line["not_applicable"] = "it cannot have that many bits"
             cells.append(cell_of(line))

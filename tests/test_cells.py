@@ -14,7 +14,7 @@ import pytest
 from sigah_jax.errors import BadInput
 from sigah_jax.files import locks
 from sigah_jax.report import cells
-from sigah_jax.report.cells import METRICS, RECALL_AT, Line
+from sigah_jax.report.cells import COSTS, METRICS, RECALL_AT, Line
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,6 +31,13 @@ def cell(method="itq", bits=64, seed=0, **parts):
         "metrics": values,
         "pr_curve": [[None, 0.1], [0.0, 1.0]],
     } | parts
+
+
+def real_cell(method="rq", **parts):
+    line = cell(method, **parts)
+    del line["pr_curve"], line["metrics"]["area_rp"]
+    line["metrics"] |= {"reranked": 0.75} | dict.fromkeys(COSTS, 12.5)
+    return line
 
 
 def names(path):
@@ -160,6 +167,32 @@ def test_a_line_that_is_not_a_cell_is_named_by_its_number(tmp_path, part, value)
     refusal = rf"^{re.escape(str(path))}:2: damaged[^\n]*; remove the line, then the same command"
     with pytest.raises(BadInput, match=refusal):
         cells.read_cells(tmp_path)
+
+
+def test_a_line_of_real_queries_has_costs_and_no_curve(tmp_path):
+    cells.add(real_cell(), tmp_path)
+    cells.add(cell(), tmp_path)
+    hamming, real = cells.read_cells(tmp_path)
+    assert hamming.pr_curve and not real.pr_curve
+    assert real.metrics["reranked"] == 0.75 and real.metrics["ms_per_query"] == 12.5
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("reranked", None), ("reranked", 1.5), ("recall@10", "x"), *((c, -1) for c in COSTS)],
+)
+def test_a_line_of_real_queries_that_is_not_one_is_refused(tmp_path, name, value):
+    line = real_cell()
+    line["metrics"][name] = value
+    with pytest.raises(ValueError, match=name):
+        cells.add(line, tmp_path)
+    del line["metrics"][name]
+    with pytest.raises(LookupError, match=name):
+        cells.add(line, tmp_path)
+    line = cell()
+    del line["pr_curve"]  # of binary codes
+    with pytest.raises(LookupError, match="reranked"):
+        cells.add(line, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "<<<<<<< ours", "\xff"])

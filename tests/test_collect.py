@@ -65,6 +65,19 @@ def test_mean_and_spread_over_seeds_the_best_in_bold(tmp_path, capsys):
         assert imread(tmp_path / "collected" / "plots" / f"{name}.png").std() > 0.01
 
 
+def test_rankings_of_real_queries_are_rows_without_a_curve_and_without_an_area(tmp_path, capsys):
+    path = finished(tmp_path, 0.5) / "results.json"
+    held = json.loads(path.read_text())
+    real = {name: 0.6 for name in held["metrics"]["sigah"] if name != "area_rp"}
+    real |= {"reranked": 0.9, "ms_per_query": 2.0, "encode_secs": 3.0}
+    held["metrics"]["sigah_stages"] = real
+    path.write_text(json.dumps(held))
+    assert "| SiGAH, real queries, in stages | **0.600** |" in printed(capsys, tmp_path)
+    text = (tmp_path / "collected" / "tables.md").read_text()
+    area = text.partition("| mnist, area_rp |")[2].partition("\n\n")[0]
+    assert "| SiGAH, real queries, in stages | n/a |" in area
+
+
 def test_what_is_collected_is_in_the_first_directory(tmp_path, capsys):
     finished(tmp_path / "a", 0.5)
     finished(tmp_path / "b", 0.6, seed=1)

@@ -42,6 +42,27 @@ def test_one_row_a_method_one_column_a_metric():
     ]
 
 
+def test_costs_have_no_best_and_columns_say_bytes():
+    real = [cell(method, bits, 0, 0.5) for method in ("rq", "opq") for bits in (16, 64)]
+    costs = {"reranked": 0.9, "ms_per_query": 2.5}
+    real = [c._replace(metrics=c.metrics | costs) for c in real] + [cell("sigah", 64, 0, 0.8)]
+    table = comparison.over_bytes(real, "mnist", "ms_per_query", ["rq", "opq"], [16, 64])
+    assert comparison.markdown(*table).splitlines() == [
+        "| mnist, ms a query | 2 bytes | 8 bytes |",
+        "| --- | ---: | ---: |",
+        "| residual quantiser | 2.500 | 2.500 |",
+        "| OPQ, 8 columns a byte | 2.500 | 2.500 |",
+    ]
+    shown = ["map", "reranked", "ms_per_query"]
+    table = comparison.over_metrics(real, "mnist", 64, ["rq", "sigah"], shown)
+    assert comparison.markdown(*table).splitlines() == [
+        "| mnist, 64 bits | map | recall@10 re-ranked | ms a query |",
+        "| --- | ---: | ---: | ---: |",
+        "| residual quantiser | <u>0.500</u> | 0.900 | 2.500 |",
+        "| SiGAH | **0.800** | n/a | n/a |",
+    ]
+
+
 def test_one_row_a_length_with_the_best_baseline_and_the_share_of_itq():
     cells = [c._replace(metrics=c.metrics and c.metrics | {"map@1000": c.metrics["map"]})
              for c in CELLS] + [cell("lsh", 64, 0, 0.9)]  # fmt: skip

@@ -1,12 +1,13 @@
 """`experiments.decoder`: its measures by hand, and the command on a run."""
 
 import numpy as np
-from hashers import run_directory
+from hashers import run_directory, vectors
 from scipy.spatial.distance import cdist
 
 from experiments import decoder
-from sigah_jax.data import datasets
+from sigah_jax.data.datasets import Dataset
 from sigah_jax.files import whole
+from sigah_jax.run import loading
 
 
 def test_energy_distance_by_hand():
@@ -25,33 +26,19 @@ def test_features_of_one_distribution_are_within_the_noise_and_others_are_not():
     assert moved > 0.3 > 10 * abs(noise)
 
 
-def test_ranking_by_hand():
-    # 2,000 rows on a line: row i at i; the query at 0, whose order is right but for two swaps
-    xb = np.arange(2000.0)[:, None]
-    truth = np.arange(1000)[None]
-    assert decoder.ranking(np.zeros((1, 1)), xb, truth) == ["1.000", "1.000", "1.000"]
-    xb[[5, 150]] = xb[[150, 5]]  # the 6th nearest comes 151st, out of the first 100
-    assert decoder.ranking(np.zeros((1, 1)), xb, truth) == ["1.000", "1.000", "0.900"]
-    xb[[7, 1500]] = xb[[1500, 7]]  # row 1500 comes 8th
-    assert decoder.ranking(np.zeros((1, 1)), xb, truth)[1:] == ["0.990", "0.800"]
-
-
-def test_opqs_are_of_all_columns_and_of_8_a_byte():
-    assert decoder.opq_keys(64, 784) == ["OPQ8_64,PQ8x8", "OPQ8_784,PQ8x8"]
-    assert decoder.opq_keys(64, 64) == ["OPQ8_64,PQ8x8"]
-    assert decoder.opq_keys(64, 60) == ["OPQ8_64,PQ8x8"]  # 4 columns of zeros
-    assert decoder.opq_keys(128, 96) == ["OPQ16_96,PQ16x8"]
-    assert decoder.opq_keys(4, 8) == ["OPQ1_8,PQ1x8"]  # a code takes whole bytes
-
-
-def test_opq_ranks_far_better_than_chance():
-    x = np.random.default_rng(0).standard_normal((2020, 8)).astype(np.float32)
-    xb, xq = x[20:], x[:20]
-    truth = cdist(xq, xb).argsort(1)
-    data = datasets.Dataset(xt=xb, xv=xq, xb=xb, xq=xq, image_shape=(), origin="")
-    name, *_, precision, recall = decoder.opq_row("OPQ2_8,PQ2x8", data, truth)
-    assert name == "OPQ2_8,PQ2x8"
-    assert float(precision) > 0.9 and float(recall) > 0.9  # by chance .5 and .05
+def test_a_run_has_a_row_of_its_error_its_likeness_and_its_ranking(tmp_path):
+    workdir = run_directory(tmp_path / "run", 16, 6)
+    x = vectors(400, 6)
+    data = Dataset(xt=x, xv=x, xb=x[20:], xq=x[:20], image_shape=(), origin="")
+    truth = cdist(x[:20], x[20:]).argsort(1)
+    name, error, *alike, precision, _, recall = decoder.run_row(workdir, data, truth)
+    h = loading.load(workdir)
+    z, base = h.features(x[:20]), h.decode(h.encode(x[20:]))
+    wanted = ((z - h.decode(h.encode(x[:20]))) ** 2).sum(1).mean()
+    assert name == f"{workdir}, 16 bits" and error == f"{wanted:.3f}" and len(alike) == 2
+    found = cdist(z, base).argsort(1)[:, :100]
+    hits = [np.isin(t[:10], ids).mean() for t, ids in zip(truth, found, strict=True)]
+    assert abs(float(recall) - np.mean(hits)) < 0.01 and precision == "1.000"  # 380 of 380
 
 
 def test_a_run_that_is_not_there_is_told_in_one_line(tmp_path, capsys):

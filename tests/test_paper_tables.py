@@ -13,6 +13,7 @@ from waiting import wait_for
 from experiments import cell, paper_tables
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 from sigah_jax.report import cells
 from sigah_jax.report.cells import METRICS, RECALL_AT
 from sigah_jax.report.tables import NAMES
@@ -85,6 +86,25 @@ def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path
     assert "README.md: old" in capsys.readouterr().out
 
 
+def test_a_quantiser_is_a_cell_of_real_queries_or_says_why_not(tmp_path, vectors):
+    argv = flags(tmp_path, vectors, "--methods=sqtqmse1,rabitq,rq", "--bits=64", "--seeds=2")
+    (tmp_path / "README.md").write_text("<!-- table: real small 64 -->\n<!-- end -->\n")
+    assert paper_tables.main(argv) == 0
+    held = lines(tmp_path)
+    assert sorted(held) == [("rabitq", 64, 0), ("rq", 64, 0), ("rq", 64, 1), ("sqtqmse1", 64, 0)]
+    assert "factors alone take 8 bytes" in held["rabitq", 64, 0]["not_applicable"]
+    line = held["rq", 64, 0]
+    assert line["config"].keys() == {"data"} and "pr_curve" not in line
+    assert 0.4 < line["metrics"]["recall@10"] < 1 and line["metrics"]["ms_per_query"] > 0
+    assert line["metrics"]["encode_secs"] == line["seconds"]["encode"] > 0
+    readme = (tmp_path / "README.md").read_text()
+    assert "| RaBitQ | n/a" in readme and "| residual quantiser | **0." in readme
+    assert "| int8 after PCA | not run" in readme
+    text = (tmp_path / "results" / "tables.md").read_text()
+    assert "### Real-valued queries at equal bytes" in text
+    assert "| small, recall@10 re-ranked | 2 bytes |" in text
+
+
 def test_killed_half_way_no_cell_is_lost_and_no_half_cell_counts(tmp_path, vectors):
     argv = flags(tmp_path, vectors, "--methods=lsh", "--bits=16", "--seeds=3")
     command = [sys.executable, "-m", "experiments.paper_tables", *argv]
@@ -111,8 +131,8 @@ def test_a_dry_run_prints_commands_and_runs_none(tmp_path, vectors, capsys):
 
 
 def test_every_method_has_a_name_for_people_and_every_ablation_a_valid_config():
-    for method in (*paper_tables.MAIN, *paper_tables.ABLATION):
-        assert method in NAMES
+    tables = paper_tables.MAIN, paper_tables.BINARY, paper_tables.REAL, paper_tables.ABLATION
+    assert {method for table in tables for method in table} <= NAMES.keys()
     for method, changes in cell.VARIANTS.items():
         config = cell.make_config("mnist", method, 64, 1)
         assert config.seed == 1 and config.eval.baselines == ()
@@ -152,6 +172,7 @@ def test_a_missing_file_starts_nothing(tmp_path, capsys):
     assert "missing.npy: cannot be read" in out.err and not out.out
 
 
+@pytest.mark.xfail(strict=True, reason="cells of refined codes and of quantisers are not run yet")
 def test_the_cells_of_the_readme_are_all_there(capsys, monkeypatch):
     monkeypatch.chdir(Path(paper_tables.__file__).parents[1])
     assert paper_tables.main(["--datasets=mnist", "--bits=64", "--seeds=1", "--dry_run"]) == 0
@@ -176,7 +197,21 @@ def test_a_cell_of_other_settings_is_named_and_not_taken_for_todays(tmp_path, ve
     cells.add(held, tmp_path / "results")
     assert paper_tables.main([*argv, "--dry_run"]) == 0
     assert "0 of 1 cells to run" in capsys.readouterr().out
-    config["loss"]["ordinal"] = 0.5
+    config["refine"]["iterations"] = 0  # codes not refined
+    cells.add(held, tmp_path / "results")
+    assert paper_tables.main([*argv, "--dry_run"]) == 2
+    assert "trained with other settings" in capsys.readouterr().err
+    held["method"] = "sigah_plain"
+    config["refit"]["share"] = 0.0  # which refined codes and real queries depend on, these not
+    cells.add(held, tmp_path / "results")
+    plain = flags(tmp_path, vectors, "--methods=sigah_plain", "--bits=64", "--seeds=1")
+    assert paper_tables.main([*plain, "--dry_run"]) == 0
+    assert "0 of 1 cells to run" in capsys.readouterr().out
+    held["method"], config["refine"]["iterations"] = "sigah", 16
+    cells.add(held, tmp_path / "results")
+    assert paper_tables.main([*argv, "--dry_run"]) == 2
+    assert "trained with other settings" in capsys.readouterr().err
+    config["refit"]["share"], config["loss"]["ordinal"] = 0.3, 0.5
     cells.add(held, tmp_path / "results")
     line = f"{tmp_path}/results/small.jsonl: sigah, 64 bits, seed 0"
     assert paper_tables.main([*argv, "--dry_run"]) == 2
@@ -221,6 +256,71 @@ def test_damaged_results_of_a_run_make_no_cell(tmp_path, vectors, monkeypatch, c
         assert cell.main([f"--data=small={vectors}", *argv]) == 2
         assert f"error: {workdir}/results.json: damaged" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def finished_run(tmp_path, vectors, monkeypatch, refined=True):
+    """Makes a cell of `sigah` find a finished training; gives the cell's flags."""
+    values = dict.fromkeys([*METRICS, *(f"recall@{r}" for r in RECALL_AT)], 0.5)
+    real = {name: x for name, x in values.items() if name != "area_rp"}
+    real |= {"reranked": 0.75, "ms_per_query": 2.0, "encode_secs": 3.0}
+    metrics = {"sigah": values | {"map": 0.6}, "sigah_both": values, "sigah_plain": values}
+    if not refined:
+        del metrics["sigah_plain"]
+    config = cell.make_config(f"small={vectors}", "sigah", 64, 0).to_dict()
+    run = {"config": config, "pr_curves": {method: [[1.0], [1.0]] for method in metrics}}
+    run["metrics"] = metrics | dict.fromkeys(cell.ROWS[1:], real)
+    workdir = cell.run_directory(tmp_path / "runs", "small", "sigah", 64, 0)
+    workdir.mkdir(parents=True)
+    whole.write_json(workdir / "results.json", run)
+    monkeypatch.setattr(cell, "train_and_evaluate", lambda *_: None)
+    return [f"--data=small={vectors}", "--method=sigah", "--bits=64",
+            f"--results={tmp_path}/results", f"--runs={tmp_path}/runs"]  # fmt: skip
+
+
+def test_a_run_of_sigah_leaves_a_line_for_each_search_of_its_codes(tmp_path, vectors, monkeypatch):
+    assert cell.main(finished_run(tmp_path, vectors, monkeypatch)) == 0
+    held = lines(tmp_path)
+    rows = {*cell.ROWS, "sigah_plain", "sigah"}
+    assert held.keys() == {(row, 64, 0) for row in rows}
+    assert held["sigah_stages", 64, 0]["metrics"]["reranked"] == 0.75
+    curves = {method for (method, _, _), line in held.items() if "pr_curve" in line}
+    assert curves == {"sigah", "sigah_both", "sigah_plain"}
+    iterations = {m: line["config"]["refine"]["iterations"] for (m, _, _), line in held.items()}
+    assert iterations == dict.fromkeys(rows, 16) | {"sigah_plain": 0}
+    path = tmp_path / "results" / "small.jsonl"
+    places = [cells.Line(path, row, 64, 0) for row in rows]
+    assert not any(map(cell.of_other_settings, places))
+
+
+def test_a_run_that_does_not_refine_has_equal_lines_of_plain_codes(tmp_path, vectors, monkeypatch):
+    assert cell.main(finished_run(tmp_path, vectors, monkeypatch, refined=False)) == 0
+    held = lines(tmp_path)
+    assert held["sigah_plain", 64, 0]["metrics"] == held["sigah", 64, 0]["metrics"]
+
+
+def test_a_line_of_plain_codes_that_were_trained_otherwise_stays(tmp_path, vectors, monkeypatch):
+    argv = finished_run(tmp_path, vectors, monkeypatch)
+    assert cell.main(argv) == 0
+    plain = lines(tmp_path)["sigah_plain", 64, 0]
+    plain["metrics"]["map"], plain["config"]["loss"]["ordinal"] = 0.1, 0.5
+    cells.add(plain, tmp_path / "results")
+    assert cell.main(argv) == 0
+    assert lines(tmp_path)["sigah_plain", 64, 0] == plain
+    plain["config"]["loss"]["ordinal"] = 1.0
+    cells.add(plain, tmp_path / "results")
+    assert cell.main(argv) == 0
+    assert lines(tmp_path)["sigah_plain", 64, 0]["metrics"]["map"] == 0.5
+
+
+def test_rows_of_another_file_are_not_overwritten(tmp_path, vectors, monkeypatch, capsys):
+    assert cell.main(finished_run(tmp_path, vectors, monkeypatch)) == 0
+    path = tmp_path / "results" / "small.jsonl"
+    kept = [text for text in path.read_text().splitlines() if '"sigah_plain"' in text]
+    path.write_text("".join(f"{text}\n" for text in kept))
+    np.save(tmp_path / "other.npy", np.load(vectors))
+    argv = flags(tmp_path, tmp_path / "other.npy", "--methods=sigah", "--bits=64", "--seeds=1")
+    assert paper_tables.main([*argv, "--dry_run"]) == 2
+    assert "sigah_plain, 64 bits, seed 0 is of another file" in capsys.readouterr().err
 
 
 def test_an_unknown_data_set_starts_nothing(tmp_path, vectors, capsys):

@@ -1,13 +1,15 @@
 """The cells of a comparison: each is a line of JSON in `<results>/<data set>.jsonl`.
 
 A line holds the measurements of one cell and where they came from. The lines are in the order of
-method, bits and seed.
+method, bits and seed. A line without a precision-recall curve is of real-valued queries, whose
+ranking has no Hamming radii.
 
 Not responsible for running cells: `experiments.cell`.
 """
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,9 @@ METRICS = (
     "1-recall@100",
 )
 RECALL_AT = (1, 10, 100, 1000, 10000)
+# of real-valued queries: the costs, of which less is better, and what a table shows
+COSTS = ("ms_per_query", "encode_secs")
+REAL_METRICS = ("recall@10", "recall@100", "map@1000", "reranked", *COSTS)
 REMEDY = "remove the line, then the same command runs its cell again"
 _MAX_BITS = 1 << 20
 
@@ -64,7 +69,7 @@ class Cell(NamedTuple):
     bits: int
     seed: int
     metrics: dict[str, float] | None  # None: the method cannot have that many bits
-    pr_curve: list[list]  # precision and recall at each radius
+    pr_curve: list[list]  # precision and recall at each radius; empty of real-valued queries
     data: str  # where the vectors came from
 
 
@@ -82,15 +87,22 @@ def cell_of(line: dict) -> Cell:
         raise ValueError(f"bits={bits!r}, seed={seed!r}")
     if "not_applicable" not in line:
         Path(line["config"]["data"]["base"])  # which file it is of
-        metrics, curve = line["metrics"], line["pr_curve"]
-        for name in (*METRICS, *(f"recall@{r}" for r in RECALL_AT)):
-            if not _is_share(metrics[name]):
+        metrics, shares, costs = (
+            line["metrics"],
+            {*METRICS, *(f"recall@{r}" for r in RECALL_AT)},
+            (),
+        )
+        if "pr_curve" in line:
+            precision, recall = curve = line["pr_curve"]
+            if len(precision) != len(recall) or not all(map(_is_share, recall)):
+                raise ValueError("its curve")
+            if not all(x is None or _is_share(x) for x in precision):
+                raise ValueError("its curve")
+        else:
+            shares, costs = shares - {"area_rp"} | {"reranked"}, COSTS
+        for name in (*sorted(shares), *costs):
+            if not (_is_cost if name in costs else _is_share)(metrics[name]):
                 raise ValueError(f"{name}={metrics[name]!r}")
-        precision, recall = curve
-        if len(precision) != len(recall) or not all(map(_is_share, recall)):
-            raise ValueError("its curve")
-        if not all(x is None or _is_share(x) for x in precision):
-            raise ValueError("its curve")
     return Cell(dataset, method, bits, seed, metrics, curve, data)
 
 
@@ -165,6 +177,11 @@ def checking(where: str | Path, remedy: str) -> Iterator[None]:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as e:
         raise BadInput(f"{where}: damaged, or of something else ({e!r}); {remedy}") from e
+
+
+def _is_cost(x: Any) -> bool:
+    """Whether it is a number from 0 on."""
+    return type(x) in (int, float) and 0 <= x < math.inf
 
 
 def _is_share(x: Any) -> bool:

@@ -12,8 +12,8 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from sigah_jax.report.cells import Cell
-from sigah_jax.report.tables import MISSING, display_name, ranks
+from sigah_jax.report.cells import COSTS, Cell
+from sigah_jax.report.tables import METRIC_NAMES, MISSING, display_name, ranks
 
 NOT_RUN = "not run"
 
@@ -28,7 +28,8 @@ def values_of(
     found = [c for c in cells if (c.dataset, c.method, c.bits) == (dataset, method, bits)]
     if not found:
         return NOT_RUN
-    values = [c.metrics[metric] for c in sorted(found, key=lambda c: c.seed) if c.metrics]
+    held = [c.metrics for c in sorted(found, key=lambda c: c.seed) if c.metrics]
+    values = [metrics[metric] for metrics in held if metric in metrics]
     return values or MISSING
 
 
@@ -46,11 +47,23 @@ def spread(values: list[float]) -> float:
 
 
 def grid(
-    title: str, columns: Sequence[str], rows: Mapping[str, Sequence[list[float] | str]]
+    title: str,
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[list[float] | str]],
+    metrics: Sequence[str] = (),
 ) -> Grid:
-    """A table before its style, a row a method."""
+    """A table before its style, a row a method; no best of a column of `COSTS`.
+
+    Args:
+        metrics: of the columns, if not all are of shares.
+    """
     texts = [[text_of(v) for v in values] for values in rows.values()]
-    marked = zip(*map(ranks, zip(*texts, strict=True)), strict=True)
+    metrics = metrics or columns
+    marked = [
+        [0] * len(texts) if metric in COSTS else ranks(column)
+        for metric, column in zip(metrics, zip(*texts, strict=True), strict=True)
+    ]
+    marked = zip(*marked, strict=True)
     body = [
         [(display_name(method), 0), *zip(row, marks, strict=True)]
         for method, row, marks in zip(rows, texts, marked, strict=True)
@@ -114,12 +127,22 @@ def over_bits(
     return grid(f"{dataset}, {metric}", [f"{k} bits" for k in bits], rows)
 
 
+def over_bytes(
+    cells: Sequence[Cell], dataset: str, metric: str, methods: Sequence[str], bits: Sequence[int]
+) -> Grid:
+    """The same with columns that say bytes."""
+    rows = {m: [values_of(cells, dataset, m, k, metric) for k in bits] for m in methods}
+    title = f"{dataset}, {METRIC_NAMES.get(metric, metric)}"
+    return grid(title, [f"{k // 8} bytes" for k in bits], rows, [metric] * len(bits))
+
+
 def over_metrics(
     cells: Sequence[Cell], dataset: str, bits: int, methods: Sequence[str], metrics: Sequence[str]
 ) -> Grid:
     """One data set at one code length: a row a method, a column a metric."""
     rows = {m: [values_of(cells, dataset, m, bits, x) for x in metrics] for m in methods}
-    return grid(f"{dataset}, {bits} bits", metrics, rows)
+    names = [METRIC_NAMES.get(x, x) for x in metrics]
+    return grid(f"{dataset}, {bits} bits", names, rows, metrics)
 
 
 def against_best(

@@ -73,7 +73,7 @@ def precision_recall(cells: Sequence[Cell], bits: int, methods: Sequence[str], p
     def draw(ax: Axes, dataset: str) -> None:
         found = [c for c in cells if c.dataset == dataset and c.bits == bits and c.metrics]
         for number, method in enumerate(methods):
-            seeds = [c for c in found if c.method == method]
+            seeds = [c for c in found if c.method == method and c.pr_curve]
             if seeds:
                 curve = min(seeds, key=lambda c: c.seed).pr_curve
                 plots.precision_recall_line(ax, number, method, curve)

@@ -13,6 +13,7 @@ NAMES = {
     "sigah_both": "SiGAH, both codes of a query",
     "sigah_projection": "SiGAH, real queries, projections",
     "sigah_synthetic": "SiGAH, real queries, synthetic features",
+    "sigah_stages": "SiGAH, real queries, in stages",
     "sigah_plain": "SiGAH, codes not refined",
     "sigah_paper": "SiGAH, preset=paper",
     "sigah_one_head": "SiGAH, one hash function",
@@ -47,6 +48,18 @@ NAMES = {
     "sgen": "SGH (generative)",
     "spreading": "spreading vectors",
     "bae": "binary auto-encoder",
+    "opq": "OPQ, 8 columns a byte",
+    "opq_all": "OPQ, all columns",
+    "rq": "residual quantiser",
+    "rabitq": "RaBitQ",
+    "sqtqmse1": "TurboQuant, 1 bit",
+    "sqtqmse2": "TurboQuant, 2 bits",
+    "sq8": "int8 after PCA",
+}
+METRIC_NAMES = {
+    "reranked": "recall@10 re-ranked",
+    "ms_per_query": "ms a query",
+    "encode_secs": "s to encode",
 }
 MISSING = "n/a"
 
