@@ -61,7 +61,7 @@ VARIANTS = {"sigah": {}}
 VARIANTS |= {name: {"refine.iterations": 0} | changes for name, changes in _CHANGES.items()}
 # other searches of the codes of a run of `sigah`: by both codes of a query, and by real queries
 ROWS = ("sigah_both", "sigah_projection", "sigah_synthetic", "sigah_stages")
-GROUPS = (*PARTS, "refine", "refit")  # of the config, all that a line of SiGAH depends on
+GROUPS = (*PARTS, "apart", "refine", "refit")  # of the config, all that a line of SiGAH depends on
 
 
 def data_name(data: str) -> str:

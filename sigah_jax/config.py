@@ -73,6 +73,12 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.batch_positives_synthetic = 8  # ours: the same for synthetic features
     c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
 
+    c.apart = (
+        config_dict.ConfigDict()
+    )  # ours: where the nearest neighbours stand apart, as of texts
+    c.apart.below = 0.8  # of `prepare.growth`, that is where; 0: nowhere
+    c.apart.neighbour_weight = 16.0  # the least loss.neighbour_weight there
+
     c.began = config_dict.ConfigDict()
     # κ reaches its greatest value within 100 steps and stays: e(ẑ) keeps below the wanted ratio
     c.began.gamma = 1.0  # wanted ratio E e(ẑ) / E e(z); above it e(ẑ) is raised no further
@@ -240,6 +246,8 @@ _RANGES = {
     "loss.neighbour_weight": (1e-6, math.inf),
     "loss.batch_positives_synthetic": (1, math.inf),
     "loss.reach_share": (0, 1),
+    "apart.below": (0, math.inf),
+    "apart.neighbour_weight": (1e-6, math.inf),
     "began.gamma": (0, math.inf),
     "began.rate": (0, 1),
     "began.kappa_max": (0, 1),

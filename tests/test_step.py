@@ -12,6 +12,7 @@ from sigah_jax.model import networks
 from sigah_jax.training import batches, step
 
 ROWS, FEATURES = 400, 12
+POPULATION = step.Population(ROWS, 1.0)
 
 
 def small(preset="best"):
@@ -53,7 +54,7 @@ def run(c, devices, calls=3, steps=4, descent=None):
             gen_opt=tx.gen.init(step.moving(made, state.gen)), dis_opt=tx.dis.init(state.dis)
         )
     traces = []
-    fn = step.make_train_steps(c, made, tx, ROWS, parallel.AXIS)
+    fn = step.make_train_steps(c, made, tx, POPULATION, parallel.AXIS)
 
     def counted(*args):
         traces.append(1)
@@ -94,7 +95,9 @@ def test_each_update_leaves_the_other_net_bit_identical():
 
     def both(state, z, batch):
         rows = step.Rows(z[batch.rows.reshape(-1)], None)
-        after_gen, _, z_hat = step.gen_update(c, made, tx, state, rows, batch, ROWS, parallel.AXIS)
+        after_gen, _, z_hat = step.gen_update(
+            c, made, tx, state, rows, batch, POPULATION, parallel.AXIS
+        )
         anchors = rows.z[:: batch.rows.shape[1]]
         after_dis, _ = step.dis_update(c, made.nets.dis, tx, state, anchors, z_hat, parallel.AXIS)
         return after_gen, after_dis
@@ -136,7 +139,7 @@ def one_call(c, parts=("hash", "decoder"), weights=None):
     z, made, tx, state, graph = setup(c, parts)
     if weights:
         made = made._replace(weights=made.weights._replace(**weights))
-    fn = step.make_train_steps(c, made, tx, ROWS, parallel.AXIS)
+    fn = step.make_train_steps(c, made, tx, POPULATION, parallel.AXIS)
     device = jax.devices()[:1]
     mapped = parallel.pmap(fn, (None, None, 0), (None, None), devices=device)
     batch = parallel.split(call(c, graph, 0, 2), 1, device)

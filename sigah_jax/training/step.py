@@ -80,6 +80,13 @@ class Rows(NamedTuple):
     codes: jax.Array | np.ndarray | None  # [n, W] u1 where the hash network stands still; else None
 
 
+class Population(NamedTuple):
+    """The training rows, as far as a batch must know what it is drawn from."""
+
+    rows: int  # n
+    neighbour_weight: float  # of an anchor's positive of the graph; one of the batch has 1
+
+
 class Optimisers(NamedTuple):
     """Adam of the two nets."""
 
@@ -170,7 +177,7 @@ def abstract_state(training: Training, tx: Optimisers, d: int) -> State:
 
 
 def ordinal_terms(
-    config, weights: Weights, population: int, z, b, b_query, z_hat, batch: Batch, axis: str
+    config, weights: Weights, population: Population, z, b, b_query, z_hat, batch: Batch, axis: str
 ) -> dict[str, jax.Array]:
     """The ordinal losses of this device's anchors, on codes and on synthetic features.
 
@@ -178,7 +185,7 @@ def ordinal_terms(
     precision the rest is computed in.
 
     Args:
-        population: n, the rows that batches are drawn from.
+        population: what batches are drawn from.
         z, b, z_hat: `[A·G, P]`, `[A·G, K]`, `[A·G, P]`: this device's columns.
         b_query: `[A, K]`, the codes of its anchors as queries.
         batch: this device's slice of one step.
@@ -197,7 +204,7 @@ def ordinal_terms(
     positives, in_batch = losses.batch_positives(distance, own, batch.draws, c.reach_share)
     # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; those
     # that are neighbours of anchors make it 1.4 (r = 30) to 5 times (r = 1) too large (NOTES)
-    ranks = (in_batch - 0.5) * population / distance.shape[1]
+    ranks = (in_batch - 0.5) * population.rows / distance.shape[1]
     terms = {}
     if weights.ordinal > 0:
         neighbours = batch.neighbour_ranks[:, None].astype(jnp.float32)
@@ -206,9 +213,9 @@ def ordinal_terms(
             losses.hamming(b_query, gather(b)),
             jnp.concatenate([(own + group - 1)[:, None], positives[:, : c.batch_positives]], 1),
             jnp.concatenate([neighbours, ranks[:, : c.batch_positives]], 1),
-            population,
+            population.rows,
             c.temperature_bits,
-            jnp.ones(c.batch_positives + 1).at[0].set(c.neighbour_weight),
+            jnp.ones(c.batch_positives + 1).at[0].set(population.neighbour_weight),
         )
     if weights.ordinal_synthetic > 0:
         terms["ordinal_synthetic"] = losses.ordinal(
@@ -216,7 +223,7 @@ def ordinal_terms(
             losses.squared_distances(anchors_z, gather(z_hat)),
             positives[:, c.batch_positives :],
             ranks[:, c.batch_positives :],
-            population,
+            population.rows,
             c.temperature_synthetic,
             jnp.ones(c.batch_positives_synthetic),
         )
@@ -224,7 +231,7 @@ def ordinal_terms(
 
 
 def gen_update(
-    config, training: Training, tx, state: State, rows: Rows, batch: Batch, population: int, axis
+    config, training: Training, tx, state: State, rows: Rows, batch: Batch, population, axis: str
 ) -> tuple[State, dict, jax.Array]:
     """One Adam step of the generator; the discriminator is left alone.
 
@@ -301,7 +308,7 @@ def dis_update(
 
 @shared
 def make_train_steps(
-    config, training: Training, tx: Optimisers, population: int, axis: str
+    config, training: Training, tx: Optimisers, population: Population, axis: str
 ) -> Callable:
     """Makes `(state, Rows of [n, ...], Batch of [S, ...]) -> (state, infos of [S])`.
 

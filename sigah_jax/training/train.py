@@ -70,8 +70,9 @@ def _loop(
 ) -> None:
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
     tx = step.make_optimisers(config, stage.training)
+    population = step.Population(len(prepared.z_train), prepared.neighbour_weight)
     train_steps = parallel.pmap(
-        step.make_train_steps(config, stage.training, tx, len(prepared.z_train), parallel.AXIS),
+        step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
         in_axes=(None, None, 0),
         out_axes=(None, None),
         donate_argnums=(0,),
