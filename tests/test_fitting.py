@@ -68,7 +68,9 @@ def test_more_bits_than_columns_find_neighbours_better_than_random_hyperplanes(r
     assert sets.recall(h.project_queries(rows) > 0, rows, 200) > max(random) + 0.03
 
 
-@pytest.mark.parametrize("last", ["checkpoints/200", "refit/checkpoints/60"])
+@pytest.mark.parametrize(
+    "last", ["checkpoints/200", "refit/checkpoints/60", "alternation/checkpoints/30"]
+)
 def test_sigterm_inside_the_last_save_of_a_training_ends_it(run, rows, tmp_path, monkeypatch, last):
     save = checkpoints.save
 

@@ -99,8 +99,8 @@ def wait_for_step(workdir, step, running):
 
 
 def outcome(workdir):
-    """Logged numbers of both trainings, results, projections of fixed rows."""
-    files = workdir / "metrics.jsonl", workdir / "refit" / "metrics.jsonl"
+    """Logged numbers of all trainings, results, projections of fixed rows."""
+    files = [workdir / stage / "metrics.jsonl" for stage in (".", "refit", "alternation")]
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     u = loading.load(workdir, "latest").project_queries(sets.rows(200, 20, 12))
     return rows, json.loads((workdir / "results.json").read_text()), u

@@ -87,9 +87,9 @@ def test_graph_and_ground_truth_are_exact_and_cached(data, tmp_path):
     np.testing.assert_array_equal(again.graph, first.graph)
 
 
-def test_a_run_has_a_training_and_a_refit_of_the_decoder_alone(data, tmp_path):
+def test_a_run_has_a_training_and_two_of_the_decoder_alone(data, tmp_path):
     c = configuration(steps=100)
-    training, refit = stages.stages(c, tmp_path, data)
+    training, refit, last = stages.stages(c, tmp_path, data)
     assert training.validated and not refit.validated
     assert (training.directory, refit.directory) == (tmp_path, tmp_path / "refit")
     assert training.training.parts == ("hash", "decoder") and refit.training.parts == ("decoder",)
@@ -100,5 +100,10 @@ def test_a_run_has_a_training_and_a_refit_of_the_decoder_alone(data, tmp_path):
     assert (weights.ordinal, weights.quantisation) == (0, 0)
     assert weights.reconstruction == c.refit.reconstruction
     assert training.training.weights == step.Weights.of(c)
-    c.refit.share = 0.0
+    assert last.training == refit.training._replace(steps=20)
+    assert last.directory == tmp_path / "alternation"
+    c.refit.share = 0.0  # the decoder of the first training goes on
+    _, last = stages.stages(c, tmp_path, data)
+    assert last.training.nets.gen.decoder.atoms == c.model.atoms
+    c.refine.iterations = 0
     assert len(stages.stages(c, tmp_path, data)) == 1
