@@ -3,6 +3,7 @@
     python -m experiments.speed pipeline --rows=1000000 --dims=96 --bits=128 --queries=1000
     python -m experiments.speed search --rows=1000000 --bits=64 --queries=1000
     python -m experiments.speed encode --rows=500000 --dims=960 --bits=64
+    python -m experiments.speed refine --rows=60000 --dims=384 --bits=64
     python -m experiments.speed encode_file --rows=1000000 --dims=960 --bits=64
     python -m experiments.speed rerank --rows=1000000 --dims=96 --queries=1000
     python -m experiments.speed synthetic --rows=60000 --dims=960 --bits=64 --queries=1000
@@ -31,7 +32,7 @@ import jax
 import numpy as np
 
 from sigah_jax import fitting
-from sigah_jax.baselines import itq
+from sigah_jax.baselines import itq, quantisers
 from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
@@ -45,6 +46,7 @@ K = 100  # neighbours searched
 CANDIDATES = 1000  # re-ranked a query
 FIT_ROWS, FIT_STEPS = 50_000, 400  # of the encoders
 RECALL = 0.95  # recall@10 of `pipeline`
+MUS = (0.03, 0.003)  # of `refine`
 
 Sides = dict[str, Callable[[], object]]  # the peer first, and what is compared with it
 
@@ -60,8 +62,9 @@ def manifold(args) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trained(xb: np.ndarray, args) -> Hasher:
-    """An encoder of the default shape; a short training changes nothing about its speed."""
-    return fitting.fit(xb[:FIT_ROWS], args.bits, changes={"train.steps": FIT_STEPS})
+    """An encoder of the default shape, plain; a short training changes nothing about its speed."""
+    changes = {"train.steps": FIT_STEPS, "refine.iterations": 0}
+    return fitting.fit(xb[:FIT_ROWS], args.bits, changes=changes)
 
 
 def bare_product(xq: np.ndarray, xb: np.ndarray) -> None:
@@ -177,6 +180,19 @@ def by_originals(args) -> Sides:
     }
 
 
+def refine(args) -> Sides:
+    """Codes, plain and refined, against those of a residual quantiser of equal bytes."""
+    _, xb = manifold(args)
+    h, quantiser = trained(xb, args), quantisers.fit("rq", 0, xb[:FIT_ROWS], args.bits)
+
+    def peer() -> None:
+        quantiser.index.reset()
+        quantisers.add(quantiser, xb)
+
+    sides = {"faiss residual quantiser": peer, "plain": lambda: h.encode(xb)}
+    return sides | {f"refined, μ={mu}": functools.partial(h.encode, xb, refine=mu) for mu in MUS}
+
+
 def by_synthetic(args) -> Sides:
     """Re-ranking by synthetic features against the bare matrix products of its decoder."""
     xq, xb = manifold(args)
@@ -219,6 +235,7 @@ PARTS = {
     "pipeline": pipeline,
     "search": search,
     "encode": encode,
+    "refine": refine,
     "encode_file": encode_from_file,
     "rerank": by_originals,
     "synthetic": by_synthetic,
