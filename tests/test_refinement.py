@@ -58,17 +58,24 @@ def test_a_given_mu_is_taken_and_what_it_changes_is_told(trained):
     assert errors[1] < errors[0] and "μ=0.01 changes" in lines[-1]
 
 
-def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch):
+@pytest.mark.parametrize("least", refinement.MUS)
+def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch, least):
     tried = []
 
-    def falls(before, after):
-        tried.append(after["map"].mean())
-        return ["map"] if len(tried) < 3 else []
+    def noted(mu, iterations):
+        tried.append(mu)
+        return Refinement(mu, iterations)
 
-    monkeypatch.setattr(refinement, "falls", falls)
-    (h, _), lines = choose(trained)
-    assert h.refinement.mu == refinement.MUS[2] and len(tried) == 3
-    assert "μ=0.001 lowers map" in lines[0]
+    monkeypatch.setattr(refinement, "Refinement", noted)
+    lost = lambda before, after: ["map"] if tried[-1] < least else []  # noqa: E731
+    monkeypatch.setattr(refinement, "falls", lost)
+    (h, cb), lines = choose(trained)
+    assert h.refinement.mu == least and len(tried) <= 3
+    np.testing.assert_array_equal(cb, h.encode(trained[1].xt))
+    assert f"μ={least} changes" in lines[-1]
+
+
+def test_where_each_mu_costs_something_codes_are_not_refined(trained, monkeypatch):
     monkeypatch.setattr(refinement, "falls", lambda before, after: ["map"])
     (h, cb), lines = choose(trained)
     np.testing.assert_array_equal(cb, trained[0].encode(trained[1].xt))

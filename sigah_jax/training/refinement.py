@@ -22,7 +22,7 @@ from sigah_jax.encoder.refining import Refinement
 from sigah_jax.retrieval import histograms, metrics
 from sigah_jax.run import logs
 
-MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # tried in this order where `refine.mu` is "auto"
+MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 
@@ -54,17 +54,22 @@ def chosen(
         counts = histograms.distance_histograms(queries, cb, truth, sizes, h.bits, engine)
         return metrics.by_query(counts)
 
-    before = by_query(plain)
-    for mu in mus:
+    before, found, low, high = by_query(plain), None, 0, len(mus)
+    while low < high:  # halves the list: a larger μ costs less
+        middle = (low + high) // 2
+        mu = mus[middle]
         refined = dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
         cb = refined.encode(data.xt)
         lost = list(falls(before, by_query(cb)))
-        if not lost or config.refine.mu != "auto":
-            break
-        log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
-    else:
+        if lost and config.refine.mu == "auto":
+            log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
+            low = middle + 1
+        else:
+            found, high = (mu, refined, cb), middle
+    if found is None:
         log.line("refinement: none, since each μ lowers a metric of validation queries")
         return h, plain
+    mu, refined, cb = found
     facts = {
         "bits_changed": float(np.bitwise_count(cb ^ plain).sum(axis=1).mean()),
         "error": error(h, data.xt, plain),
