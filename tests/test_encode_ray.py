@@ -1,5 +1,6 @@
 """Encoding on a Ray cluster: a small one on this machine, whose workers are killed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from waiting import wait_for
 
 from launch import encode_ray, ray_encoder, ray_inputs
 from sigah_jax import encode
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder import hasher, refining
 from sigah_jax.errors import BadInput
 from sigah_jax.run import loading
 
@@ -161,6 +162,17 @@ def test_codes_do_not_depend_on_the_cuts(workdir, here, rows):
     np.testing.assert_array_equal(in_numpy(table["code"])[0], wanted)
     np.testing.assert_array_equal(table["row"], np.arange(700))
     assert len(names()) == -(-700 // rows)
+
+
+def test_an_actor_refines_codes_as_encode_does(workdir, here):
+    h = loading.load(workdir)
+    h = dataclasses.replace(h, refinement=refining.Refinement(0.01, 5))
+    h.save("encoder.npz")
+    np.save("x.npy", x := hashers.vectors(700, D))
+    each(encoder("encoder.npz"), "x.npy", rows=100)
+    packed = in_numpy(pq.read_table("out")["code"])[0]
+    np.testing.assert_array_equal(packed, expected("encoder.npz", "x.npy"))
+    assert (packed != h.encode(x, refine=0)).any(1).mean() > 0.1
 
 
 def test_other_columns_of_parquet_pass_through(workdir, here):

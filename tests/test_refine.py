@@ -1,5 +1,6 @@
 """Codes by synthesis: flips that bring a synthetic feature nearer to its row."""
 
+import dataclasses
 import functools
 
 import hashers
@@ -11,9 +12,10 @@ import pytest
 import sigah_jax.search as search
 from sigah_jax import encode
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hash_functions, refining
+from sigah_jax.encoder import hash_functions, hasher, refining
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, refine
+from sigah_jax.run import loading
 
 D, BITS, MU = 20, 30, 0.01
 
@@ -102,6 +104,36 @@ def test_bad_rows_and_values_are_refused():
     good = np.concatenate([g for *_, g in blocks])
     assert np.flatnonzero(~good).tolist() == [150]
     assert not np.concatenate([c for _, c, _ in blocks])[150].any()
+
+
+def test_a_checkpoint_is_not_refined_and_what_is_stopped_resumes_to_the_same_codes(
+    tmp_path, monkeypatch
+):
+    workdir = hashers.run_directory(tmp_path / "run", BITS, D)
+    h = dataclasses.replace(loading.load(workdir), refinement=refining.Refinement(MU, 5))
+    h.save(workdir / "encoder.npz")  # as a run that has ended leaves it
+    x, output = hashers.vectors(300, D), tmp_path / "c.npy"
+    np.save(tmp_path / "x.npy", x)
+    argv = [f"--workdir={workdir}", f"--input={tmp_path}/x.npy", f"--output={output}"]
+    assert encode.main([*argv, "--checkpoint=20"]) == 0
+    np.testing.assert_array_equal(np.load(output), h.encode(x, refine=0))
+    assert encode.read_facts(f"{output}", np.load(output))["refine"] == 0
+
+    blocks = hasher.Hasher.encode_blocks
+
+    def one(*arguments):
+        yield next(blocks(*arguments))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hasher.Hasher, "encode_blocks", one)
+        assert encode.main([*argv, "--overwrite"]) == 130
+    assert encode.main([*argv, "--overwrite"]) == 0
+    packed = np.load(output)
+    np.testing.assert_array_equal(packed, h.encode(x))
+    assert encode.read_facts(f"{output}", packed)["refine"] == MU
+    with pytest.raises(BadInput, match="--overwrite"):  # other codes are not mixed with these
+        encode.encode_file(h, f"{tmp_path}/x.npy", output, False, False, refine=0.1)
 
 
 def test_a_file_of_refined_codes_says_so_and_is_searched(tmp_path, capsys):
