@@ -15,6 +15,8 @@ import faiss
 import numpy as np
 import pytest
 
+from sigah_jax.retrieval import both
+
 README = Path(__file__).parent.parent / "sigah_jax" / "stores" / "README.md"
 RECIPE = re.compile(r"<!-- recipe: ([\w ]+) -->\n```python\n(.*?)```", re.DOTALL)
 INSTALL = "is not installed: pip install -e '.[stores]'"
@@ -92,6 +94,17 @@ def test_faiss_flat(space):
     index = faiss.read_index_binary("codes.faiss")
     kept = faiss.vector_to_array(index.xb).reshape(space["cb"].shape)
     np.testing.assert_array_equal(kept, space["cb"])
+
+
+def test_neighbours_of_a_store_are_ranked_by_both_codes(space):
+    own = space["cq"]
+    other = own ^ (own & np.roll(own, 1, axis=0))  # some other code, no bit past the last
+    np.save("both_codes.npy", np.concatenate([own, other], 1))
+    everything = run("faiss flat", space | {"k": 3000})["I"]
+    found = run("both codes", space | {"I": np.sort(everything, axis=1)})
+    d, ids = both.search(np.stack([own, other], 1), space["cb"], 10, "cpu")
+    np.testing.assert_array_equal(found["D"], d)
+    np.testing.assert_array_equal(found["I"], ids)
 
 
 def test_neighbours_of_a_store_are_reranked_by_vectors(space):
