@@ -350,7 +350,7 @@ def test_of_a_run_of_another_version_a_step_loads_and_the_best_is_refused(h, wor
     whole.write_json(path, held)
     x = vectors(20, D)
     np.testing.assert_array_equal(loading.load(tmp_path / "run", 20).encode(x), h.encode(x))
-    with pytest.raises(BadInput, match="made by another version or damaged .*refine"):
+    with pytest.raises(BadInput, match=r"made by another version or damaged .*refine"):
         loading.load(tmp_path / "run")
 
 
