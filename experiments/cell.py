@@ -153,7 +153,7 @@ def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Pat
     train_and_evaluate(config, workdir, cache)
     found = read_run(workdir / "results.json", names)
     for line in lines_of(root, data, method, bits, seed):
-        if line.method == method or not of_other_settings(line):
+        if line.method in (method, *ROWS) or not of_other_settings(line):
             cells.add(found[line.method], root)
 
 

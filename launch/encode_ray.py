@@ -14,8 +14,8 @@ fragment decides and that appears whole or not at all. So a fragment that is don
 its worker was lost, is there once, and of data nothing but counts passes Ray's object store.
 
 All nodes must have `sigah_jax[ray]` installed and see the inputs and the output under the same
-paths. One run at a time writes an output. A run that resumes verifies the codes of
-the files that are there, by the checksums of their pages.
+paths. One run at a time writes an output. A run that resumes verifies the codes of the files that
+are there, by the checksums of their pages.
 
 Shapes: n rows, d columns, r rows of a fragment, W packed bytes.
 

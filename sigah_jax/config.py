@@ -73,9 +73,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.batch_positives_synthetic = 8  # ours: the same for synthetic features
     c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
 
-    c.apart = (
-        config_dict.ConfigDict()
-    )  # ours: where the nearest neighbours stand apart, as of texts
+    c.apart = config_dict.ConfigDict()  # ours: where the nearest stand apart, as of texts
     c.apart.below = 0.8  # of `prepare.growth`, that is where; 0: nowhere
     c.apart.neighbour_weight = 16.0  # the least loss.neighbour_weight there
 
@@ -108,7 +106,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.refine = config_dict.ConfigDict()  # ours: of codes of base rows, by their synthetic features
     c.refine.iterations = 16  # bits of a code that may flip; 0: none
-    c.refine.share = 0.15  # updates of the decoder on codes that it refined, over train.steps
+    # updates of the decoder on codes that it refined, over train.steps; 0: none
+    c.refine.share = 0.15
     # price of a flip where |u| = 1, in units of ‖z‖²; "auto": the least of a short list by which
     # validation queries lose nothing
     c.refine.mu = "auto"

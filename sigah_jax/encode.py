@@ -8,10 +8,10 @@
 that it would have as a base row, see `retrieval.both`.
 The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `numpy.packbits`,
 and faiss's binary indexes take them as they are. `codes.npy.json` beside it says what they are:
-the input and a fingerprint of its content, the hash of the encoder, the bits, whether rows are of
-the base, queries or may be both, how many there are, their CRC-32, and which of them are bad and
-have no code. `sigah_jax.search` reads it, so keep them together. After an interruption or a kill
-the same command resumes where it stopped.
+the input and a fingerprint of its content, the hash of the encoder, the bits, how codes were
+refined, if they were, whether rows are of the base, queries or may be both, how many there are,
+their CRC-32, and which of them are bad and have no code. `sigah_jax.search` reads it, so keep them
+together. After an interruption or a kill the same command resumes where it stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 

@@ -10,6 +10,9 @@
 - `.npz`: what `Hasher.save` writes: `sigah_jax.load` reads it, and `numpy_encoder.py`, which needs
   numpy alone.
 
+Codes of base rows are not refined, whatever the run chose: see `Hasher.encode`, refine=0. The
+`.npz` file keeps what it chose for `sigah_jax.load`.
+
 n is free in all, and may be 0. Before a file gets its name it is run beside the hasher: bits may
 differ only where the projection is within `MARGIN` of zero, and are counted.
 
@@ -39,7 +42,7 @@ import numpy as np
 from jax import export as jax_export
 
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hash_functions, numpy_encoder
+from sigah_jax.encoder import hash_functions, numpy_encoder, refining
 from sigah_jax.encoder.hasher import Hasher, to_bytes
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
@@ -151,7 +154,8 @@ def to_onnx(h: Hasher) -> bytes:
     # the oldest versions that have all of it: old runtimes refuse newer ones
     opsets = [helper.make_opsetid("", 13)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=7, producer_name="sigah_jax")
-    helper.set_model_props(model, {"about": json.dumps(h.describe())})
+    about = h.describe() | {"refine": refining.NONE._asdict()}  # these codes are plain
+    helper.set_model_props(model, {"about": json.dumps(about)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
@@ -214,7 +218,7 @@ def compare(h: Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
     project = jax.jit(hash_functions.projections, static_argnums=0)
     us = [np.asarray(u) for u in project(h.nets, h.params, x)[:2]]
     *packed, other = run(x)
-    ours = h.encode(x), h.encode_queries(x)
+    ours = h.encode(x, refine=0), h.encode_queries(x)
     differ = [
         np.unpackbits(a ^ b, axis=1, count=h.bits).astype(bool)
         for a, b in zip(packed, ours, strict=True)

@@ -17,8 +17,7 @@ no neighbours and no candidates; queries that are bad are refused.
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
 [Q, k]`: float32, ‖z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, the
 squared Euclidean distance; int32 of codes, the bits that differ, those of the query's own code
-counted twice where both rank. Each row is sorted by
-(distance, id).
+counted twice where both rank. Each row is sorted by (distance, id).
 
 `sigah_jax.search(h, queries, codes, k)` from Python is `encoder.searching.search`, also where this
 module was imported and has that name.
@@ -105,9 +104,9 @@ def search(args) -> str:
         wanted = (1 + (args.by == "both")) * cb.shape[1]
         if queries.shape[1] != wanted:
             raise BadInput(
-                f"--queries={args.queries}: codes of {queries.shape[1]} bytes, {args.by} of codes "
-                f"of {cb.shape[1]} takes {wanted}; encode the queries by the run of --codes, with "
-                "--queries, or with --queries=both for --by=both"
+                f"--queries={args.queries}: codes of {queries.shape[1]} bytes, --by={args.by} of "
+                f"codes of {cb.shape[1]} takes {wanted}; encode the queries by the run of --codes, "
+                "with --queries, or with --queries=both for --by=both"
             )
     start = time.monotonic()
     d, ids, how = _find(args, h, queries, cb, bad, base)
@@ -270,15 +269,18 @@ def _check_vectors(
     rows = np.unique(np.linspace(0, len(cb) - len(bad) - 1, SAMPLE_ROWS).astype(int))
     rows = gaps.present(rows, bad)
     sample = base[rows]
-    refine = facts["refine"] if facts else None  # as by default
     read = lambda i, j: sample[i:j]  # noqa: E731
-    _, packed, good = next(h.encode_blocks(read, 0, len(rows), refine=refine))
-    wrong = np.bitwise_count(packed ^ cb[rows[: len(packed)]])[good].sum()
-    if wrong > MOST_WRONG * h.bits * good.sum():
-        raise BadInput(
-            f"--rerank={args.rerank}: {args.codes} does not hold the codes that {args.workdir} "
-            "makes of its rows; give the file and the run that they were encoded with"
-        )
+    # where nothing is known of them, codes are refined as by default, or plain, as exported
+    # encoders make them
+    for refine in (facts["refine"],) if facts else (None, 0):
+        _, packed, good = next(h.encode_blocks(read, 0, len(rows), refine=refine))
+        wrong = np.bitwise_count(packed ^ cb[rows[: len(packed)]])[good].sum()
+        if wrong <= MOST_WRONG * h.bits * good.sum():
+            return
+    raise BadInput(
+        f"--rerank={args.rerank}: {args.codes} does not hold the codes that {args.workdir} "
+        "makes of its rows; give the file and the run that they were encoded with"
+    )
 
 
 @command("nothing was written")

@@ -14,7 +14,7 @@ import pytest
 
 from sigah_jax import export
 from sigah_jax.data import mnist
-from sigah_jax.encoder import numpy_encoder
+from sigah_jax.encoder import numpy_encoder, refining
 from sigah_jax.encoder.hasher import to_bytes
 from sigah_jax.errors import BadInput
 from sigah_jax.run import loading
@@ -118,13 +118,17 @@ def test_stablehlo_is_for_three_platforms_and_any_number_of_rows(workdir):
 
 def test_onnx_and_npz_tell_which_encoder_they_are(workdir, tmp_path):
     onnx = pytest.importorskip("onnx")
-    h = loading.load(workdir)
-    model = onnx.load_from_string(export.to_onnx(h))
-    assert {p.key: json.loads(p.value) for p in model.metadata_props} == {"about": h.describe()}
+    plain = loading.load(workdir)
+    h = dataclasses.replace(plain, refinement=refining.Refinement(0.01, 5))
+    model = onnx.load_from_string(export.to_onnx(h))  # whose codes are not refined
+    assert {p.key: json.loads(p.value) for p in model.metadata_props} == {"about": plain.describe()}
     assert [i.name for i in model.graph.input] == ["vectors"]
     assert [o.name for o in model.graph.output] == list(export.OUTPUTS)
     export.export(h, tmp_path / "e.npz", False)
-    assert loading.load(tmp_path / "e.npz").describe()["encoder"] == h.describe()["encoder"]
+    told = loading.load(tmp_path / "e.npz").describe()
+    assert [told[name] for name in ("encoder", "refine")] == [
+        h.describe()[name] for name in ("encoder", "refine")
+    ]
 
 
 NUMPY_ALONE = """

@@ -342,6 +342,18 @@ def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
     }
 
 
+def test_of_a_run_of_another_version_a_step_loads_and_the_best_is_refused(h, workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    held = whole.read_json(path, "")
+    del held["config"]["refine"]
+    whole.write_json(path, held)
+    x = vectors(20, D)
+    np.testing.assert_array_equal(loading.load(tmp_path / "run", 20).encode(x), h.encode(x))
+    with pytest.raises(BadInput, match=r"made by another version or damaged .*refine"):
+        loading.load(tmp_path / "run")
+
+
 def test_it_loads_where_doubles_are_the_default(h, workdir):
     x = vectors(20, D)
     wanted = loading.load(workdir).encode(x)

@@ -149,12 +149,12 @@ def test_a_shared_cache_is_taken_and_not_made_again(finished, tmp_path):
     assert not (tmp_path / "run" / "data").exists()
 
 
-FILES = ("metrics.jsonl", "refit/metrics.jsonl")
-ROWS = 12 + 4  # of an uninterrupted run: the training, then the refit
+FILES = ("metrics.jsonl", "refit/metrics.jsonl", "alternation/metrics.jsonl")
+ROWS = 12 + 4 + 2  # of an uninterrupted run: the training, the refit, the alternation
 
 
 def logged(workdir):
-    """How many rows a run has logged, of both of its stages."""
+    """How many rows a run has logged, of all of its stages."""
     paths = [workdir / name for name in FILES]
     return sum(path.read_text().count("\n") for path in paths if path.exists())
 
@@ -298,8 +298,9 @@ def best_of(finished, workdir):
     return workdir / "checkpoints" / str(loading.load(finished[0]).facts["step"])
 
 
-def test_an_encoder_that_was_removed_is_made_again(finished, tmp_path):
-    workdir = copy_of(finished, tmp_path / "run", "encoder.npz", "refit")
+@pytest.mark.parametrize("without", [[], ["alternation"], ["refit", "alternation"]])
+def test_an_encoder_that_was_removed_is_made_again(finished, tmp_path, without):
+    workdir = copy_of(finished, tmp_path / "run", "encoder.npz", *without)
     assert run(workdir).returncode == 0
     assert_same(outcome(workdir), outcome(finished[0]))
 

@@ -312,6 +312,16 @@ def test_a_line_of_plain_codes_that_were_trained_otherwise_stays(tmp_path, vecto
     assert lines(tmp_path)["sigah_plain", 64, 0]["metrics"]["map"] == 0.5
 
 
+def test_a_search_of_codes_that_were_trained_otherwise_is_replaced(tmp_path, vectors, monkeypatch):
+    argv = finished_run(tmp_path, vectors, monkeypatch)
+    assert cell.main(argv) == 0
+    fresh = lines(tmp_path)["sigah_stages", 64, 0]
+    stale = fresh | {"config": fresh["config"] | {"refit": {}}}
+    cells.add(stale | {"metrics": fresh["metrics"] | {"map": 0.1}}, tmp_path / "results")
+    assert cell.main(argv) == 0
+    assert lines(tmp_path)["sigah_stages", 64, 0] == fresh
+
+
 def test_rows_of_another_file_are_not_overwritten(tmp_path, vectors, monkeypatch, capsys):
     assert cell.main(finished_run(tmp_path, vectors, monkeypatch)) == 0
     path = tmp_path / "results" / "small.jsonl"

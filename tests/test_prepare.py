@@ -1,4 +1,4 @@
-"""What comes before the first step: checks, first arrays, graph, ground truth, stages."""
+"""What comes before the first step: checks, first arrays, graph, growth, ground truth, stages."""
 
 import jax
 import numpy as np
@@ -8,6 +8,7 @@ import sets
 from sigah_jax import config
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import euclidean
 from sigah_jax.run import logs
 from sigah_jax.training import prepare, stages, step
 
@@ -87,6 +88,18 @@ def test_graph_and_ground_truth_are_exact_and_cached(data, tmp_path):
     np.testing.assert_array_equal(again.graph, first.graph)
 
 
+def test_where_neighbours_stand_apart_they_weigh_as_much_as_the_config_says(data, tmp_path):
+    c = configuration()  # of 16 bits, whose neighbours weigh 4
+    standardiser, *_ = prepare.first_arrays(c, data.xt, 12)
+    standardiser = jax.tree.map(np.asarray, standardiser)
+    with logs.Log(tmp_path / "log.txt") as log:
+        for below, weight, wanted in ((0.0, 16.0, 4), (10.0, 16.0, 16), (10.0, 2.0, 4)):
+            c.apart.below, c.apart.neighbour_weight = below, weight
+            made = prepare.prepare(c, tmp_path / "cache", data, standardiser, log)
+            assert made.neighbour_weight == wanted
+    assert (tmp_path / "log.txt").read_text().count("nearest neighbours stand apart (") == 2
+
+
 def test_a_run_has_a_training_and_two_of_the_decoder_alone(data, tmp_path):
     c = configuration(steps=100)
     training, refit, last = stages.stages(c, tmp_path, data)
@@ -107,3 +120,28 @@ def test_a_run_has_a_training_and_two_of_the_decoder_alone(data, tmp_path):
     assert last.training.nets.gen.decoder.atoms == c.model.atoms
     c.refine.iterations = 0
     assert len(stages.stages(c, tmp_path, data)) == 1
+
+
+def growth_of(z):
+    z = z.astype(np.float32)
+    return prepare.growth(z, euclidean.neighbour_graph(z, 16, "cpu"))
+
+
+def test_rows_of_one_dimension_grow_alike_at_all_scales():
+    rng = np.random.default_rng(0)
+    for d in (2, 8):
+        assert 0.85 < growth_of(rng.random((4000, d))) < 1.15
+
+
+def test_pairs_of_near_rows_stand_apart():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(2000, 1, 8)) + 0.2 * rng.normal(size=(2000, 2, 8))
+    assert growth_of(rows.reshape(-1, 8)) < 0.8
+
+
+def test_equal_rows_and_few_neighbours_say_nothing():
+    assert growth_of(np.zeros((100, 3))) == 1.0
+    z = np.random.default_rng(0).random((50, 3)).astype(np.float32)
+    assert prepare.growth(z, euclidean.neighbour_graph(z, 3, "cpu")) == 1.0
+    twice = np.repeat(z, 2, 0)  # each row is there twice, its nearest is at 0
+    assert prepare.growth(twice, euclidean.neighbour_graph(twice, 16, "cpu")) == 1.0

@@ -136,6 +136,24 @@ def test_a_checkpoint_is_not_refined_and_what_is_stopped_resumes_to_the_same_cod
         encode.encode_file(h, f"{tmp_path}/x.npy", output, False, False, refine=0.1)
 
 
+def test_codes_of_which_nothing_is_known_may_be_plain_or_refined(tmp_path, capsys):
+    h = hashers.untrained(BITS, D)
+    h = dataclasses.replace(h, refinement=refining.Refinement(1e-4, 16))
+    h.save(tmp_path / "e.npz")
+    x, name = hashers.vectors(300, D), f"{tmp_path}/x.npy"
+    np.save(name, x)
+    kinds = [h.encode(x), h.encode(x, refine=0)]
+    assert np.bitwise_count(kinds[0] ^ kinds[1]).sum(1).mean() > 2 * search.MOST_WRONG * BITS
+    argv = [f"--workdir={tmp_path}/e.npz", f"--codes={tmp_path}/c.npy", f"--queries={name}"]
+    argv += ["--k=3", f"--rerank={name}", f"--output={tmp_path}/o.npz", "--overwrite"]
+    for packed in kinds:
+        np.save(tmp_path / "c.npy", packed)
+        assert search.main(argv) == 0, capsys.readouterr().err
+    np.save(tmp_path / "c.npy", kinds[0][::-1])
+    assert search.main(argv) == 2
+    assert "does not hold the codes that" in capsys.readouterr().err
+
+
 def test_a_file_of_refined_codes_says_so_and_is_searched(tmp_path, capsys):
     workdir = hashers.run_directory(tmp_path / "run", BITS, D)
     x, name = hashers.vectors(300, D), f"{tmp_path}/x.npy"

@@ -100,7 +100,8 @@ class Hasher:
     def save(self, path: str | Path) -> None:
         """Writes it to a file, whole or not at all: a `.npz` of numpy, which `load` reads.
 
-        `numpy_encoder` encodes by the same file without JAX. It does not name the run directory.
+        `numpy_encoder` encodes by the same file without JAX, and does not refine. The file does not
+        name the run directory.
 
         Raises:
             BadInput: the name does not end in `.npz`, or the disk refuses.
@@ -281,7 +282,8 @@ class Hasher:
         by which μ and iterations codes of base rows are refined, μ = 0 if they are not. A trained
         hasher also tells `data` (name or file), `preset`, `config_hash`, `step`, `validation`, the
         metrics of its checkpoint on the validation queries, {} without any, whether its decoder is
-        `refitted`, and `workdir` if it was loaded from a run directory.
+        `refitted`, trained further on codes that stand still, `refinement`, what refining changes
+        on the training rows, if it does, and `workdir` if it was loaded from a run directory.
         """
         return {
             "bits": self.bits,

@@ -4,8 +4,8 @@
     codes = encode(arrays, x)              # of what is stored
     query_codes = encode_queries(arrays, q)  # of what is searched for
 
-Imports nothing of this package: copy it to where codes are made. Rows with NaN or infinity are
-not refused, and the mask of a masked array is ignored.
+Imports nothing of this package: copy it to where codes are made. Codes are not refined, whatever
+the file says. Rows with NaN or infinity are not refused, and the mask of a masked array is ignored.
 
 Shapes: d columns, K bits, W packed bytes; `...` are any leading axes, usually n rows.
 """
@@ -29,7 +29,7 @@ def project(arrays: dict, x: np.ndarray, queries: bool = True) -> np.ndarray:
 
 
 def encode(arrays: dict, x: np.ndarray) -> np.ndarray:
-    """Packed codes of base rows: `[..., d] -> [..., W] u1`."""
+    """Packed codes of base rows, not refined: `[..., d] -> [..., W] u1`."""
     return np.packbits(project(arrays, x, queries=False) > 0, axis=-1)
 
 

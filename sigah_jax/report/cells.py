@@ -87,11 +87,8 @@ def cell_of(line: dict) -> Cell:
         raise ValueError(f"bits={bits!r}, seed={seed!r}")
     if "not_applicable" not in line:
         Path(line["config"]["data"]["base"])  # which file it is of
-        metrics, shares, costs = (
-            line["metrics"],
-            {*METRICS, *(f"recall@{r}" for r in RECALL_AT)},
-            (),
-        )
+        metrics, costs = line["metrics"], ()
+        shares = {*METRICS, *(f"recall@{r}" for r in RECALL_AT)}
         if "pr_curve" in line:
             precision, recall = curve = line["pr_curve"]
             if len(precision) != len(recall) or not all(map(_is_share, recall)):

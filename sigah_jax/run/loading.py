@@ -28,8 +28,9 @@ def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
 
     Args:
         path: a run directory, or a file that `Hasher.save` wrote.
-        checkpoint: "best" by validation map, with the decoder of the refit if that is
-            finished; "latest", or a step, with the decoder that was trained beside its codes.
+        checkpoint: "best" by validation map, with the decoder of the last stage that is
+            finished; "latest", or a step, with the decoder that was trained beside its codes. A
+            run refines codes when it ends, so of "latest" and a step they are not refined.
 
     Raises:
         BadInput: no run and no encoder there, one that is damaged or of another version, no such
@@ -80,8 +81,9 @@ def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
             "step": number,
             "validation": validation,
         }
-        directory, refitted, stages = workdir, False, decoder_stages(config)
-        for stage, last in stages.items() if checkpoint == "best" else ():
+        directory, refitted = workdir, False
+        stages = decoder_stages(config) if checkpoint == "best" else {}
+        for stage, last in stages.items():
             source = rundir.stage_directory(workdir, stage)
             if last in rundir.saved_steps(source):
                 directory, number, refitted = source, last, True

@@ -187,6 +187,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     real = real_queries(hasher, data.xq[asked], data.xb, cb, truth[asked], engine)
     values |= {name: found | {"encode_secs": encode_secs} for name, found in real.items()}
     if hasher.refinement.mu:
+        start = time.monotonic()
         plain = hasher.encode(data.xb, refine=0)
         add("sigah_plain", hasher.encode_queries(data.xq), plain, start)
     for method in config.eval.baselines:

@@ -45,23 +45,24 @@ def chosen(
     plain = h.encode(data.xt, refine=0)
     if not config.refine.iterations:
         return h, plain
-    mus = MUS if config.refine.mu == "auto" else (float(config.refine.mu),)
-    queries = h.encode_queries(data.xv)
-    engine = parallel.engine(config.engine)
+    auto = config.refine.mu == "auto"
+    mus = MUS if auto else (float(config.refine.mu),)
+    queries, engine = h.encode_queries(data.xv), parallel.engine(config.engine)
 
     def by_query(cb: np.ndarray) -> dict[str, np.ndarray]:
         sizes = metrics.relevance_sizes(len(cb))
         counts = histograms.distance_histograms(queries, cb, truth, sizes, h.bits, engine)
         return metrics.by_query(counts)
 
-    before, found, low, high = by_query(plain), None, 0, len(mus)
+    before = by_query(plain) if auto else {}
+    found, low, high = None, 0, len(mus)
     while low < high:  # halves the list: a larger μ costs less
         middle = (low + high) // 2
         mu = mus[middle]
         refined = dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
         cb = refined.encode(data.xt)
-        lost = list(falls(before, by_query(cb)))
-        if lost and config.refine.mu == "auto":
+        lost = list(falls(before, by_query(cb))) if auto else []
+        if lost:
             log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
             low = middle + 1
         else:

@@ -1,7 +1,7 @@
 """What a run trains, one after the other: hash network with decoder, then a decoder alone.
 
-A stage says what moves, towards what, for how many steps, from which parameters, and whether its
-codes are validated. `train` runs one, whichever it is.
+A stage says what moves, towards what, for how many steps, from which parameters, on which codes if
+they stand still, and whether they are validated. `train` runs one, whichever it is.
 """
 
 import functools
@@ -48,11 +48,11 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
         ordinal=0.0, quantisation=0.0, reconstruction=config.refit.reconstruction
     )
     for name, steps in decoder_stages(config).items():
-        if name == "refit":
+        anew = name == "refit"
+        if anew:
             decoder = networks.make_decoder(config.model, config.refit.atoms, features)
             nets = nets._replace(gen=nets.gen._replace(decoder=decoder))
         training = step.Training(nets, ("decoder",), weights, steps)
-        anew = name == "refit"
         begin = functools.partial(_decoder_state, config, training, workdir, found[-1], anew)
         codes = functools.partial(_decoder_codes, config, workdir, data, refined=not anew)
         directory = rundir.stage_directory(workdir, name)
