@@ -108,8 +108,10 @@ def encode_inputs(options: Options) -> str:
     paths = list_inputs(options.input, output)
     fragments, inputs = plan(paths, options.column, options.fragment_rows)
     open_source(fragments[0], options.column, h.d)
-    of = {"encoder": facts["encoder"], "refine": facts["refine"], "bits": h.bits}
-    of |= {"column": options.column, "fragment_rows": options.fragment_rows, "inputs": inputs}
+    of = {"encoder": facts["encoder"], "bits": h.bits, "column": options.column}
+    of |= {"fragment_rows": options.fragment_rows, "inputs": inputs}
+    if h.refinement.mu:
+        of["refine"] = facts["refine"]
     with claim(output, of):
         todo = [f for f in fragments if not (output / f.name).exists()]
         pending = set(todo)

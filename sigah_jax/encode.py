@@ -87,10 +87,12 @@ def encode_file(
         **content,
         "encoder": h.describe()["encoder"],
         "bits": h.bits,
-        "rows_are": kind if h.query_head or kind not in ("base", "queries") else "both",
+        "rows_are": kind,
         "skip_bad": skip_bad,
     }
     how = h.refined(refine if kind == "base" else 0)
+    if not h.query_head and not how.mu and kind in ("base", "queries"):
+        of["rows_are"] = "both"
     if how.mu:
         of |= {"refine": how.mu, "refine_iterations": how.iterations}
     width = codes.packed_bytes(h.bits)

@@ -154,6 +154,15 @@ def test_codes_of_which_nothing_is_known_may_be_plain_or_refined(tmp_path, capsy
     assert "does not hold the codes that" in capsys.readouterr().err
 
 
+def test_refined_codes_are_not_queries_even_of_one_hash_function(tmp_path):
+    h = hashers.untrained(BITS, D, query_head=False)
+    np.save(tmp_path / "x.npy", hashers.vectors(300, D))
+    for mu, rows_are in ((0, "both"), (MU, "base")):
+        output = tmp_path / f"{rows_are}.npy"
+        encode.encode_file(h, f"{tmp_path}/x.npy", output, False, False, refine=mu)
+        assert encode.read_facts(f"{output}", np.load(output))["rows_are"] == rows_are
+
+
 def test_a_file_of_refined_codes_says_so_and_is_searched(tmp_path, capsys):
     workdir = hashers.run_directory(tmp_path / "run", BITS, D)
     x, name = hashers.vectors(300, D), f"{tmp_path}/x.npy"

@@ -83,11 +83,6 @@ def test_where_each_mu_costs_something_codes_are_not_refined(trained, monkeypatc
     assert h is trained[0] and "none, since each μ lowers a metric" in lines[-1]
 
 
-def test_no_iterations_refine_nothing(trained):
-    (h, _), lines = choose(trained, iterations=0)
-    assert h is trained[0] and not lines
-
-
 def test_the_refinement_is_kept_in_the_file_and_obeyed(trained, tmp_path):
     h = dataclasses.replace(trained[0], refinement=Refinement(0.01, 5))
     h.save(tmp_path / "e.npz")

@@ -71,8 +71,8 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
         body.append([*first, *found, *((text, 0) for text in rest)])
     note = (
         f"Re-ranked: the {candidates:,} nearest by codes, ordered by the vectors, which must be at "
-        "hand. The codes of a baseline are compared by Hamming distance then, those of SiGAH by "
-        "synthetic features."
+        "hand. Synthetic features rank SiGAH's codes then, as they do alone, and Hamming distance "
+        "those of a baseline."
     )
     return f"{comparison.markdown(header, body)}\n\n{note}"
 

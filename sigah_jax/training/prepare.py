@@ -106,7 +106,8 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
                 lambda: euclidean.neighbour_graph(z_train, k, engine),
             )
         )
-        if (found := growth(z_train, graph)) < config.apart.below:
+        found = growth(z_train, graph)
+        if found < config.apart.below and config.loss.ordinal > 0:
             weight = max(weight, config.apart.neighbour_weight)
             log.line(f"nearest neighbours stand apart ({found:.2f}): their weight is {weight:g}")
     truth = hosts.in_turn(lambda: evaluate.ground_truth(cache, data, "xv", "xt", engine))

@@ -43,8 +43,6 @@ def chosen(
         (the encoder, packed codes `[nt, W] u1` that it gives to the training rows).
     """
     plain = h.encode(data.xt, refine=0)
-    if not config.refine.iterations:
-        return h, plain
     auto = config.refine.mu == "auto"
     mus = MUS if auto else (float(config.refine.mu),)
     queries, engine = h.encode_queries(data.xv), parallel.engine(config.engine)

@@ -109,10 +109,10 @@ def _leave_encoder(
     config, workdir: Path, cache: Path, data: Dataset, seconds: dict[str, float], log: logs.Log
 ) -> None:
     if hosts.first():
-        start = time.monotonic()
-        truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
-        h = loading.of_checkpoint(workdir, "best")
-        h, _ = refinement.chosen(config, h, data, truth, log)
-        seconds |= {"refinement": round(time.monotonic() - start, 3)}
+        h, start = loading.of_checkpoint(workdir, "best"), time.monotonic()
+        if config.refine.iterations:
+            truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
+            h, _ = refinement.chosen(config, h, data, truth, log)
+            seconds |= {"refinement": round(time.monotonic() - start, 3)}
         facts = h.facts | {"seconds": seconds}
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))

@@ -79,7 +79,10 @@ def _loop(
         devices=devices,
     )
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
-    packed = stage.codes(prepared.validation_truth, log) if stage.codes else None
+    packed = None
+    if stage.codes:
+        # of equal machines they are the same, but equal replicas must not depend on that
+        packed = hosts.from_first(stage.codes(prepared.validation_truth, log))
     rows = parallel.replicate(step.Rows(prepared.z_train, packed))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
