@@ -172,7 +172,6 @@ def test_a_missing_file_starts_nothing(tmp_path, capsys):
     assert "missing.npy: cannot be read" in out.err and not out.out
 
 
-@pytest.mark.xfail(strict=True, reason="cells of refined codes and of quantisers are not run yet")
 def test_the_cells_of_the_readme_are_all_there(capsys, monkeypatch):
     monkeypatch.chdir(Path(paper_tables.__file__).parents[1])
     assert paper_tables.main(["--datasets=mnist", "--bits=64", "--seeds=1", "--dry_run"]) == 0
