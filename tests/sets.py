@@ -1,6 +1,7 @@
-"""Small sets of vectors and measures, shared by the tests of baselines."""
+"""Small sets of vectors and measures, shared by tests."""
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,12 @@ def mnist_images() -> np.ndarray:
 def quantisation_loss(rotated: np.ndarray) -> float:
     """The mean squared distance of rows to their codes in -1 and +1."""
     return np.mean(np.sum((np.where(rotated > 0, 1, -1) - rotated) ** 2, axis=1))
+
+
+def figures(path: Path) -> dict:
+    """The metrics of a results file but for times."""
+    metrics = json.loads(path.read_text())["metrics"]
+    for values in metrics.values():
+        for name in ("ms_per_query", "encode_secs"):
+            values.pop(name, None)
+    return metrics

@@ -193,10 +193,7 @@ def test_any_number_of_processes_evaluates_what_several_trained(travelled, base,
     (workdir / "eval_best.json").unlink(missing_ok=True)
     for code, _, err in run(workdir, base, processes, "--mode=eval"):
         assert code == 0, err
-    found, before = (
-        json.loads((workdir / name).read_text())["metrics"]
-        for name in ("eval_best.json", "results.json")
-    )
+    found, before = (sets.figures(workdir / name) for name in ("eval_best.json", "results.json"))
     assert found == before
 
 

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+import sets
 from waiting import wait_for
 
 from sigah_jax.files import whole
@@ -67,18 +68,9 @@ def finished(tmp_path_factory):
     return workdir, done.stdout
 
 
-def figures(path):
-    """The metrics of a results file but for times."""
-    metrics = json.loads(path.read_text())["metrics"]
-    for values in metrics.values():
-        for name in ("ms_per_query", "encode_secs"):
-            values.pop(name, None)
-    return metrics
-
-
 def outcome(workdir):
     """Metrics, logged losses, codes and synthetic features of a finished run."""
-    metrics = figures(workdir / "results.json")
+    metrics = sets.figures(workdir / "results.json")
     files = [workdir / stage / "metrics.jsonl" for stage in (".", "refit", "alternation")]
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     for row in rows:
@@ -131,11 +123,11 @@ def test_the_same_command_again_trains_nothing(finished):
 
 def test_eval_mode_gives_the_same_metrics(finished):
     workdir, _ = finished
-    before = figures(workdir / "results.json")
+    before = sets.figures(workdir / "results.json")
     held = {p.name: p.stat().st_mtime_ns for p in (workdir / "plots").glob("*.png")}
     done = run(workdir, "--mode=eval", "--checkpoint=best")
     assert done.returncode == 0, done.stderr
-    assert figures(workdir / "eval_best.json") == before
+    assert sets.figures(workdir / "eval_best.json") == before
     assert {p.name: p.stat().st_mtime_ns for p in (workdir / "plots").glob("*.png")} == held
     assert {p.name for p in (workdir / "plots" / "eval_best").iterdir()} == set(held)
 
