@@ -118,8 +118,8 @@ def growth(z: np.ndarray, graph: np.ndarray) -> float:
     """How much distances grow from the √k-th neighbour to the k-th, over how much up to the √k-th.
 
     Both are medians of logarithms over `SAMPLE` rows. Where rows fill a space of one dimension at
-    every scale it is 1: .97 to 1.01 on features of images, .59 and .65 on texts and words, whose
-    few nearest are much nearer than the next (NOTES). ours.
+    every scale it is 1: .97 to 1.01 on features of images, .6 to .7 on texts and words, whose few
+    nearest are much nearer than the next (NOTES). ours.
 
     Args:
         z: `[n, P] f32`; graph: `[n, k] i32`, nearest first, k >= 4; for less it is 1.
