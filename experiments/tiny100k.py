@@ -1,6 +1,6 @@
 """Tiny100K, 100,000 x 384 GIST: 1,000 random queries, the rest is base and training set.
 
-The original file is not public. Without it, CIFAR-10 and CIFAR-100 stand in: see the README.
+The original file is not public. Without it, CIFAR-10 and CIFAR-100 stand in: see docs/data.md.
 """
 
 from sigah_jax import config as base
