@@ -1,0 +1,61 @@
+"""Makes docs/api.md from the signatures and docstrings in the source; --check fails if it is old.
+
+python -m experiments.api [--check]
+"""
+
+import ast
+import sys
+import textwrap
+from pathlib import Path
+
+from sigah_jax.files import whole
+
+PAGE = Path("docs/api.md")
+INTRO = """\
+# API
+
+This page is for someone who calls the package from Python and needs a signature, a shape or an
+error. It is made from the docstrings by `python -m experiments.api`; a test fails when it is old.
+First come the names that `import sigah_jax` has, then functions of its modules: arrays in, arrays
+out. Shapes: n rows, d columns, Q queries, N base rows, k neighbours, K bits, W packed bytes.
+"""
+FRONT = """fitting.fit run.loading.load encoder.searching.search encoder.hasher.Hasher
+errors.BadInput""".split()
+OTHERS = """retrieval.codes.pack retrieval.codes.unpack retrieval.hamming.search
+retrieval.both.search retrieval.both.distances retrieval.asymmetric.by_projection
+retrieval.asymmetric.by_feature retrieval.rerank.rerank retrieval.euclidean.knn
+retrieval.neighbours.nearest_sets retrieval.histograms.distance_histograms retrieval.metrics.summary
+retrieval.metrics.by_query retrieval.metrics.pr_curve model.binarize.straight_through
+model.sparse.ista model.losses.ordinal model.rotation.rotate encoder.numpy_encoder.encode
+encoder.numpy_encoder.encode_queries""".split()
+
+
+def entry(name: str, node: ast.stmt) -> str:
+    """The section of a function or class: its signature and docstring, and its public methods."""
+    signature, methods = node.name, []
+    if isinstance(node, ast.ClassDef):
+        methods = [m for m in node.body if getattr(m, "name", "_")[0] != "_"]
+    elif not any("property" in ast.unparse(d) for d in node.decorator_list):
+        signature += f"({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
+    signature = textwrap.fill(signature, 96, subsequent_indent="    ", break_long_words=False)
+    text = f"## {name}\n\n```text\n{signature}\n\n{ast.get_docstring(node)}\n```\n"
+    return "\n".join([text, *(entry(f"{node.name}.{m.name}", m) for m in methods)])
+
+
+def page() -> str:
+    """The text of docs/api.md."""
+    parts = [INTRO]
+    for name in FRONT + OTHERS:
+        module, _, member = name.rpartition(".")
+        path = Path("sigah_jax", *module.split(".")).with_suffix(".py")
+        body = ast.parse(path.read_text("utf-8")).body
+        (node,) = (node for node in body if getattr(node, "name", "") == member)
+        parts.append(entry(f"sigah_jax.{member if name in FRONT else name}", node))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--check"]:
+        whole.write_text(PAGE, page())
+    elif PAGE.read_text("utf-8") != page():
+        sys.exit(f"{PAGE}: old; run python -m experiments.api")
