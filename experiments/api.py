@@ -20,14 +20,14 @@ First come the names that `import sigah_jax` has, then functions of its modules:
 out. Shapes: n rows, d columns, Q queries, N base rows, k neighbours, K bits, W packed bytes.
 """
 FRONT = """fitting.fit run.loading.load encoder.searching.search encoder.hasher.Hasher
-errors.BadInput""".split()
+errors.BadInput"""
 OTHERS = """retrieval.codes.pack retrieval.codes.unpack retrieval.hamming.search
 retrieval.both.search retrieval.both.distances retrieval.asymmetric.by_projection
 retrieval.asymmetric.by_feature retrieval.rerank.rerank retrieval.euclidean.knn
 retrieval.neighbours.nearest_sets retrieval.histograms.distance_histograms retrieval.metrics.summary
 retrieval.metrics.by_query retrieval.metrics.pr_curve model.binarize.straight_through
 model.sparse.ista model.losses.ordinal model.rotation.rotate encoder.numpy_encoder.encode
-encoder.numpy_encoder.encode_queries""".split()
+encoder.numpy_encoder.encode_queries"""
 
 
 def entry(name: str, node: ast.stmt) -> str:
@@ -45,7 +45,7 @@ def entry(name: str, node: ast.stmt) -> str:
 def page() -> str:
     """The text of docs/api.md."""
     parts = [INTRO]
-    for name in FRONT + OTHERS:
+    for name in f"{FRONT} {OTHERS}".split():
         module, _, member = name.rpartition(".")
         path = Path("sigah_jax", *module.split(".")).with_suffix(".py")
         body = ast.parse(path.read_text("utf-8")).body
