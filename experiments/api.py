@@ -1,8 +1,6 @@
-"""Makes docs/api.md from the signatures and docstrings in the source; --check fails if it is old.
+"""Makes docs/api.md from the source: python -m experiments.api [--check]"""
 
-python -m experiments.api [--check]
-"""
-
+import argparse
 import ast
 import sys
 import textwrap
@@ -54,8 +52,15 @@ def page() -> str:
     return "\n".join(parts)
 
 
-if __name__ == "__main__":
-    if sys.argv[1:] != ["--check"]:
+def main() -> int:
+    """Returns the exit code: 0, or 1 if the page is old."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if it is old")
+    if not parser.parse_args().check:
         whole.write_text(PAGE, page())
-    elif PAGE.read_text("utf-8") != page():
-        sys.exit(f"{PAGE}: old; run python -m experiments.api")
+        return 0
+    return int(PAGE.read_text("utf-8") != page())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
