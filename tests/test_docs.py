@@ -141,6 +141,11 @@ def test_a_command_names_a_module_and_flags_that_it_knows(page, name, line, monk
     check_command(name, line, monkeypatch)
 
 
+@pytest.mark.parametrize("name", sorted(set(console.COMMANDS) - {"train"}))
+def test_the_examples_of_help_are_commands(name, monkeypatch):
+    check_command(name, console.COMMANDS[name].example, monkeypatch)
+
+
 @pytest.mark.parametrize(
     "line",
     [
