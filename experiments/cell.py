@@ -243,12 +243,12 @@ def facts_of(config, dataset: Dataset, seconds: dict) -> dict:
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="an experiment's name, or NAME=FILE")
+    parser.add_argument("--data", required=True, help="data set of experiments/, or NAME=FILE")
     parser.add_argument("--method", required=True, choices=[*VARIANTS, *METHODS, *quantisers.NAMES])
-    parser.add_argument("--bits", type=int, required=True)
+    parser.add_argument("--bits", type=int, required=True, help="code length")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where lines go")
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"), help="trainings")
     args = parser.parse_args(argv)
     run_cell(args.data, args.method, args.bits, args.seed, args.results, args.runs)
 

@@ -89,7 +89,7 @@ def _decoder_state(
     """What the stage before ended with; `anew`: with a decoder that knows nothing yet.
 
     The codes that are taught by a decoder must follow it, and it them; a larger one, once they
-    stand still, ranks the finest neighbours better (NOTES).
+    stand still, ranks the finest neighbours better (research log).
     """
     fields = "standardiser", "gen", "dis", "kappa"
     last = checkpoints.best_step(workdir) if before.validated else before.training.steps
@@ -113,7 +113,7 @@ def _decoder_codes(
 ) -> np.ndarray:
     """Codes of the training rows by the run as far as it is, plain or refined.
 
-    A decoder ranks better if it was trained on refined codes, which it will decode (NOTES).
+    A decoder ranks better if it was trained on refined codes, which it will decode (research log).
     """
     h = loading.of_checkpoint(workdir, "best")
     if not refined:
