@@ -147,14 +147,24 @@ def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Pat
     cache = runs / data_name(data) / "data"  # ground truth and graph, for all cells
     if method not in VARIANTS:
         measure = run_quantiser if method in quantisers.NAMES else run_baseline
-        cells.add(names | measure(config, method, cache), root)
+        cells.add(without_directory(names | measure(config, method, cache)), root)
         return
     workdir = run_directory(runs, data, method, bits, seed)
     train_and_evaluate(config, workdir, cache)
     found = read_run(workdir / "results.json", names)
     for line in lines_of(root, data, method, bits, seed):
         if line.method in (method, *ROWS) or not of_other_settings(line):
-            cells.add(found[line.method], root)
+            cells.add(without_directory(found[line.method]), root)
+
+
+def without_directory(line: dict) -> dict:
+    """The line with the name alone of the file of vectors: where it lay is of one machine."""
+    if "not_applicable" in line or not line["config"]["data"]["base"]:
+        return line
+    data = line["config"]["data"]
+    name = Path(data["base"]).name
+    config = line["config"] | {"data": data | {"base": name}}
+    return line | {"config": config, "data": line["data"].replace(data["base"], name)}
 
 
 def read_run(path: Path, names: dict) -> dict[str, dict]:

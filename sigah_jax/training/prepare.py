@@ -53,9 +53,14 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     """
     nt = len(data.xt)
     log.line(f"data: {data.origin}")
-    log.line(
-        f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
-    )
+    held = {
+        "training rows": nt,
+        "validation queries": len(data.xv),
+        "base rows": len(data.xb),
+        "test queries": len(data.xq),
+        "columns": data.xt.shape[1],
+    }
+    log.line(", ".join(f"{count} {name}" for name, count in held.items() if count))
     if data.warning:
         log.line(f"warning: {data.warning}")
     per_step = config.train.anchors * (1 + config.train.others)
