@@ -67,9 +67,7 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
         codes = functools.partial(_decoder_codes, config, workdir, data, refined=not anew)
         directory = rundir.stage_directory(workdir, name)
         before = found[-1].before + found[-1].training.steps
-        found.append(
-            Stage(name, ABOUT[name], before, of, directory, training, begin, codes, False)
-        )
+        found.append(Stage(name, ABOUT[name], before, of, directory, training, begin, codes, False))
     return found
 
 
