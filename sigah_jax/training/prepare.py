@@ -54,9 +54,14 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     """
     nt = len(data.xt)
     log.line(f"data: {data.origin}")
-    log.line(
-        f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
-    )
+    held = {
+        "training rows": nt,
+        "validation queries": len(data.xv),
+        "base rows": len(data.xb),
+        "test queries": len(data.xq),
+        "columns": data.xt.shape[1],
+    }
+    log.line(", ".join(f"{count} {name}" for name, count in held.items() if count))
     if data.warning:
         log.line(f"warning: {data.warning}")
     per_step = config.train.anchors * (1 + config.train.others)
@@ -80,7 +85,7 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
 def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array, jax.Array]:
     """What the training rows give to `step.init_state`: standardiser, variances and rotation.
 
-    ours: the rotation is ITQ's. From a random one training ends in worse codes (NOTES).
+    ours: the rotation is ITQ's. From a random one training ends in worse codes (research log).
     """
     directions = pca.principal_directions(xt, xt.shape[1])
     standardiser, variances = init_standardiser(*directions, features)
@@ -136,7 +141,7 @@ def growth(z: np.ndarray, graph: np.ndarray) -> float:
 
     Both are medians of logarithms over `SAMPLE` rows. Where rows fill a space of one dimension at
     every scale it is 1: .97 to 1.01 on features of images, .6 to .7 on texts and words, whose few
-    nearest are much nearer than the next (NOTES). ours.
+    nearest are much nearer than the next (research log). ours.
 
     Args:
         z: `[n, P] f32`; graph: `[n, k] i32`, nearest first, k >= 4; for less it is 1.

@@ -127,7 +127,8 @@ def _loop(
             row, score = row | metrics, metrics["eval/map"]
         logs.append_row(metrics_path, row)
         send(row)
-        log.progress(done, steps, progress_fields(row, stage.validated, score))
+        fields = progress_fields(row, stage.validated, score)
+        log.progress(stage.before + done, stage.of, fields)
         stop = hosts.any_of(bool(terminated))
         if last or stop:
             held = logs.rows_hash(metrics_path) if hosts.first() else ""
