@@ -118,7 +118,7 @@ def test_the_index_names_every_page_and_each_says_whom_it_is_for():
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
         first = page.read_text().split("\n\n")[1]
-        assert re.match(r"This (page|index) is for ", first), page.name
+        assert re.match(r"(This (page|index) is for|For) ", first), page.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
