@@ -271,7 +271,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--oversample", type=int, default=10, help="re-rank k times this; default 10"
     )
-    parser.add_argument("--target", type=float, default=0.95, help="re-ranked recall@k wanted; default .95")
+    parser.add_argument("--target", type=float, default=0.95, help="recall@k wanted; default .95")
     parser.add_argument("--steps", type=int, help="training steps; default those of preset=best")
     parser.add_argument("--workdir", help="default runs/measure/<name of the input>")
     args = parser.parse_args(argv)
