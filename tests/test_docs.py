@@ -106,12 +106,19 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(path), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_rows_of_a_table_have_the_cells_of_its_header(page):
+    for table in re.findall(r"^\|.*\n\|[ :|-]+\n(?:\|.*\n)*", prose(page), re.MULTILINE):
+        counts = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(counts) == 1, table.splitlines()[0]
+
+
 def test_the_index_names_every_page_and_each_says_whom_it_is_for():
     index = (ROOT / "docs" / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
         first = page.read_text().split("\n\n")[1]
-        assert re.match(r"This (page|index) is for ", first), page.name
+        assert re.match(r"(This (page|index) is for|For) ", first), page.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
