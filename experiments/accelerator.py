@@ -190,6 +190,16 @@ def table(out: Path, facts: dict) -> str:
     """What all parts found, as Markdown."""
     parts = {name: read_part(out, name) for name in PARTS if (out / f"{name}.json").exists()}
     lines = [f"{facts['device']}, JAX {facts['jax']}" + ", small sizes" * facts["small"], ""]
+    if "bounds" in parts:
+        full, usual, memory, copied = (
+            parts["bounds"]["limits"][name]
+            for name in ("highest", "default", "memory", "to_device")
+        )
+        lines += [
+            f"One device: {full / 1e12:.3g} TFLOP/s of full float32, {usual / 1e12:.3g} by default; "
+            f"{memory / 1e9:.3g} GB/s of its memory, {copied / 1e9:.3g} from the host.",
+            "",
+        ]
     lines += ["| beside the CPU | compared | differ | may differ | |", "|---|---:|---:|---|---|"]
     for check in parts.get("equality", {}).get("checks", []):
         lines.append(

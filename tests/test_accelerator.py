@@ -224,6 +224,22 @@ def test_figures_have_three_digits_and_a_prefix():
     assert [rates._count(n) for n in (40, 10_000, 10**6, 10**8)] == ["40", "10,000", "1M", "100M"]
 
 
+def test_quality_is_that_of_the_line_that_the_run_leaves(tmp_path, monkeypatch):
+    row = accelerator.cells.Line(accelerator.RESULTS / "mnist.jsonl", "sigah_plain", 64, 0)
+
+    def run_cell(data, method, bits, seed, results, runs):
+        assert (data, method, bits, seed) == ("mnist", "sigah", 64, 0)
+        results.mkdir()
+        accelerator.cells.add(row.read(), results)
+
+    monkeypatch.setattr(accelerator.cell, "run_cell", run_cell)
+    found = accelerator.quality(accelerator.Job(tmp_path, rates.SMALL, True))
+    assert found["seconds"] >= 0 and all(check["passed"] for check in found["checks"])
+    assert [check["value"] for check in found["checks"]] == [
+        row.read()["metrics"][name] for name in accelerator.QUALITY
+    ]
+
+
 def test_quality_is_held_to_the_spread_of_the_seeds():
     # mean 2, standard deviation 1: 3 deviations are 5
     assert accelerator.check_of_quality("map", 4.9, [1.0, 2.0, 3.0])["passed"]
