@@ -142,6 +142,8 @@ def test_what_was_begun_with_something_else_is_refused_or_begun_anew(tmp_path):
     other = OF | {"encoder": "2b"}
     with pytest.raises(BadInput, match=r"begun with another encoder \(1a, now 2b\)"):
         write(path, 0, 4, of=other)
+    with pytest.raises(BadInput, match=r"begun with another input \(x.npy, now None\)"):
+        write(path, 0, 4, of={"encoder": "1a"})
     complete(path, 0, of=other, overwrite=True)
 
 
