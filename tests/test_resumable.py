@@ -272,15 +272,6 @@ def test_a_disk_too_small_or_a_missing_directory_is_told_before_anything_is_writ
     complete(tmp_path / "a.npy", 0)
 
 
-@pytest.fixture
-def full_at():
-    """Limits the size of files of this process, which fails as a full disk does."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, full_at):
     path = tmp_path / "a.npy"
     write(path, 0, 4)
