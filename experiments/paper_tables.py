@@ -93,7 +93,8 @@ def write(args) -> None:
         methods, bits = (*WAYS, *METHODS), pages.BITS
         comparison_plots.draw(found, methods, bits, pages.SHORT_BITS, directory, WAYS)
         path = directory / "recall_10_bytes.png"
-        comparison_plots.over_bytes(found, "recall@10", PLOTTED, pages.REAL_BITS, path)
+        bits = pages.REAL_BITS
+        comparison_plots.over_bytes(found, "recall@10", PLOTTED, bits, path, PLOTTED)
 
 
 def old(args) -> list[str]:

@@ -97,7 +97,10 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.train.steps = 4000  # updates of both nets
     c.train.anchors = 256  # rows of a step that are compared with all rows of the batch
     c.train.others = 2  # random rows beside each anchor
-    c.train.graph_neighbours = 64  # k of the exact neighbour graph of the training set; 0: none
+    c.train.graph_neighbours = 64  # k of the neighbour graph of the training set; 0: none
+    # exact, or approximate: by an inverted file on the CPU, for a million rows and more
+    c.train.graph = "exact"
+    c.train.graph_probes = 32  # lists of it that are searched; more find more of the neighbours
     c.train.steps_per_call = 20  # steps in one call of the device, and in a row of metrics.jsonl
     c.train.matmul_precision = "default"  # on GPU and TPU: default, high or highest
 
@@ -265,6 +268,7 @@ _RANGES = {
     "train.anchors": (1, math.inf),
     "train.others": (0, math.inf),
     "train.graph_neighbours": (0, math.inf),
+    "train.graph_probes": (1, math.inf),
     "train.steps_per_call": (1, math.inf),
     "eval.every_steps": (1, math.inf),
     "eval.block_rows": (1, math.inf),
@@ -275,6 +279,7 @@ _CHOICES = {
     "engine": ("auto", "cpu", "accelerator"),
     "distributed": ("auto", "on", "off"),
     "model.decoder": ("ista", "linear", "mlp"),
+    "train.graph": ("exact", "approximate"),
     "train.matmul_precision": ("default", "high", "highest"),
 }
 

@@ -82,9 +82,11 @@ def test_a_set_without_the_methods_that_always_have_a_line_has_no_panel(tmp_path
     assert not (tmp_path / "c.png").exists()
 
 
-def test_over_bytes_all_methods_are_drawn_at_an_eighth_of_their_bits(tmp_path):
+def test_over_bytes_lines_are_those_over_bits_with_another_scale(tmp_path):
     first = tmp_path / "a.png"
     comparison_plots.over_bytes(many(), "map", MANY[:3], [16, 64], first)
     without = [c for c in many() if c.method != "sigah_both"]
     comparison_plots.over_bytes(without, "map", MANY[:3], [16, 64], tmp_path / "b.png")
+    comparison_plots.over_bits(many(), "map", MANY[:3], [16, 64], tmp_path / "c.png")
     assert np.any(imread(first) != imread(tmp_path / "b.png"))
+    assert np.any(imread(first) != imread(tmp_path / "c.png"))

@@ -55,6 +55,25 @@ def test_rows_that_no_training_could_use_are_refused(data, tmp_path, train, rows
         check(configuration(**train), rows(data.xt), tmp_path)
 
 
+def test_an_approximate_graph_tells_its_recall_and_is_refused_if_it_is_low(tmp_path):
+    z = sets.low_dimensional(600, 12)
+    exact = euclidean.neighbour_graph(z, 8, "cpu")
+    with logs.Log(tmp_path / "log.txt") as log:
+        c = configuration(graph="approximate", graph_probes=98)  # all 4 √600 lists
+        graph = prepare.neighbour_graph(c, tmp_path / "cache", z, log)
+        np.testing.assert_array_equal(graph, exact)
+        assert "holds 100.0% of the exact neighbours" in (tmp_path / "log.txt").read_text()
+        c = configuration(graph="approximate", graph_probes=1)
+        words = r"config\.train\.graph_probes=1: .* raise it, or set train\.graph=exact"
+        with pytest.raises(BadInput, match=words):
+            prepare.neighbour_graph(c, tmp_path / "cache", z, log)
+        np.testing.assert_array_equal(
+            prepare.neighbour_graph(configuration(), tmp_path / "cache", z, log), exact
+        )
+    assert len(list((tmp_path / "cache").glob("approximate_graph-*.npy"))) == 2
+    assert len(list((tmp_path / "cache").glob("graph-*.npy"))) == 1
+
+
 def test_a_pool_has_rows_for_a_batch_the_graph_and_validation():
     assert prepare.pool_rows(configuration()) == 500 + 500
     assert prepare.pool_rows(configuration(anchors=256)) == 500 + 3 * 256

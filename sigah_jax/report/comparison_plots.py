@@ -54,11 +54,16 @@ def over_bits(
 
 
 def over_bytes(
-    cells: Sequence[Cell], metric: str, methods: Sequence[str], bits: Sequence[int], path: Path
+    cells: Sequence[Cell],
+    metric: str,
+    methods: Sequence[str],
+    bits: Sequence[int],
+    path: Path,
+    always: Sequence[str] = (),
 ) -> None:
-    """The same of all these methods over bytes, by Hamming distance and by real-valued queries."""
+    """The same over bytes, for codes by Hamming distance and by real-valued queries alike."""
     places = {k: k // 8 for k in bits}
-    _over_length(cells, metric, methods, places, "bytes a vector", path, methods)
+    _over_length(cells, metric, methods, places, "bytes a vector", path, always)
 
 
 def recall_curves(

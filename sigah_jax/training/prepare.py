@@ -20,13 +20,14 @@ from sigah_jax.model import pca
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
-from sigah_jax.retrieval import euclidean
+from sigah_jax.retrieval import approximate, euclidean
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
 
 # below it a share of rounding's size, one in 2²³, is no normal float32 any more
 LEAST_VARIANCE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
 SAMPLE = 2000  # rows that `growth` looks at
+LEAST_RECALL = 0.95  # of an approximate graph
 
 
 class Prepared(NamedTuple):
@@ -100,23 +101,39 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     """Standardises the training rows, and finds or reads graph and ground truth."""
     z_train = parallel.map_rows(standardise, config.eval.block_rows)(standardiser, data.xt)
     engine = parallel.engine(config.engine)
-    graph, k, weight = None, config.train.graph_neighbours, config.loss.neighbour_weight
-    if k:
-        log.line(f"neighbour graph of {len(z_train)} training rows, k={k}")
-        graph = hosts.in_turn(
-            lambda: cached(
-                cache,
-                "graph",
-                [z_train, k],
-                lambda: euclidean.neighbour_graph(z_train, k, engine),
-            )
-        )
+    graph, weight = None, config.loss.neighbour_weight
+    if config.train.graph_neighbours:
+        graph = neighbour_graph(config, cache, z_train, log)
         found = growth(z_train, graph)
         if found < config.apart.below and config.loss.ordinal > 0:
             weight = max(weight, config.apart.neighbour_weight)
             log.line(f"nearest neighbours stand apart ({found:.2f}): their weight is {weight:g}")
     truth = hosts.in_turn(lambda: evaluate.ground_truth(cache, data, "xv", "xt", engine))
     return Prepared(z_train, graph, truth, weight)
+
+
+def neighbour_graph(config, cache: Path, z: np.ndarray, log: logs.Log) -> np.ndarray:
+    """The graph that `config.train` asks for, `[n, k] i32`, computed or read.
+
+    Raises:
+        BadInput: an approximate one has a lower recall than `LEAST_RECALL`.
+    """
+    t, engine = config.train, parallel.engine(config.engine)
+    k, probes = t.graph_neighbours, t.graph_probes
+    log.line(f"neighbour graph of {len(z)} training rows, k={k}")
+    if t.graph == "exact":
+        exact = lambda: euclidean.neighbour_graph(z, k, engine)  # noqa: E731
+        return hosts.in_turn(lambda: cached(cache, "graph", [z, k], exact))
+    near = lambda: approximate.neighbour_graph(z, k, probes)  # noqa: E731
+    graph = hosts.in_turn(lambda: cached(cache, "approximate_graph", [z, k, probes], near))
+    found = approximate.recall(z, graph, engine)
+    log.line(f"approximate, it holds {found:.1%} of the exact neighbours, by a sample of rows")
+    if found < LEAST_RECALL:
+        raise BadInput(
+            f"config.train.graph_probes={probes}: the graph holds {found:.1%} of the exact "
+            f"neighbours, expected {LEAST_RECALL:.0%}; raise it, or set train.graph=exact"
+        )
+    return graph
 
 
 def growth(z: np.ndarray, graph: np.ndarray) -> float:

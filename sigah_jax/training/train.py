@@ -103,7 +103,11 @@ def _loop(
 
     batch = next_batch(done) if done < steps else None
     while done < steps:
-        with jax.default_matmul_precision(config.train.matmul_precision), profiled(done, call):
+        with (
+            parallel.enough_memory("lower config.train.anchors"),
+            jax.default_matmul_precision(config.train.matmul_precision),
+            profiled(done, call),
+        ):
             state, infos = train_steps(state, rows, batch)
             batch = next_batch(done + call) if done + call < steps else None
             infos = parallel.fetch(infos)
