@@ -44,7 +44,7 @@ SECTIONS = {
     "real": (REAL, QUERIED, REAL_BITS),
     "ablation": (ABLATION, SHORT_METRICS, (SHORT_BITS,)),
 }
-STAGES = "sigah_stages"  # the search that is counted beside quantisers, by these metrics
+SYNTHETIC = "sigah_synthetic"  # counted beside quantisers, which rank all codes too, by these
 COUNTED = ("recall@10", "recall@100", "map@1000")
 
 
@@ -129,7 +129,7 @@ def against_quantisers(found: Sequence[Cell]) -> comparison.Grid:
     """In how many cells SiGAH leads and trails, beside each quantiser and the best of them."""
     rivals = {display_name(name): (name,) for name in quantisers.NAMES}
     rivals["the best of them"] = quantisers.NAMES
-    return comparison.counts(found, STAGES, rivals, REAL_BITS, COUNTED)
+    return comparison.counts(found, SYNTHETIC, rivals, REAL_BITS, COUNTED)
 
 
 def ahead_of_best(found: Sequence[Cell], method: str = "sigah") -> str:
@@ -142,7 +142,7 @@ def ahead_of_best(found: Sequence[Cell], method: str = "sigah") -> str:
 def beside_quantiser(found: Sequence[Cell], rival: str) -> str:
     """The same of a row of `against_quantisers`."""
     rivals = quantisers.NAMES if rival == "quantisers" else (rival,)
-    c = comparison.count(found, STAGES, rivals, REAL_BITS, COUNTED)
+    c = comparison.count(found, SYNTHETIC, rivals, REAL_BITS, COUNTED)
     near = f"within two deviations in {c.cells - c.leads - c.trails} of {c.cells} cells"
     return f"ahead in {c.leads}, behind in {c.trails}, {near}"
 

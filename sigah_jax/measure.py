@@ -264,12 +264,14 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags, checked as far as they can be without the vectors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--input", required=True, help="file of vectors; file.hdf5:name for one")
-    parser.add_argument("--queries", default="", help="the same; default 1,000 rows of the input")
-    parser.add_argument("--bits", default="64,128,256", help="code lengths, with commas between")
-    parser.add_argument("--k", type=int, default=10, help="neighbours asked for")
-    parser.add_argument("--oversample", type=int, default=10, help="k times this are re-ranked")
-    parser.add_argument("--target", type=float, default=0.95, help="re-ranked recall@k wanted")
+    parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
+    parser.add_argument("--queries", default="", help="file of queries; default 1,000 rows")
+    parser.add_argument("--bits", default="64,128,256", help="code lengths; default 64,128,256")
+    parser.add_argument("--k", type=int, default=10, help="neighbours of a query; default 10")
+    parser.add_argument(
+        "--oversample", type=int, default=10, help="re-rank k times this; default 10"
+    )
+    parser.add_argument("--target", type=float, default=0.95, help="recall@k wanted; default .95")
     parser.add_argument("--steps", type=int, help="training steps; default those of preset=best")
     parser.add_argument("--workdir", help="default runs/measure/<name of the input>")
     args = parser.parse_args(argv)

@@ -74,7 +74,8 @@ def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path
     assert "| ITQ | n/a" in first["README"].decode()  # 64 bits of 24 columns
     assert "tables.md" not in first and "mnist" not in first["tables.tex"].decode()
     results = lines(tmp_path)["lsh", 64, 1]
-    assert results["config"]["data"]["base"] == str(vectors) and len(results["config_hash"]) == 16
+    assert results["config"]["data"]["base"] == vectors.name and len(results["config_hash"]) == 16
+    assert results["data"].startswith(f"{vectors.name}, ")  # not where the file lay
     assert results["seconds"]["fit"] >= 0 and results["peak_rss_bytes"] > 1e8
     assert 0.05 < results["metrics"]["map"] < 1
     assert paper_tables.main(argv) == 0
@@ -278,6 +279,7 @@ def test_a_run_of_sigah_leaves_a_line_for_each_search_of_its_codes(tmp_path, vec
     held = lines(tmp_path)
     rows = {*cell.ROWS, "sigah_plain", "sigah"}
     assert held.keys() == {(row, 64, 0) for row in rows}
+    assert {line["config"]["data"]["base"] for line in held.values()} == {vectors.name}
     assert held["sigah_stages", 64, 0]["metrics"]["reranked"] == 0.75
     curves = {method for (method, _, _), line in held.items() if "pr_curve" in line}
     assert curves == {"sigah", "sigah_both", "sigah_plain"}
