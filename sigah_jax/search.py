@@ -42,10 +42,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import encode
 from sigah_jax.data.datasets import read_file
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import searching
+from sigah_jax.encoder import code_facts, searching
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import resumable, whole
@@ -217,7 +216,7 @@ def _read_once(flag: str, name: str) -> tuple[np.ndarray, dict | None]:
     if packed.dtype != np.uint8:
         hint = "" if flag == "--codes" else ", or vectors with --workdir"
         raise BadInput(f"{flag}={name}: holds {packed.dtype}, expected uint8 codes{hint}")
-    return packed, encode.read_facts(name, packed)
+    return packed, code_facts.read_facts(name, packed)
 
 
 def _check_encoder(args, of_codes: dict | None, of_queries: dict | None) -> str:
