@@ -18,6 +18,7 @@ COMMANDS = {
     "measure": ("measure:main", "train on a file of vectors and measure what its codes lose"),
     "encode": ("encode:main", "encode a file of vectors"),
     "search": ("search:main", "find the nearest neighbours of queries among codes"),
+    "check": ("check:main", "tell whether new rows are like those of the training"),
     "export": ("export:main", "write an encoder as ONNX, StableHLO or plain arrays"),
     "download": ("data.download:run", "get the data sets that are not in the package"),
 }
