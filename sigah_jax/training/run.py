@@ -12,6 +12,7 @@ from pathlib import Path
 from sigah_jax.config import validate
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
+from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.run import checkpoints, loading, logs, rundir
 from sigah_jax.training import evaluate, prepare, refinement, stages, step, train
@@ -114,5 +115,6 @@ def _leave_encoder(
             truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
             h, _ = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
-        facts = h.facts | {"seconds": seconds}
+        reference = drift.figures(h, data.xv)._asdict()
+        facts = h.facts | {"seconds": seconds, "reference": reference}
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))
