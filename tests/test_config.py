@@ -92,7 +92,8 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     c = named()
     c.sinks = ("tensorboard",)
     monkeypatch.setattr(config, "SINKS", {"tensorboard": "no_such_package"})
-    with pytest.raises(BadInput, match="pip install no_such_package"):
+    remedy = r"no_such_package; run pip install 'sigah_jax\[watch\]'"
+    with pytest.raises(BadInput, match=remedy):
         config.validate(c, 1)
 
 
@@ -141,7 +142,7 @@ def test_a_price_of_flips_is_auto_or_a_number_above_0():
 
 def test_what_others_follow_from_is_an_argument_and_no_field():
     for field, argument in (("preset", "preset=…"), ("model.bits", "bits=…")):
-        with pytest.raises(BadInput, match=f"config.{field} is no field.*:{argument}"):
+        with pytest.raises(BadInput, match=f"config.{field} cannot be changed.*:{argument}"):
             config.change(config.get_config(), field, config.get_config()[field.split(".")[0]])
 
 

@@ -123,6 +123,7 @@ def test_fit_gives_what_load_gives(run, rows):
     told = h.describe()
     assert told["step"] == 200 and told["preset"] == "best" and 0 < told["validation"]["map"] < 1
     assert told["data"].startswith("array 1000 x 20 float32 ")
+    assert told["reference"]["rows"] == 50 and 0 < told["reference"]["error"] < 1
 
 
 def test_the_same_call_in_another_thread_trains_nothing_and_gives_the_same(run, rows, capsys):

@@ -1,6 +1,7 @@
 """The package as it is installed: its dependencies, its licence and its console command."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_help_lists_the_subcommands(argv):
     done = sigah(*argv)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    for name in ("train", "measure", "encode", "search", "export", "download"):
+    for name in ("train", "measure", "encode", "search", "check", "export", "download"):
         assert sum(line.split()[:1] == [name] for line in lines) == 1
     assert str(ROOT / "sigah_jax" / "config.py") in lines[-1]
 
@@ -80,8 +81,8 @@ def test_an_unknown_subcommand_is_refused_in_one_line():
     done = sigah("tr\nain", "--config=x")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: tr\\nain: is not a subcommand; give one of train, measure, encode, search, export, "
-        "download, or --help\n"
+        "error: tr\\nain: is not a subcommand; give one of train, measure, encode, search, check, "
+        "export, download, or --help\n"
     )
 
 
@@ -105,6 +106,13 @@ def test_a_subcommand_gets_its_flags_and_gives_its_exit_code(tmp_path):
     assert done.stderr.startswith(f"error: {output}: ") and done.stderr.count("\n") == 1
 
 
+def test_a_training_without_a_config_takes_mnist(tmp_path):
+    done = sigah("train", "--config.data.max_rows=1500", f"--workdir={tmp_path}")
+    line = "error: config.data.test_queries: 1500 rows are too few, expected at least 2000\n"
+    assert (done.returncode, done.stderr) == (2, line)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["data"]["name"] == "mnist"
+
+
 def test_the_config_file_that_help_shows_is_one(tmp_path):
     (line,) = (text for text in console.CONFIGS.splitlines() if "import" in text)
     (tmp_path / "my.py").write_text(line.strip())
@@ -119,6 +127,6 @@ def test_the_config_file_that_help_shows_is_one(tmp_path):
 
 
 def test_the_subcommands_are_the_commands_of_the_package():
-    for name, (function, _) in console.COMMANDS.items():
-        module, _, attribute = function.partition(":")
+    for name, command in console.COMMANDS.items():
+        module, _, attribute = command.function.partition(":")
         assert callable(getattr(import_module(f"sigah_jax.{module}"), attribute)), name

@@ -20,13 +20,14 @@ from sigah_jax.model import pca
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
-from sigah_jax.retrieval import euclidean
+from sigah_jax.retrieval import approximate, euclidean
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
 
 # below it a share of rounding's size, one in 2²³, is no normal float32 any more
 LEAST_VARIANCE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
 SAMPLE = 2000  # rows that `growth` looks at
+LEAST_RECALL = 0.95  # of an approximate graph
 
 
 class Prepared(NamedTuple):
@@ -53,9 +54,14 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     """
     nt = len(data.xt)
     log.line(f"data: {data.origin}")
-    log.line(
-        f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
-    )
+    held = {
+        "training rows": nt,
+        "validation queries": len(data.xv),
+        "base rows": len(data.xb),
+        "test queries": len(data.xq),
+        "columns": data.xt.shape[1],
+    }
+    log.line(", ".join(f"{count} {name}" for name, count in held.items() if count))
     if data.warning:
         log.line(f"warning: {data.warning}")
     per_step = config.train.anchors * (1 + config.train.others)
@@ -79,7 +85,7 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
 def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array, jax.Array]:
     """What the training rows give to `step.init_state`: standardiser, variances and rotation.
 
-    ours: the rotation is ITQ's. From a random one training ends in worse codes (NOTES).
+    ours: the rotation is ITQ's. From a random one training ends in worse codes (research log).
     """
     directions = pca.principal_directions(xt, xt.shape[1])
     standardiser, variances = init_standardiser(*directions, features)
@@ -95,17 +101,9 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     """Standardises the training rows, and finds or reads graph and ground truth."""
     z_train = parallel.map_rows(standardise, config.eval.block_rows)(standardiser, data.xt)
     engine = parallel.engine(config.engine)
-    graph, k, weight = None, config.train.graph_neighbours, config.loss.neighbour_weight
-    if k:
-        log.line(f"neighbour graph of {len(z_train)} training rows, k={k}")
-        graph = hosts.in_turn(
-            lambda: cached(
-                cache,
-                "graph",
-                [z_train, k],
-                lambda: euclidean.neighbour_graph(z_train, k, engine),
-            )
-        )
+    graph, weight = None, config.loss.neighbour_weight
+    if config.train.graph_neighbours:
+        graph = neighbour_graph(config, cache, z_train, log)
         found = growth(z_train, graph)
         if found < config.apart.below and config.loss.ordinal > 0:
             weight = max(weight, config.apart.neighbour_weight)
@@ -114,12 +112,36 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     return Prepared(z_train, graph, truth, weight)
 
 
+def neighbour_graph(config, cache: Path, z: np.ndarray, log: logs.Log) -> np.ndarray:
+    """The graph that `config.train` asks for, `[n, k] i32`, computed or read.
+
+    Raises:
+        BadInput: an approximate one has a lower recall than `LEAST_RECALL`.
+    """
+    t, engine = config.train, parallel.engine(config.engine)
+    k, probes = t.graph_neighbours, t.graph_probes
+    log.line(f"neighbour graph of {len(z)} training rows, k={k}")
+    if t.graph == "exact":
+        exact = lambda: euclidean.neighbour_graph(z, k, engine)  # noqa: E731
+        return hosts.in_turn(lambda: cached(cache, "graph", [z, k], exact))
+    near = lambda: approximate.neighbour_graph(z, k, probes)  # noqa: E731
+    graph = hosts.in_turn(lambda: cached(cache, "approximate_graph", [z, k, probes], near))
+    found = approximate.recall(z, graph, engine)
+    log.line(f"approximate, it holds {found:.1%} of the exact neighbours, by a sample of rows")
+    if found < LEAST_RECALL:
+        raise BadInput(
+            f"config.train.graph_probes={probes}: the graph holds {found:.1%} of the exact "
+            f"neighbours, expected {LEAST_RECALL:.0%}; raise it, or set train.graph=exact"
+        )
+    return graph
+
+
 def growth(z: np.ndarray, graph: np.ndarray) -> float:
     """How much distances grow from the √k-th neighbour to the k-th, over how much up to the √k-th.
 
     Both are medians of logarithms over `SAMPLE` rows. Where rows fill a space of one dimension at
     every scale it is 1: .97 to 1.01 on features of images, .6 to .7 on texts and words, whose few
-    nearest are much nearer than the next (NOTES). ours.
+    nearest are much nearer than the next (research log). ours.
 
     Args:
         z: `[n, P] f32`; graph: `[n, k] i32`, nearest first, k >= 4; for less it is 1.

@@ -12,6 +12,7 @@ from pathlib import Path
 from sigah_jax.config import validate
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
+from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.run import checkpoints, loading, logs, rundir
 from sigah_jax.training import evaluate, prepare, refinement, stages, step, train
@@ -94,13 +95,13 @@ def _latest_step(stage: stages.Stage) -> int | None:
 def _state(config, stage: stages.Stage, latest: int | None, data: Dataset, log) -> step.State:
     """The state of the latest checkpoint, or the first, on all devices."""
     if latest is None:
-        log.line(f"{stage.name}, {stage.training.steps} steps")
+        log.line(f"training {stage.about}, {stage.training.steps} of {stage.of} steps")
         return stage.begin()
     tx = step.make_optimisers(config, stage.training)
     like = step.abstract_state(stage.training, tx, data.xt.shape[1])
     everywhere = parallel.replicated(parallel.all_devices())
     state = checkpoints.restore(stage.directory, latest, like, everywhere)
-    log.line(f"{stage.name}, resumed at step {latest} of {stage.training.steps}")
+    log.line(f"training {stage.about}, resumed at step {stage.before + latest} of {stage.of}")
     # through a compiled copy: the step donates its state
     return parallel.replicate(parallel.fetch(state))
 
@@ -114,5 +115,6 @@ def _leave_encoder(
             truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
             h, _ = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
-        facts = h.facts | {"seconds": seconds}
+        reference = drift.figures(h, data.xv)._asdict()
+        facts = h.facts | {"seconds": seconds, "reference": reference}
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))
