@@ -19,7 +19,7 @@ from sigah_jax import fitting
 from sigah_jax.data import datasets
 from sigah_jax.errors import BadInput
 from sigah_jax.run import checkpoints, logs
-from sigah_jax.training import prepare
+from sigah_jax.training import prepare, refinement
 
 D, BITS = 20, 24
 SHORT = {
@@ -85,6 +85,32 @@ def test_sigterm_inside_the_last_save_of_a_training_ends_it(run, rows, tmp_path,
             sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
     assert e.value.code == 143 and (tmp_path / "run" / last / "seal.json").exists()
     assert not (tmp_path / "run" / "encoder.npz").exists()
+    again = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+    assert again.describe()["encoder"] == run[0].describe()["encoder"]
+
+
+@pytest.mark.parametrize("passes", [1, 2])  # before the alternation, and at the end
+def test_sigterm_while_codes_are_refined_is_not_kept_waiting(
+    run, rows, tmp_path, monkeypatch, passes
+):
+    chosen, begun = refinement.chosen, []
+
+    def choose(*args):
+        begun.append(True)
+        if len(begun) == passes:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return chosen(*args)
+
+    def leave(*_):  # as a command does, but for the end of the process
+        raise InterruptedError
+
+    left = signal.signal(signal.SIGTERM, leave)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+            patch.setattr(refinement, "chosen", choose)
+            sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+    finally:
+        signal.signal(signal.SIGTERM, left)
     again = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
     assert again.describe()["encoder"] == run[0].describe()["encoder"]
 

@@ -107,7 +107,7 @@ def test_bad_rows_and_values_are_refused():
 
 
 def test_a_checkpoint_is_not_refined_and_what_is_stopped_resumes_to_the_same_codes(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
     workdir = hashers.run_directory(tmp_path / "run", BITS, D)
     h = dataclasses.replace(loading.load(workdir), refinement=refining.Refinement(MU, 5))
@@ -128,6 +128,11 @@ def test_a_checkpoint_is_not_refined_and_what_is_stopped_resumes_to_the_same_cod
     with monkeypatch.context() as patch:
         patch.setattr(hasher.Hasher, "encode_blocks", one)
         assert encode.main([*argv, "--overwrite"]) == 130
+    output.unlink()  # the whole one of before
+    (tmp_path / "c.npy.json").unlink()
+    for plain in ("--refine=0", "--checkpoint=20"):
+        assert encode.main([*argv, plain]) == 2
+        assert f"was begun with another refine ({MU}, now None)" in capsys.readouterr().err
     assert encode.main([*argv, "--overwrite"]) == 0
     packed = np.load(output)
     np.testing.assert_array_equal(packed, h.encode(x))

@@ -160,11 +160,12 @@ def _begun(path: Path, f: BinaryIO, of: dict, header: bytes, width: int) -> dict
         ) from e
     if not rows:
         return None  # nothing is lost, whatever it was begun with
-    for field, value in of.items():
-        if theirs.get(field) != value:
+    for field in of | theirs:
+        old, ours = theirs.get(field), of.get(field)
+        if old != ours:
             raise BadInput(
-                f"{path}.partial: was begun with another {field} ({theirs.get(field)}, now "
-                f"{value}); give the command that it was begun with, or start anew with --overwrite"
+                f"{path}.partial: was begun with another {field} ({old}, now {ours}); give "
+                "the command that it was begun with, or start anew with --overwrite"
             )
     if _rows_crc32_in(f, header, rows * width) != crc32:
         raise BadInput(
