@@ -56,7 +56,7 @@ def test_other_rows_of_the_same_set_keep_the_encoder(here, capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["held", "out", "new.npy"]
     assert out.splitlines()[1].split() == ["rows", "500", "2500"]
-    assert out.splitlines()[-1].startswith("keep the encoder: codes of ")
+    assert out.splitlines()[-1].startswith("keep the encoder: ")
 
 
 @pytest.mark.parametrize("name", ["tripled.npy", "shrunk.npy", "other.npy", "mixed.npy"])

@@ -80,5 +80,5 @@ def test_advice_rests_on_far_rows_and_on_what_codes_of_the_others_lose(far, lost
     decided, sentence = drift.advice(HELD_OUT._replace(far=far, lost=lost), HELD_OUT)
     assert decided == anew
     assert sentence.startswith("train anew, and encode all" if anew else "keep the encoder: ")
-    assert f"codes of {far:.1%} of the rows lose more than 1.5 times" in sentence
-    assert f"lose {lost / 0.2:.2f} times as large a share" in sentence
+    assert f"{far:.1%} of the rows lose more than 1.5 times what 99% of the held-out" in sentence
+    assert f"the others lose {lost / 0.2:.2f} times as large a share" in sentence

@@ -90,9 +90,9 @@ def advice(found: Figures, held_out: Figures) -> tuple[bool, str]:
     lost = found.lost / held_out.lost
     anew = found.far > MOST_FAR or lost > MOST_LOST
     what = "train anew, and encode all rows by the new encoder" if anew else "keep the encoder"
+    others = "the others" if found.far < 1 else "they"
     return anew, (
-        f"{what}: codes of {found.far:.1%} of the rows lose more than {FAR} times what codes of "
-        f"{USUAL:.0%} of the held-out rows lose at most (train anew above {MOST_FAR:.0%}); codes "
-        f"of the others lose {lost:.2f} times as large a share of their variance as those of "
-        f"held-out rows (above {MOST_LOST:g})"
+        f"{what}: {found.far:.1%} of the rows lose more than {FAR} times what {USUAL:.0%} of the "
+        f"held-out rows lose at most (limit {MOST_FAR:.0%}), and {others} lose {lost:.2f} times as "
+        f"large a share of their variance as held-out rows (limit {MOST_LOST})"
     )
