@@ -195,6 +195,7 @@ def check_command(name: str, line: str, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     module, _, function = console.COMMANDS.get(name, (name, ""))[0].partition(":")
     module = module if "." in name else f"sigah_jax.{module}"
+    line = re.sub(r"\[(--[^]]*)\]", r"\1", line)  # what may be left out
     argv = [word for word in shlex.split(line) if word != "…"]
     monkeypatch.setattr(sys, "argv", [name, *argv])
     if module == "sigah_jax.main":
