@@ -283,7 +283,8 @@ class Hasher:
         hasher also tells `data` (name or file), `preset`, `config_hash`, `step`, `validation`, the
         metrics of its checkpoint on the validation queries, {} without any, whether its decoder is
         `refitted`, trained further on codes that stand still, `refinement`, what refining changes
-        on the training rows, if it does, and `workdir` if it was loaded from a run directory.
+        on the training rows, if it does, `reference`, `drift.Figures` of its validation queries,
+        and `workdir` if it was loaded from a run directory.
         """
         return {
             "bits": self.bits,

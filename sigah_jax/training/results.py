@@ -20,7 +20,7 @@ from sigah_jax.files import whole
 from sigah_jax.report import plots, tables
 from sigah_jax.retrieval import codes
 from sigah_jax.run import logs, rundir
-from sigah_jax.training import evaluate
+from sigah_jax.training import evaluate, train
 
 SHEET_IMAGES = 20
 _REMEDY = "remove it, then the training's command evaluates again"
@@ -41,6 +41,7 @@ def write(
     start = time.monotonic()
     values, curves, parts = evaluate.test(config, cache, data, h)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
+    train.check_rows(workdir, config.train.steps, log)
     draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, h, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)

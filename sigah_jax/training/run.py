@@ -12,6 +12,7 @@ from pathlib import Path
 from sigah_jax.config import validate
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
+from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.run import checkpoints, loading, logs, rundir
 from sigah_jax.training import evaluate, prepare, refinement, stages, step, train
@@ -63,7 +64,7 @@ def _train(config, workdir: Path, cache: Path, data: Dataset, log: logs.Log) -> 
         start = time.monotonic()
         latest = _latest_step(stage)
         if latest == stage.training.steps:
-            train.check_rows(stage, latest, log)
+            train.check_rows(stage.directory, latest, log)
             continue
         state = _state(config, stage, latest, data, log)
         if prepared is None:
@@ -114,5 +115,6 @@ def _leave_encoder(
             truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
             h, _ = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
-        facts = h.facts | {"seconds": seconds}
+        reference = drift.figures(h, data.xv)._asdict()
+        facts = h.facts | {"seconds": seconds, "reference": reference}
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))

@@ -4,16 +4,18 @@ Not responsible for what comes before the first step (`prepare`, `stages`) nor f
 made of (`run`).
 """
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.errors import NonFinite
+from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.process import interrupts
 from sigah_jax.run import checkpoints, logs, rundir, watching
 from sigah_jax.training import batches, evaluate, step
@@ -43,13 +45,16 @@ def train(
         NonFinite: a loss is not finite; the last checkpoint stays.
         Terminated: SIGTERM came, to any process; the state is saved.
     """
-    terminated, done = [], int(parallel.fetch(state.step))
+    terminated, done, packed = [], int(parallel.fetch(state.step)), None
+    if stage.codes:  # refining them takes long, and SIGTERM loses nothing: it ends them at once
+        # of equal machines they are the same, but equal replicas must not depend on that
+        packed = hosts.from_first(stage.codes(prepared.validation_truth, log))
     with (
         interrupts.handling(lambda *_: terminated.append(True), signal.SIGTERM),
         watching.open_sinks(config, stage.directory, done) as send,
         watching.profiling(config, stage.directory) as profiled,
     ):
-        _loop(config, stage, state, done, data, prepared, log, terminated, send, profiled)
+        _loop(config, stage, state, done, data, prepared, packed, log, terminated, send, profiled)
         stop = hosts.any_of(bool(terminated))
     if stop or terminated:  # it came during the last save
         log.line(f"SIGTERM: saved step {stage.training.steps}; the same command resumes from there")
@@ -63,6 +68,7 @@ def _loop(
     done: int,
     data: Dataset,
     prepared: Prepared,
+    packed: np.ndarray | None,
     log: logs.Log,
     terminated: list,
     send: Callable[[dict], None],
@@ -79,14 +85,10 @@ def _loop(
         devices=devices,
     )
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
-    packed = None
-    if stage.codes:
-        # of equal machines they are the same, but equal replicas must not depend on that
-        packed = hosts.from_first(stage.codes(prepared.validation_truth, log))
     rows = parallel.replicate(step.Rows(prepared.z_train, packed))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
-    check_rows(stage, done, log)
+    check_rows(stage.directory, done, log)
 
     def next_batch(done: int) -> batches.Batch:
         batch = batches.batches(
@@ -141,16 +143,17 @@ def _loop(
     log.end_progress()
 
 
-def check_rows(stage: Stage, done: int, log: logs.Log) -> None:
-    """Says so if the rows of metrics.jsonl are not those that the checkpoint was saved with."""
-    if not done or not hosts.first():
+def check_rows(directory: Path, done: int, log: logs.Log) -> None:
+    """Says so if metrics.jsonl is not what it was when the checkpoint of step `done` was saved."""
+    if not hosts.first():
         return
-    path = stage.directory / "metrics.jsonl"
-    held = checkpoints.facts(stage.directory, done).get("rows_hash")
+    path, held = directory / "metrics.jsonl", None
+    with contextlib.suppress(BadInput):  # none, or damaged: who needs it refuses it
+        held = checkpoints.facts(directory, done).get("rows_hash")
     if held not in (None, logs.rows_hash(path)):
         log.line(
-            f"{path}: is not as it was at step {done}: rows are missing or were changed. Training "
-            "resumes, and its plots show the rows that are there"
+            f"{path}: is not as it was at step {done}: rows are missing or were changed. Plots "
+            "show the rows that are there"
         )
 
 
