@@ -303,9 +303,7 @@ def test_the_snippet_that_trains_runs_without_its_training(monkeypatch):
     exec(compile(block.text, "README.md", "exec"), space)
     found, x = space["ids"], images.astype(np.float32)
     assert found.shape == (1000, 10) and space["codes"].shape == (1300, space["h"].bits // 8)
-    apart = ((x[:1000, None] - x[1000:][found]) ** 2).sum(
-        axis=2
-    )  # untrained, but ranked by vectors
+    apart = ((x[:1000, None] - x[1000:][found]) ** 2).sum(axis=2)  # what ranks at last
     np.testing.assert_allclose(space["distances"], apart, rtol=1e-4)
     assert (np.diff(space["distances"], axis=1) >= 0).all()
 
