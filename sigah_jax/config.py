@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.benchmarks import BENCHMARKS
 from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import metric
 
 PRESETS = ("best", "paper")
 SINKS = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # and the packages that they need
@@ -45,6 +46,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.data.train_rows = 0  # training rows kept, drawn at random; 0: all
     c.data.split_seed = 0  # of these draws
     c.data.max_rows = 0  # keep this many rows of the base, for a short trial; 0: all
+    c.data.metric = "l2"  # what is near: l2, or cosine; see docs/metrics.md
 
     c.model = config_dict.ConfigDict()
     c.model.bits = bits  # K, code length
@@ -271,6 +273,7 @@ _RANGES = {
 _CHOICES = {
     "preset": PRESETS,
     "data.name": ("mnist", "tiny100k", "vectors", *BENCHMARKS),
+    "data.metric": metric.NAMES,
     "engine": ("auto", "cpu", "accelerator"),
     "distributed": ("auto", "on", "off"),
     "model.decoder": ("ista", "linear", "mlp"),

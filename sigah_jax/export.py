@@ -10,6 +10,7 @@
 - `.npz`: what `Hasher.save` writes: `sigah_jax.load` reads it, and `numpy_encoder.py`, which needs
   numpy alone.
 
+All take vectors as they are, and scale them to unit length if the encoder was trained for cosine.
 Codes of base rows are not refined, whatever the run chose: see `Hasher.encode`, refine=0. The
 `.npz` file keeps what it chose for `sigah_jax.load`.
 
@@ -27,6 +28,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import functools
 import importlib
 import io
 import json
@@ -47,6 +49,7 @@ from sigah_jax.encoder.hasher import Hasher, to_bytes
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
+from sigah_jax.retrieval.metric import base_rows, queries_of
 from sigah_jax.run import loading
 
 MARGIN = 1e-5
@@ -80,7 +83,7 @@ def plain_arrays(h: Hasher) -> dict[str, np.ndarray]:
     )
     features, layers = standardiser["projection"].shape[1], len(h.nets.hash.widths)
     scale = np.float32(math.sqrt(features))  # of `HashNetwork`
-    arrays = dict(standardiser)
+    arrays = dict(standardiser)  # z is of rows that went through the metric
     for i in range(layers):
         layer = net[f"hidden{i}"]
         kernel = layer["kernel"] if i else layer["kernel"] * scale
@@ -96,12 +99,19 @@ def plain_arrays(h: Hasher) -> dict[str, np.ndarray]:
     return arrays
 
 
+def projections(h: Hasher, params: dict, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """u of vectors as base rows and u as queries, `[n, K] f32` each."""
+    base, _, _ = hash_functions.projections(h.nets, params, base_rows(h.metric, vectors))
+    _, query, _ = hash_functions.projections(h.nets, params, queries_of(h.metric, vectors))
+    return base, query
+
+
 def to_stablehlo(h: Hasher) -> bytes:
     """A serialised `jax.export.Exported` of `[n, d] f32 -> Outputs`."""
     params = jax.tree.map(np.asarray, h.params)
 
     def encode(vectors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        base, query, _ = hash_functions.projections(h.nets, params, vectors)
+        base, query = projections(h, params, vectors)
         return codes.pack(base > 0), codes.pack(query > 0), query
 
     # a dimension variable is at least 1, and there may be no rows
@@ -126,7 +136,13 @@ def to_onnx(h: Hasher) -> bytes:
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    centred = add("Sub", ["vectors", "mean"], "centred")
+    rows = "vectors"
+    if h.metric.name == "cosine":
+        for name, kind in (("largest", "ReduceMax"), ("length", "ReduceL2")):
+            sizes = add("Abs", [rows], f"{name}_of")
+            scale = add(kind, [sizes], name, axes=[1], keepdims=1)
+            rows = add("Div", [rows, scale], f"by_{name}")
+    centred = add("Sub", [rows, "mean"], "centred")
     z = top = add("MatMul", [centred, "projection"], "z")
     for i in range(len(h.nets.hash.widths)):
         product = add("MatMul", [top, f"kernel{i}"], f"product{i}")
@@ -215,8 +231,7 @@ def compare(h: Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
     generator = np.random.default_rng(0)
     width = codes.packed_bytes(h.bits)
     x = h.synthesise(generator.integers(0, 256, (SAMPLE_ROWS, width), np.uint8))
-    project = jax.jit(hash_functions.projections, static_argnums=0)
-    us = [np.asarray(u) for u in project(h.nets, h.params, x)[:2]]
+    us = [np.asarray(u) for u in jax.jit(functools.partial(projections, h))(h.params, x)]
     *packed, other = run(x)
     ours = h.encode(x, refine=0), h.encode_queries(x)
     differ = [

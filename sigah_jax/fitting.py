@@ -31,6 +31,8 @@ def fit(
     bits: int = 128,
     workdir: str | Path | None = None,
     changes: dict | None = None,
+    *,
+    metric: str = "l2",
 ) -> Hasher:
     """Trains `preset=best` on vectors.
 
@@ -48,35 +50,38 @@ def fit(
         changes: config fields by dotted name, as `--config.field=value`, for example
             `{"train.steps": 1000, "seed": 1}`; the fields are in `sigah_jax/config.py`. Of the
             data only `val_queries`, `train_rows` and `split_seed`: the rest is x.
+        metric: what is near, "l2" or "cosine": see `retrieval.metric`. The hasher keeps it.
 
     Returns:
         What `sigah_jax.load(workdir)` returns.
 
     Raises:
         BadInput: n too small, masked values, rows with NaN or infinity or that float32 cannot tell
-            apart, a bad field, a `workdir` where another array or config was trained on.
+            apart, rows of zeros under cosine, a bad field, a `workdir` where another array or
+            config was trained on.
         NonFinite: a loss is not finite.
     """
     if workdir is None:
         with tempfile.TemporaryDirectory(prefix="sigah_jax-") as directory:
-            h = fit(x, bits, directory, changes)
+            h = fit(x, bits, directory, changes, metric=metric)
         facts = {name: fact for name, fact in h.facts.items() if name != "workdir"}
         return dataclasses.replace(h, facts=facts)
     x = np.asarray(as_array(x, "x"))
     x = x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
-    config = config_of(x, bits, changes or {})
+    config = config_of(x, bits, changes or {}, metric)
     workdir, none = Path(os.path.expanduser(workdir)), x[:0]  # neither a base nor test queries
     data = lambda: assemble(none, none, x, config.data, config.data.base)  # noqa: E731
     return run(config, workdir, workdir / "data", data)
 
 
-def config_of(x: np.ndarray, bits: int, changes: dict):
+def config_of(x: np.ndarray, bits: int, changes: dict, metric: str = "l2"):
     """The config of `fit`, which names the array by its content; BadInput if x cannot be used."""
     config = vectors_config(f"preset=best,bits={bits}")
     config.eval.baselines = ()
+    change(config, "data.metric", metric)
     for name, value in changes.items():
-        if name in ("preset", "model.bits"):
-            raise BadInput(f"config.{name}: `fit` takes `bits`, and is `preset=best`")
+        if name in ("preset", "model.bits", "data.metric"):
+            raise BadInput(f"config.{name}: `fit` takes `bits` and `metric`, and is `preset=best`")
         if name not in DATA_FIELDS and name.startswith(("data.", "eval.baselines")):
             raise BadInput(f"config.{name}: `fit` takes its rows from x, and fits no baselines")
         change(config, name, value)

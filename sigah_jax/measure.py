@@ -40,7 +40,7 @@ from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
-from sigah_jax.retrieval import asymmetric, euclidean, hamming, neighbours, rerank
+from sigah_jax.retrieval import asymmetric, euclidean, hamming, metric, neighbours, rerank
 from sigah_jax.run import rundir
 from sigah_jax.training import evaluate, prepare
 from sigah_jax.training.run import run
@@ -131,6 +131,7 @@ def make_config(args, bits: int):
     """The config of the training at one length, `preset=best` but for the flags."""
     config = vectors_config(f"preset=best,bits={bits}")
     config.data.base, config.data.queries = args.input, args.queries
+    config.data.metric = args.metric
     config.eval.baselines = ()
     if args.steps is not None:
         config.train.steps = args.steps
@@ -143,9 +144,12 @@ def make_config(args, bits: int):
 
 
 def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
-    """Trains in `workdir`, or resumes; no seconds then, for they would be those of a part."""
+    """Trains in `workdir`, or resumes; no seconds then, for they would be those of a part.
+
+    Encodes rows of `data`, which went through the metric.
+    """
     fresh, start = not workdir.exists(), time.monotonic()
-    h = run(config, workdir, cache, lambda: data)
+    h = run(config, workdir, cache, lambda: data).euclidean
     seconds = time.monotonic() - start if fresh else None
     return Encoder("sigah", h.bits, seconds, h.encode, h.encode_queries, h.project_queries, h)
 
@@ -187,6 +191,7 @@ def check_workdir(args) -> None:
         for flag, theirs, ours in (
             ("input", held.base, args.input),
             ("queries", held.queries, args.queries),
+            ("metric", held.get("metric", "l2"), args.metric),  # earlier versions had no other
         ):
             if theirs != ours:
                 raise BadInput(
@@ -225,6 +230,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--input", required=True, help="file of vectors; file.hdf5:name for one")
     parser.add_argument("--queries", default="", help="the same; default 1,000 rows of the input")
+    parser.add_argument(
+        "--metric", default="l2", help=f"what is near: one of {', '.join(metric.NAMES)}"
+    )
     parser.add_argument("--bits", default="64,128,256", help="code lengths, with commas between")
     parser.add_argument("--k", type=int, default=10, help="neighbours asked for")
     parser.add_argument("--oversample", type=int, default=10, help="k times this are re-ranked")
@@ -235,6 +243,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
     args.bits = [int(k) for k in args.bits.split(",")]
+    if args.metric not in metric.NAMES:
+        raise BadInput(f"--metric={args.metric}: expected one of {', '.join(metric.NAMES)}")
     if args.oversample < 1:
         raise BadInput(f"--oversample={args.oversample}: expected 1 or more")
     if not 0 < args.target <= 1:

@@ -53,6 +53,7 @@ def test_presets_are_valid(preset, bits, devices):
         ("data.name", "cifar"),
         ("data.base", "my.npy"),
         ("data.train_rows", -1),
+        ("data.metric", "dot"),
         ("model.bits", 0),
         ("model.atoms", 64),
         ("refit.atoms", 64),

@@ -8,6 +8,7 @@ Not responsible for ground truth: `retrieval.neighbours`.
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from sigah_jax.data.sources import command_for
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import Vectors, as_array, open_vectors, why_bad
+from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of
 
+BLOCK_ROWS = 8192  # looked at or converted at once
 PRECISION_ROWS = 1000  # that `check_precision` looks at
 LOST_SPREAD = 0.05  # ours: an error of a twentieth of the spread reorders near neighbours
 MIDDLE_ROWS = 1000  # whose median `warn_of_outliers` takes for the middle
@@ -34,7 +37,8 @@ OUTLIER_VARIANCE = 100
 class Dataset:
     """Four sets of feature vectors, f32, finite as their squared norms are.
 
-    A base that a raw format holds as float32 stays a memory map.
+    They are what `retrieval.metric` makes of the rows that were given: all that is computed of them
+    is Euclidean. Of l2, a base that a raw format holds as float32 stays a memory map.
     """
 
     xt: np.ndarray  # [nt, d] training set; validation searches it
@@ -44,6 +48,7 @@ class Dataset:
     image_shape: tuple[int, ...]  # (height, width) if rows are grey images, else ()
     origin: str  # where it came from and what was carved, for people
     warning: str = ""  # of `warn_of_outliers` among the training rows
+    metric: Metric = L2  # which these rows went through
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
@@ -121,8 +126,10 @@ def assemble(
         origin: where the parts come from.
 
     Raises:
-        BadInput: too few rows, or rows as in `check_finite` and `check_precision`.
+        BadInput: too few rows, rows as in `check_finite` and `check_precision`, or of zeros that
+            have no cosine.
     """
+    metric = Metric(data.metric)
     for x, file, part in (
         (base, data.base, "base"),
         (queries, data.queries, "queries"),
@@ -132,6 +139,8 @@ def assemble(
             name = file or f"{data.name}, {part}"
             check_finite(x, name)
             check_precision(x, name)
+            if metric.name == "cosine":
+                check_directions(x, name)
     generator = np.random.default_rng(data.split_seed)
     rows = np.arange(len(base))  # of its file
     if queries is None:
@@ -143,16 +152,23 @@ def assemble(
         origin += f", {data.test_queries} random rows held out as test queries"
     elif data.max_rows:
         base = base[: data.max_rows]
-    xb, xq = np.asarray(base, np.float32), np.asarray(queries, np.float32)
-    pool, name = (xb, data.base) if learn is None else (learn, data.train)
+    pool, name = (base, data.base) if learn is None else (learn, data.train)
     enough(len(pool), 2 * data.val_queries, "training rows", "data.val_queries")
     order = generator.permutation(len(pool))
     drawn = order[data.val_queries :]
     drawn = np.sort(drawn[: data.train_rows] if data.train_rows else drawn)
-    xv = np.asarray(pool[order[: data.val_queries]], np.float32)
-    xt = np.asarray(pool[drawn], np.float32)
+    xb, xt = (points(base_rows, metric, x) for x in (base, pool[drawn]))
+    xq, xv = (points(queries_of, metric, x) for x in (queries, pool[order[: data.val_queries]]))
     warning = warn_of_outliers(xt, rows[drawn] if learn is None else drawn, name or data.name)
-    return Dataset(xt, xv, xb, xq, image_shape, origin, warning)
+    return Dataset(xt, xv, xb, xq, image_shape, origin, warning, metric)
+
+
+def points(make: Callable, metric: Metric, x: np.ndarray) -> np.ndarray:
+    """`metric.base_rows` or `metric.queries_of` of all rows, f32; of l2 the same array if it is."""
+    if metric == L2:
+        return np.asarray(x, np.float32)
+    blocks = (x[start : start + BLOCK_ROWS] for start in range(0, len(x), BLOCK_ROWS))
+    return np.concatenate([make(metric, x[:0]), *(make(metric, block) for block in blocks)])
 
 
 def enough(rows: int, wanted: int, what: str, field: str) -> None:
@@ -161,7 +177,16 @@ def enough(rows: int, wanted: int, what: str, field: str) -> None:
         raise BadInput(f"config.{field}: {rows} {what} are too few, expected at least {wanted}")
 
 
-def check_finite(x: np.ndarray, name: str, block_rows: int = 8192) -> None:
+def check_directions(x: np.ndarray, name: str) -> None:
+    """Raises BadInput naming the first row of `x [n, d]` that is all zeros."""
+    for start in range(0, len(x), BLOCK_ROWS):
+        zero = ~np.any(x[start : start + BLOCK_ROWS], axis=1)
+        if zero.any():
+            row = start + int(zero.argmax())
+            raise BadInput(f"{name}: {why_bad(x[row], row)}")
+
+
+def check_finite(x: np.ndarray, name: str, block_rows: int = BLOCK_ROWS) -> None:
     """Raises BadInput naming the first row of `x [n, d]` whose squared norm float32 cannot hold.
 
     Those are rows with NaN, infinity or values so large that they or their squares overflow.
@@ -175,7 +200,9 @@ def check_finite(x: np.ndarray, name: str, block_rows: int = 8192) -> None:
             raise BadInput(f"{name}: {why_bad(x[row], row)}")
 
 
-def warn_of_outliers(x: np.ndarray, rows: np.ndarray, name: str, block_rows: int = 8192) -> str:
+def warn_of_outliers(
+    x: np.ndarray, rows: np.ndarray, name: str, block_rows: int = BLOCK_ROWS
+) -> str:
     """A warning that a few rows hold nearly all variance of `x [n, d] f32`; "" if none do.
 
     Features are scaled by the root of the mean squared distance to the middle, and a single row

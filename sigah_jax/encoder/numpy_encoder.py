@@ -5,17 +5,29 @@
     query_codes = encode_queries(arrays, q)  # of what is searched for
 
 Imports nothing of this package: copy it to where codes are made. Codes are not refined, whatever
-the file says. Rows with NaN or infinity are not refused, and the mask of a masked array is ignored.
+the file says. Rows are scaled to unit length where the metric of the file is cosine. Rows with NaN
+or infinity and rows without a cosine are not refused, and the mask of a masked array is ignored.
 
 Shapes: d columns, K bits, W packed bytes; `...` are any leading axes, usually n rows.
 """
 
+import json
+
 import numpy as np
+
+
+def points(arrays: dict, x: np.ndarray) -> np.ndarray:
+    """Rows as the metric of the file takes them, see `retrieval.metric`: `[..., d] -> f32`."""
+    x = x.astype(np.float32)
+    if json.loads(str(arrays["about"])).get("metric", "l2") == "l2":
+        return x
+    x = x / abs(x).max(axis=-1, keepdims=True)
+    return x / np.sqrt((x * x).sum(axis=-1, keepdims=True))
 
 
 def project(arrays: dict, x: np.ndarray, queries: bool = True) -> np.ndarray:
     """Real projections of queries, otherwise of base rows: `[..., d] -> u [..., K] f32`."""
-    z = (x.astype(np.float32) - arrays["standardiser/mean"]) @ arrays["standardiser/projection"]
+    z = (points(arrays, x) - arrays["standardiser/mean"]) @ arrays["standardiser/projection"]
     net = {name.removeprefix("gen/hash/"): array for name, array in arrays.items()}
     h = z * np.float32(np.sqrt(z.shape[-1]))
     for i in range(sum(name.startswith("hidden") for name in net) // 2):

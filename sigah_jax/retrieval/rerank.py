@@ -1,7 +1,7 @@
-"""Re-ranking: the nearest of some candidates a query, by exact Euclidean distance of vectors.
+"""Re-ranking: the nearest of some candidates a query, by exact distance of vectors.
 
 Shapes: Q queries, c candidates a query, N base rows, d columns, k neighbours, p pairs of a query
-and a candidate. Distances are squared. Ties go to the lower id.
+and a candidate. Euclidean distances are squared. Ties go to the lower id.
 
 Not responsible for finding candidates (`hamming`, `asymmetric`) nor for decoding codes to vectors.
 """
@@ -12,7 +12,9 @@ import faiss
 import numpy as np
 
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.vectors import why_bad
 from sigah_jax.retrieval import hamming, topk
+from sigah_jax.retrieval.metric import L2, Metric, unit
 
 PAIRS = 1 << 24  # pairs at once, about 80 bytes each
 ROW_BYTES = 1 << 26  # vectors at once, of those that must be converted or decoded
@@ -21,13 +23,14 @@ Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def rerank(
-    xq: np.ndarray, base: np.ndarray, candidates: np.ndarray, k: int
+    xq: np.ndarray, base: np.ndarray, candidates: np.ndarray, k: int, metric: Metric = L2
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of each query's candidates, by the original vectors.
 
     Distances are float32 sums of squared differences: equal rows are equally far, and whole
-    numbers whose squared distances stay below 2²⁴ have no rounding. Base rows are read by rising
-    id, each once for all queries, so the base may be a memory map larger than memory.
+    numbers whose squared distances stay below 2²⁴ have no rounding. Those of cosine are 1 - cos,
+    half of that sum of unit rows. Base rows are read by rising id, each once for all queries, so
+    the base may be a memory map larger than memory.
 
     Args:
         xq: `[Q, d]`, integers or floats.
@@ -35,24 +38,39 @@ def rerank(
         candidates: `[Q, c]` base ids, distinct in a row, in any order. -1 stands for none, as
             faiss fills places that it finds no row for, and may come often.
         k: 1 to c.
+        metric: what is near.
 
     Returns:
-        D `[Q, k] f32` squared distances and I `[Q, k] i64`, sorted by (distance, id). Where a query
-        has fewer than k candidates, the last places are -1 at infinite distance.
+        D `[Q, k] f32` distances and I `[Q, k] i64`, sorted by (distance, id). Where a query has
+        fewer than k candidates, the last places are -1 at infinite distance.
 
     Raises:
-        BadInput: k is not from 1 to c, or a distance is not finite (the row is named).
+        BadInput: k is not from 1 to c, a distance is not finite, or a row has no cosine (the row
+            is named).
     """
     xq, base = np.asanyarray(xq), np.asanyarray(base)
     if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
         raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {base.shape}")
 
     def compare(x: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        if metric.name == "cosine":
+            units = lambda rows: _directions(base[rows], rows, "base row")  # noqa: E731
+            return block_distances(x, queries, ids, units) / 2
         if base.dtype == np.float32 and base.flags.c_contiguous:
             return pair_distances(x, queries, base, ids)
         return block_distances(x, queries, ids, lambda rows: base[rows])
 
+    if metric.name == "cosine":
+        xq = _directions(xq, np.arange(len(xq)), "query")
     return nearest(xq, candidates, len(base), k, compare)
+
+
+def _directions(x: np.ndarray, numbers: np.ndarray, what: str) -> np.ndarray:
+    """Unit rows; BadInput for one of zeros, named by its number."""
+    if not (there := np.any(x, axis=1)).all():
+        place = int(there.argmin())
+        raise BadInput(f"{what} {why_bad(x[place], numbers[place]).removeprefix('row ')}")
+    return unit(x)
 
 
 def nearest(

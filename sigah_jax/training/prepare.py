@@ -21,6 +21,7 @@ from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
 from sigah_jax.retrieval import euclidean
+from sigah_jax.retrieval.metric import L2, are_unit
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
 
@@ -56,6 +57,7 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     log.line(
         f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
     )
+    log.line(f"metric: {told(data)}")
     if data.warning:
         log.line(f"warning: {data.warning}")
     per_step = config.train.anchors * (1 + config.train.others)
@@ -74,6 +76,13 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
             f"data: the {nt} training rows are so near to one another (ranges of columns up to "
             f"{ranges.max():.1e}) that their variance underflows float32; scale the vectors up"
         )
+
+
+def told(data: Dataset) -> str:
+    """Which metric a training takes, and whether another is the same order."""
+    if data.metric == L2 and are_unit(data.xt):
+        return "l2; the training rows have unit length, so that cosine is the same order"
+    return data.metric.name
 
 
 def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array, jax.Array]:

@@ -38,10 +38,10 @@ def write(
     pictures: Path,
 ) -> None:
     """Evaluates on the test queries, writes `path` and `pictures`, a directory, prints a table."""
-    start = time.monotonic()
-    values, curves, parts = evaluate.test(config, cache, data, h)
+    start, euclidean = time.monotonic(), h.euclidean
+    values, curves, parts = evaluate.test(config, cache, data, euclidean)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
-    draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, h, curves)
+    draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, euclidean, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)
     made["refinement"] = h.refinement._asdict() | h.facts.get("refinement", {})

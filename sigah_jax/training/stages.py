@@ -104,5 +104,5 @@ def _decoder_codes(
     """
     h = loading.of_checkpoint(workdir, "best")
     if not refined:
-        return h.encode(data.xt)
+        return h.euclidean.encode(data.xt)
     return refinement.chosen(config, h, data, truth, log)[1]
