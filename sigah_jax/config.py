@@ -46,7 +46,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.data.train_rows = 0  # training rows kept, drawn at random; 0: all
     c.data.split_seed = 0  # of these draws
     c.data.max_rows = 0  # keep this many rows of the base, for a short trial; 0: all
-    c.data.metric = "l2"  # what is near: l2, or cosine; see docs/metrics.md
+    c.data.metric = "l2"  # what is near: l2, cosine or ip, the inner product; docs/metrics.md
 
     c.model = config_dict.ConfigDict()
     c.model.bits = bits  # K, code length

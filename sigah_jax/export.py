@@ -10,7 +10,7 @@
 - `.npz`: what `Hasher.save` writes: `sigah_jax.load` reads it, and `numpy_encoder.py`, which needs
   numpy alone.
 
-All take vectors as they are, and scale them to unit length if the encoder was trained for cosine.
+All take vectors as they are, and make of them what the metric of the encoder asks for.
 Codes of base rows are not refined, whatever the run chose: see `Hasher.encode`, refine=0. The
 `.npz` file keeps what it chose for `sigah_jax.load`.
 
@@ -49,7 +49,7 @@ from sigah_jax.encoder.hasher import Hasher, to_bytes
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
-from sigah_jax.retrieval.metric import base_rows, queries_of
+from sigah_jax.retrieval.metric import TINY, Metric, base_rows, queries_of
 from sigah_jax.run import loading
 
 MARGIN = 1e-5
@@ -129,26 +129,26 @@ def to_onnx(h: Hasher) -> bytes:
     arrays["places"] = np.zeros((h.bits, codes.packed_bytes(h.bits)), np.float32)
     for bit in range(h.bits):
         arrays["places"][bit, bit // 8] = 128 >> bit % 8
-    arrays["zero"] = np.zeros((), np.float32)
+    arrays |= {"zero": np.float32(0), "one": np.float32(1), "tiny": np.asarray(TINY)}
     nodes = []
 
     def add(kind: str, inputs: list[str], output: str, **attributes) -> str:
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    rows = "vectors"
-    if h.metric.name == "cosine":
-        for name, kind in (("largest", "ReduceMax"), ("length", "ReduceL2")):
-            sizes = add("Abs", [rows], f"{name}_of")
-            scale = add(kind, [sizes], name, axes=[1], keepdims=1)
-            rows = add("Div", [rows, scale], f"by_{name}")
-    centred = add("Sub", [rows, "mean"], "centred")
-    z = top = add("MatMul", [centred, "projection"], "z")
-    for i in range(len(h.nets.hash.widths)):
-        product = add("MatMul", [top, f"kernel{i}"], f"product{i}")
-        top = add("Relu", [add("Add", [product, f"bias{i}"], f"layer{i}")], f"relu{i}")
-    linear = add("MatMul", [z, "linear"], "linear_path")
+    def layers(prefix: str) -> tuple[str, str]:
+        """The last hidden layer of base rows or queries, and their linear path."""
+        centred = add("Sub", [_points(h.metric, prefix, add), "mean"], f"{prefix}centred")
+        z = top = add("MatMul", [centred, "projection"], f"{prefix}z")
+        for i in range(len(h.nets.hash.widths)):
+            product = add("MatMul", [top, f"kernel{i}"], f"{prefix}product{i}")
+            layer = add("Add", [product, f"bias{i}"], f"{prefix}layer{i}")
+            top = add("Relu", [layer], f"{prefix}relu{i}")
+        return top, add("MatMul", [z, "linear"], f"{prefix}linear_path")
+
     for prefix, u in (("", "base_projections"), ("query_", "projections")):
+        if not prefix or h.metric.added:  # else both are the same points
+            top, linear = layers(prefix)
         product = add("MatMul", [top, f"{prefix}out"], f"{prefix}product")
         network = add("Add", [product, f"{prefix}out_bias"], f"{prefix}network")
         bits = add("Greater", [add("Add", [network, linear], u), "zero"], f"{prefix}bits")
@@ -174,6 +174,30 @@ def to_onnx(h: Hasher) -> bytes:
     helper.set_model_props(model, {"about": json.dumps(about)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _points(metric: Metric, prefix: str, add: Callable) -> str:
+    """Adds the nodes of `metric.base_rows`, or of `queries_of` where there is a prefix."""
+    if metric.name == "l2":
+        return "vectors"
+    if metric.added and not prefix:
+        x = add("Div", ["vectors", "largest"], "over_largest")
+        squared = add("ReduceSumSquare", [x], "squared", axes=[1], keepdims=1)
+        longer = add("Max", [squared, "one"], "longer")
+        rows = add("Div", [x, add("Sqrt", [longer], "scale")], "scaled")
+        share = add("Div", [squared, longer], "share")
+        height = add("Sqrt", [add("Sub", ["one", share], "rest")], "height")
+        return add("Concat", [rows, height], "points", axis=1)
+    rows = "vectors"
+    for kind in ("Max", "L2"):
+        sizes = add("Abs", [rows], f"{prefix}sizes_{kind}")
+        size = add(f"Reduce{kind}", [sizes], f"{prefix}size_{kind}", axes=[1], keepdims=1)
+        size = add("Max", [size, "tiny"], f"{prefix}divisor_{kind}")
+        rows = add("Div", [rows, size], f"{prefix}over_{kind}")
+    if metric.added:
+        height = add("Sub", [size, size], f"{prefix}height")
+        rows = add("Concat", [rows, height], f"{prefix}points", axis=1)
+    return rows
 
 
 def run_npz(data: bytes) -> Callable[[np.ndarray], Outputs]:

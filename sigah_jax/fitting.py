@@ -50,7 +50,8 @@ def fit(
         changes: config fields by dotted name, as `--config.field=value`, for example
             `{"train.steps": 1000, "seed": 1}`; the fields are in `sigah_jax/config.py`. Of the
             data only `val_queries`, `train_rows` and `split_seed`: the rest is x.
-        metric: what is near, "l2" or "cosine": see `retrieval.metric`. The hasher keeps it.
+        metric: what is near, "l2", "cosine" or "ip", the inner product: see `retrieval.metric`. The
+            hasher keeps it.
 
     Returns:
         What `sigah_jax.load(workdir)` returns.

@@ -16,7 +16,7 @@ no neighbours and no candidates; queries that are bad are refused.
 
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
 [Q, k]`: float32, ‖z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, that of
-the encoder's metric, the squared Euclidean distance or 1 - cos; int32 of codes, the bits that
+the encoder's metric, the squared Euclidean distance, 1 - cos or -q·x; int32 of codes, the bits that
 differ, those of the query's own code counted twice where both rank. Each row is sorted by
 (distance, id).
 

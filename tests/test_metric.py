@@ -1,4 +1,4 @@
-"""What is near by cosine: rows, encoders, exports, search and training."""
+"""What is near by cosine and by inner product: rows, encoders, exports, search and training."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from sigah_jax.run import rundir
 
 D, BITS = 12, 20
 COSINE = metric.Metric("cosine")
+IP = metric.of("ip", 40.0)  # longer than the rows of `hashers.vectors`
 
 
 def whole_numbers(n, d=4, seed=0):
@@ -27,9 +28,9 @@ def whole_numbers(n, d=4, seed=0):
     return rows[np.any(rows, axis=1)][:n].astype(np.float32)
 
 
-def lengthened(x, seed=0):
-    """The same directions, at lengths that differ by orders of magnitude."""
-    return (x * np.random.default_rng(seed).lognormal(0, 2, (len(x), 1))).astype(np.float32)
+def lengthened(x, seed=0, sigma=2.0):
+    """The same directions, at lengths that differ by orders of magnitude, with sigma .5 by ten."""
+    return (x * np.random.default_rng(seed).lognormal(0, sigma, (len(x), 1))).astype(np.float32)
 
 
 def cosines(xq, xb):
@@ -40,7 +41,8 @@ def cosines(xq, xb):
 def measuring(of, bits=BITS, d=D):
     """An untrained hasher of a metric, standardised for rows of `hashers.vectors`."""
     h = hashers.untrained_for(metric.base_rows(of, hashers.vectors(400, d)), bits)
-    return dataclasses.replace(h, metric=of)
+    params = h.params | {"standardiser": h.params["standardiser"] | of.arrays}
+    return dataclasses.replace(h, metric=of, params=params)
 
 
 def test_rows_of_l2_stay_as_they_are():
@@ -75,6 +77,67 @@ def test_the_order_of_unit_rows_is_that_of_cosine_with_ties_by_id():
     assert nearest.tolist() == [[1, 2]]
 
 
+def products(xq, xb):
+    return xq.astype(np.float64) @ xb.astype(np.float64).T
+
+
+def test_points_of_ip_have_length_one_and_stand_for_their_rows():
+    x = lengthened(hashers.vectors(200, D))
+    of = metric.of("ip", metric.longest(x))
+    assert of.largest >= np.linalg.norm(x.astype(np.float64), axis=1).max()
+    points, asked = metric.base_rows(of, x), metric.queries_of(of, x)
+    for made in (points, asked):
+        np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, rtol=1e-6)
+        assert made.shape == (200, D + 1) and made.dtype == np.float32
+    np.testing.assert_allclose(metric.rows_of(of, points), x, rtol=1e-5)
+    assert not asked[:, -1].any()
+    np.testing.assert_allclose(metric.as_queries(of, points), asked, atol=1e-6)
+    # ‖a - b‖² = 2 (1 - q·x / (M ‖q‖))
+    d = ((asked[:, None].astype(np.float64) - points[None]) ** 2).sum(-1)
+    lengths = np.linalg.norm(x.astype(np.float64), axis=1)[:, None]
+    np.testing.assert_allclose(d, 2 - 2 * products(x, x) / (of.largest * lengths), atol=1e-6)
+
+
+def test_the_order_of_points_is_that_of_the_inner_product_with_duplicates_and_zeros():
+    xq, xb = hashers.vectors(20, D) - 7, lengthened(hashers.vectors(300, D, 1) - 7, sigma=0.5)
+    xb[[5, 200]], xb[[7, 100, 250]] = 0, xb[50]  # rows of zeros, and rows that are there twice
+    of = metric.of("ip", metric.longest(xb))
+    ids = neighbours.nearest_sets(
+        metric.queries_of(of, xq), metric.base_rows(of, xb), range(1, 301), "cpu"
+    )
+    wanted = np.argsort(-products(xq, xb), axis=1, kind="stable")
+    np.testing.assert_array_equal(ids, wanted)
+
+
+def test_a_query_of_zeros_is_equally_far_from_all_and_a_row_of_zeros_a_point():
+    zeros = np.zeros((1, D), np.int64)
+    assert metric.queries_of(IP, zeros).tolist() == [[0] * (D + 1)]
+    assert metric.base_rows(IP, zeros).tolist() == [[0] * D + [1]]
+
+
+def test_a_longer_row_counts_as_if_it_had_the_largest_length():
+    x = hashers.vectors(10, D)
+    longest = metric.of("ip", metric.longest(x))
+    ends = x * (longest.largest / np.linalg.norm(x, axis=1, keepdims=True))
+    points = metric.base_rows(longest, 5 * ends)
+    np.testing.assert_allclose(points, metric.base_rows(longest, ends), atol=1e-3)
+    np.testing.assert_allclose(points[:, -1], 0, atol=1e-3)
+    assert np.isnan(metric.base_rows(longest, np.float32([[np.inf] + [0] * (D - 1)]))).any()
+    assert np.isnan(metric.base_rows(longest, np.full((1, D), 3e38, np.float32))).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_reranking_by_ip_is_exact_also_of_rows_longer_than_the_largest_length(dtype):
+    xq, xb = whole_numbers(20), (9 * whole_numbers(300, seed=1)).astype(dtype)
+    xb[[3, 77]] = 0
+    candidates = np.stack([np.random.default_rng(q).permutation(300)[:80] for q in range(20)])
+    d, ids = rerank.rerank(xq, xb, candidates, 10, metric.of("ip", 1.0))
+    true = -np.take_along_axis(products(xq, xb), candidates, 1)
+    order = np.stack([np.lexsort((c, row)) for c, row in zip(candidates, true, strict=True)])
+    np.testing.assert_array_equal(ids, np.take_along_axis(candidates, order[:, :10], 1))
+    np.testing.assert_array_equal(d, np.take_along_axis(true, order[:, :10], 1))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_reranking_gives_one_minus_the_cosine_and_the_lower_id(dtype):
     xq, xb = whole_numbers(20), whole_numbers(300, seed=1).astype(dtype)
@@ -96,17 +159,23 @@ def test_reranking_names_a_row_that_has_no_cosine():
         rerank.rerank(xq * [[1], [0]], xb, candidates[:, 1:] * 0, 1, COSINE)
 
 
-def test_a_hasher_scales_rows_itself():
-    h, x = measuring(COSINE), hashers.vectors(100, D)
-    units = metric.unit(x)
-    for way in ("encode", "encode_queries", "both_codes", "project_queries", "features"):
-        plain = getattr(h.euclidean, way)(units)
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
+def test_a_hasher_makes_points_of_rows_itself(of):
+    h, x = measuring(of), hashers.vectors(100, D)
+    points, asked = metric.base_rows(of, x), metric.queries_of(of, x)
+    for way in ("encode_queries", "both_codes", "both_projections", "project_queries", "features"):
+        plain = getattr(h.euclidean, way)(asked)
         np.testing.assert_array_equal(getattr(h, way)(x), plain)
-        np.testing.assert_array_equal(getattr(h, way)(4 * x), plain)
-    assert (h.euclidean.encode(x) != h.encode(x)).any()
-    assert h.describe()["metric"] == "cosine" and h.d == D
-    refined = h.encode(x, refine=0.001), h.euclidean.encode(units, refine=0.001)
-    np.testing.assert_array_equal(*refined)
+        np.testing.assert_array_equal(getattr(h, way)(4 * x), plain)  # of a query the length is
+    for refine in (0, 0.001):
+        codes = h.encode(x, refine=refine)
+        np.testing.assert_array_equal(codes, h.euclidean.encode(points, refine=refine))
+        assert (codes == h.encode(x / 4, refine=refine)).all() == (of == COSINE)
+    made = h.euclidean.synthesise(codes)
+    np.testing.assert_array_equal(h.synthesise(codes), metric.rows_of(of, made))
+    assert h.d == D and h.synthesise(codes).shape == x.shape and h.euclidean.d == D + of.added
+    told = h.describe()
+    assert (told["metric"], told.get("longest", 0)) == of
 
 
 def test_a_row_of_zeros_is_refused_by_its_number_and_told_apart_in_blocks():
@@ -121,8 +190,9 @@ def test_a_row_of_zeros_is_refused_by_its_number_and_told_apart_in_blocks():
     assert h.euclidean.encode(x).shape == (100, 3)  # of l2 it is a row like others
 
 
-def test_files_and_pickles_keep_the_metric_and_files_without_one_are_l2(tmp_path):
-    h, x = measuring(COSINE), hashers.vectors(50, D)
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
+def test_files_and_pickles_keep_the_metric_and_files_without_one_are_l2(of, tmp_path):
+    h, x = measuring(of), hashers.vectors(50, D)
     h.save(tmp_path / "encoder.npz")
     for again in (sigah_jax.load(tmp_path / "encoder.npz"), pickle.loads(pickle.dumps(h))):
         assert again.metric == h.metric and again.describe() == h.describe()
@@ -140,11 +210,13 @@ def test_files_and_pickles_keep_the_metric_and_files_without_one_are_l2(tmp_path
                 sigah_jax.load(tmp_path / "other.npz")
 
 
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
 @pytest.mark.parametrize("suffix", [".npz", ".stablehlo", ".onnx"])
-def test_exported_encoders_scale_rows_themselves(suffix, tmp_path):
+def test_exported_encoders_make_points_of_rows_themselves(of, suffix, tmp_path):
     if suffix == ".onnx":
         pytest.importorskip("onnxruntime")
-    h, x = measuring(COSINE), lengthened(hashers.vectors(300, D))
+    h, x = measuring(of), lengthened(hashers.vectors(300, D))
+    x[8] = 0 if of == IP else x[8]
     path = tmp_path / f"encoder{suffix}"
     assert export.export(h, path, overwrite=False).largest < export.MARGIN
     run = export.FORMATS[suffix][1](path.read_bytes())
@@ -155,15 +227,21 @@ def test_exported_encoders_scale_rows_themselves(suffix, tmp_path):
     assert [y.shape[0] for y in run(x[:0])] == [0, 0, 0]
 
 
-def test_a_search_ranks_and_reranks_by_the_metric_of_its_hasher():
-    h, xb, xq = measuring(COSINE), lengthened(hashers.vectors(300, D)), hashers.vectors(20, D, 1)
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
+def test_a_search_ranks_and_reranks_by_the_metric_of_its_hasher(of):
+    h, xb, xq = measuring(of), lengthened(hashers.vectors(300, D)), hashers.vectors(20, D, 1)
     codes = h.encode(xb)
     d, _ids = sigah_jax.search(h, xq, codes, 10, rerank=xb, oversample=30)  # all are candidates
-    true = 1 - cosines(xq, xb)
-    np.testing.assert_allclose(d, np.sort(true, axis=1)[:, :10], atol=1e-6)
+    true = 1 - cosines(xq, xb) if of == COSINE else -products(xq, xb)
+    np.testing.assert_allclose(d, np.sort(true, axis=1)[:, :10], rtol=1e-5, atol=1e-6)
     same = sigah_jax.search(h, 8 * xq, codes, 10)[1], sigah_jax.search(h, xq, codes, 10)[1]
     np.testing.assert_array_equal(*same)
     xq[5] = 0
+    if of == IP:  # all rows are equally near
+        assert sigah_jax.search(h, xq, codes, 4, rerank=xb, oversample=75)[1][5].tolist() == [
+            *range(4)
+        ]
+        return
     with pytest.raises(BadInput, match="queries: vectors: row 5 is all zeros"):
         sigah_jax.search(h, xq, codes, 10)
 
@@ -186,7 +264,7 @@ def test_a_training_by_cosine_is_one_by_l2_on_unit_rows(tmp_path, capsys):
     assert "metric: cosine" in capsys.readouterr().out
     same = sigah_jax.fit(metric.unit(x), BITS, tmp_path / "l2", SHORT)
     told = capsys.readouterr().out
-    assert told.count("metric: l2; the training rows have unit length, so that cosine is the") == 1
+    assert told.count("metric: l2; the training rows have unit length, so that cosine and") == 1
     assert (h.metric, same.metric) == (COSINE, metric.L2)
     assert h.describe()["encoder"] == same.describe()["encoder"]
     assert sigah_jax.load(tmp_path / "cosine", "latest").metric == COSINE
@@ -194,10 +272,37 @@ def test_a_training_by_cosine_is_one_by_l2_on_unit_rows(tmp_path, capsys):
         sigah_jax.fit(x, BITS, tmp_path / "cosine", SHORT)
 
 
+def test_a_training_by_ip_resumes_and_finds_what_cosine_and_l2_do_not(tmp_path, capsys):
+    x = lengthened(sets.rows(700, D, 6))
+    xb, xq = x[:600], x[600:] - 3
+    short = SHORT | {"train.steps": 80, "train.steps_per_call": 20}
+    h = sigah_jax.fit(xb, BITS, tmp_path / "ip", short, metric="ip")
+    assert "metric: ip; the longest row has length" in capsys.readouterr().out
+    longest = np.linalg.norm(xb.astype(np.float64), axis=1).max()
+    assert h.metric.name == "ip" and h.metric.largest == pytest.approx(longest, rel=1e-6)
+    again = sigah_jax.load(tmp_path / "ip", "latest")
+    assert again.metric == h.metric and again.d == h.d == D
+    # a run that lost its encoder resumes from its last checkpoint to the same
+    (tmp_path / "ip" / "encoder.npz").unlink()
+    resumed = sigah_jax.fit(xb, BITS, tmp_path / "ip", short, metric="ip")
+    assert resumed.describe()["encoder"] == h.describe()["encoder"]
+
+    def recall(h):
+        near = np.argsort(-products(xq, xb), axis=1)[:, :10]
+        ids = sigah_jax.search(h, xq, h.encode(xb), 10, by="hamming")[1]
+        return np.mean([np.isin(row, true).mean() for row, true in zip(ids, near, strict=True)])
+
+    others = [sigah_jax.fit(xb, BITS, changes=short, metric=name) for name in ("l2", "cosine")]
+    assert recall(h) > max(map(recall, others)) + 0.05
+
+
 @pytest.mark.parametrize(
     "how, words",
     [
-        ({"metric": "cosin"}, r"config.data.metric='cosin': expected one of \('l2', 'cosine'"),
+        (
+            {"metric": "cosin"},
+            r"config.data.metric='cosin': expected one of \('l2', 'cosine', 'ip'\)",
+        ),
         ({"metric": None}, "config.data.metric=None"),
         ({"changes": {"data.metric": "cosine"}}, "config.data.metric: `fit` takes"),
     ],
@@ -221,18 +326,22 @@ def test_a_base_is_scaled_in_blocks(monkeypatch):
     x = hashers.vectors(100, D)
     monkeypatch.setattr(datasets, "BLOCK_ROWS", 7)
     np.testing.assert_array_equal(datasets.points(metric.base_rows, COSINE, x), metric.unit(x))
+    assert datasets.longest(x) == metric.longest(x) and datasets.longest(x[:0]) == 0
     assert datasets.points(metric.base_rows, metric.L2, x) is x
 
 
-def test_measure_counts_what_is_near_by_the_metric():
-    x = lengthened(hashers.vectors(330, D))
-    xb, xq = metric.base_rows(COSINE, x[30:]), metric.queries_of(COSINE, x[:30])
-    data = datasets.Dataset(xb, xq, xb, xq, (), "here", metric=COSINE)
-    h = measuring(COSINE).euclidean
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
+def test_measure_counts_what_is_near_by_the_metric(of):
+    x = hashers.vectors(330, D)
+    xb, xq = metric.base_rows(of, x[30:]), metric.queries_of(of, x[:30])
+    data = datasets.Dataset(xb, xq, xb, xq, (), "here", metric=of)
+    h = measuring(of).euclidean
     encoder = measure.Encoder("sigah", BITS, 1.0, h.encode, h.encode_queries, h.project_queries, h)
-    truth = np.argsort(-cosines(x[:30], x[30:]), axis=1)[:, :5]
+    nearness = cosines if of == COSINE else products
+    truth = np.argsort(-nearness(x[:30], x[30:]), axis=1)[:, :5]
     row = measure.row_of(encoder, data, measure.Search(5, 60, truth, "cpu", 16))
     assert row.found["reranked"].recall == 1 > row.found["hamming"].recall  # all are candidates
+    assert measure.exact(data, measure.Search(5, 60, truth, "cpu", 16)).code_bytes == 4 * D
 
 
 def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):
@@ -243,7 +352,7 @@ def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):
     rundir.claim(tmp_path / "m" / "bits8", config).close()
     for given, words in (
         ([], "bits8 there is of --metric=cosine, now l2; use another --workdir"),
-        (["--metric=dot"], "--metric=dot: expected one of l2, cosine"),
+        (["--metric=dot"], "--metric=dot: expected one of l2, cosine, ip"),
     ):
         assert measure.main([*argv, *given]) == 2
         told = capsys.readouterr().err
@@ -252,4 +361,4 @@ def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):
 
 def test_a_hasher_of_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="its metric is 'hamming'"):
-        hasher.metric_of("hamming")
+        hasher.metric_of("hamming", {})

@@ -19,6 +19,7 @@ from sigah_jax.data.sources import command_for
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import Vectors, as_array, open_vectors, why_bad
+from sigah_jax.retrieval import metric as metrics
 from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of
 
 BLOCK_ROWS = 8192  # looked at or converted at once
@@ -129,7 +130,6 @@ def assemble(
         BadInput: too few rows, rows as in `check_finite` and `check_precision`, or of zeros that
             have no cosine.
     """
-    metric = Metric(data.metric)
     for x, file, part in (
         (base, data.base, "base"),
         (queries, data.queries, "queries"),
@@ -139,7 +139,7 @@ def assemble(
             name = file or f"{data.name}, {part}"
             check_finite(x, name)
             check_precision(x, name)
-            if metric.name == "cosine":
+            if data.metric == "cosine":
                 check_directions(x, name)
     generator = np.random.default_rng(data.split_seed)
     rows = np.arange(len(base))  # of its file
@@ -157,10 +157,19 @@ def assemble(
     order = generator.permutation(len(pool))
     drawn = order[data.val_queries :]
     drawn = np.sort(drawn[: data.train_rows] if data.train_rows else drawn)
+    # what will be encoded: the base, and of `fit`, which has none, all rows that it was given
+    length = max(longest(base), longest(pool)) if data.metric == "ip" else 0.0
+    metric = metrics.of(data.metric, length)
     xb, xt = (points(base_rows, metric, x) for x in (base, pool[drawn]))
     xq, xv = (points(queries_of, metric, x) for x in (queries, pool[order[: data.val_queries]]))
     warning = warn_of_outliers(xt, rows[drawn] if learn is None else drawn, name or data.name)
     return Dataset(xt, xv, xb, xq, image_shape, origin, warning, metric)
+
+
+def longest(x: np.ndarray) -> float:
+    """`metric.longest` in blocks."""
+    starts = range(0, len(x), BLOCK_ROWS)
+    return max((metrics.longest(x[start : start + BLOCK_ROWS]) for start in starts), default=0.0)
 
 
 def points(make: Callable, metric: Metric, x: np.ndarray) -> np.ndarray:

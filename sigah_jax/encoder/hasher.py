@@ -38,7 +38,7 @@ from sigah_jax.formats.vectors import why_bad
 from sigah_jax.model import networks
 from sigah_jax.model import refine as refinement
 from sigah_jax.retrieval import codes
-from sigah_jax.retrieval.metric import L2, NAMES, Metric, base_rows, queries_of
+from sigah_jax.retrieval.metric import L2, NAMES, Metric, base_rows, queries_of, rows_of
 
 # what numpy raises of damaged bytes, and `unpacked` of what is not an encoder
 _DAMAGE = (ValueError, KeyError, AttributeError, TypeError, NotImplementedError, EOFError)
@@ -55,7 +55,7 @@ class Hasher:
     """Arrays, what they are arrays of, and what is known of them; `load` reads one from a file."""
 
     model: config_dict.FrozenConfigDict  # `config.model`, `atoms` those of the decoder it has
-    params: dict  # {"standardiser", "gen"} of f32 arrays
+    params: dict  # {"standardiser", "gen"} of f32 arrays, `metric.arrays` among the first
     facts: dict = dataclasses.field(default_factory=dict)  # of the run, for `describe`; JSON
     block_rows: int = 2048  # rows encoded a device and call; the codes depend on it by rounding
     refinement: refining.Refinement = refining.NONE  # of base rows, unless `encode` is told
@@ -82,6 +82,11 @@ class Hasher:
     @property
     def d(self) -> int:
         """Columns of the vectors that it was trained on."""
+        return self._points_width - self.metric.added
+
+    @property
+    def _points_width(self) -> int:
+        """Columns of the points that `metric` makes of vectors."""
         return self.params["standardiser"]["projection"].shape[0]
 
     @property
@@ -273,12 +278,13 @@ class Hasher:
     def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
 
-        Under cosine they stand for rows of unit length, and have about that length.
+        Of cosine they stand for rows of unit length, and have about that length.
 
         Raises:
             BadInput: codes of another width or dtype.
         """
-        return self._of_codes(hash_functions.synthesise, packed, self.d)
+        points = self._of_codes(hash_functions.synthesise, packed, self._points_width)
+        return rows_of(self.metric, points)
 
     def decode(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features ẑ in the space of `features`: `[n, W] u1 -> [n, P] f32`.
@@ -292,15 +298,16 @@ class Hasher:
         """What it is, for people and JSON.
 
         `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
-        is equal. `metric` is what is near. `query_head` tells whether queries have a hash function
-        of their own, `refine` by which μ and iterations codes of base rows are refined, μ = 0 if
-        they are not. A trained hasher also tells `data` (name or file), `preset`, `config_hash`,
+        is equal. `metric` is what is near, `longest` M of the inner product. `query_head` tells
+        whether queries have a hash function of their own, `refine` by which μ and iterations codes
+        of base rows are refined, μ = 0 if they are not. A trained hasher also tells `data` (name or
+        file), `preset`, `config_hash`,
         `step`, `validation`, the metrics of its checkpoint on the validation queries, {} without
         any, whether its decoder is `refitted`, trained further on codes that stand still,
         `refinement`, what refining changes on the training rows, if it does, and `workdir` if it
         was loaded from a run directory.
         """
-        return {
+        told = {
             "bits": self.bits,
             "code_bytes": codes.packed_bytes(self.bits),
             "d": self.d,
@@ -308,7 +315,10 @@ class Hasher:
             "metric": self.metric.name,
             "query_head": self.query_head,
             "refine": self.refinement._asdict(),
-        } | self.facts
+        }
+        if self.metric.added:
+            told["longest"] = self.metric.largest
+        return told | self.facts
 
     def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """x as an array, if it holds vectors that can be encoded; otherwise BadInput."""
@@ -470,15 +480,21 @@ def unpacked(data: bytes) -> Hasher:
     check_shapes(model, params)
     # earlier versions wrote neither
     refinement = refining.Refinement(**about.get("refine", {}))
-    metric = metric_of(about.get("metric", "l2"))
+    metric = metric_of(about.get("metric", "l2"), params)
     return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric)
 
 
-def metric_of(name: str) -> Metric:
-    """The metric of an encoder, by what was kept of it; ValueError if there is none."""
+def metric_of(name: str, params: dict) -> Metric:
+    """The metric of an encoder; ValueError if there is none of that name, KeyError without its M.
+
+    Args:
+        params: of the encoder, with the `Metric.arrays` of a training.
+    """
     if name not in NAMES:
         raise ValueError(f"its metric is {name!r}, of a newer version")
-    return Metric(name)
+    return (
+        Metric(name, float(params["standardiser"]["largest"][0])) if name == "ip" else Metric(name)
+    )
 
 
 def read(path: Path, remedy: str) -> Hasher:

@@ -60,8 +60,8 @@ def search(
 
     Returns:
         D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id). D is f32: ‖z - ẑ‖², with `rerank`
-        the distance of `rerank.rerank` by the metric of `h`, which is squared Euclidean or 1 - cos,
-        by projection the weighted Hamming distance; or i32: bits
+        the distance of `rerank.rerank` by the metric of `h`, which is squared Euclidean, 1 - cos
+        or -q·x, by projection the weighted Hamming distance; or i32: bits
         that differ, for both codes 2 H(Q, b) + H(S, b).
 
     Raises:

@@ -51,21 +51,29 @@ def knn(
     return d, ids
 
 
-def neighbour_graph(x: np.ndarray, k: int, engine: str) -> np.ndarray:
+def neighbour_graph(
+    x: np.ndarray, k: int, engine: str, queries: np.ndarray | None = None
+) -> np.ndarray:
     """The k nearest other rows of each row, in float32 as in `knn`.
 
     A row is never its own neighbour, duplicates of it are. k is 1 to n - 1.
 
+    Args:
+        x: `[n, d] f32`.
+        queries: `[n, d] f32`, what each row is as a query; None: the row itself.
+
     Returns:
-        `[n, k] int32` ids of the rows `[n, d] f32`, nearest first.
+        `[n, k] int32` ids of the rows, nearest first.
     """
-    check(x, x, k, len(x) - 1, engine)
+    queries = x if queries is None else queries
+    check(queries, x, k, len(x) - 1, engine)
     graph = np.empty((len(x), k), np.int32)
     centre = centre_of(x)
     for rows in _chunks(len(x), k + 1):
-        _, ids = search(x[rows], x, centre, k + 1, engine, None)
+        _, ids = search(queries[rows], x, centre, k + 1, engine, None)
         own = ids == np.arange(rows.start, rows.stop)[:, None]
-        # a row with k + 1 duplicates of lower id does not find itself: then the last one goes
+        # a row with k + 1 duplicates of lower id does not find itself, a query may not: then the
+        # last one goes
         own[:, -1] |= ~own.any(axis=1)
         graph[rows] = ids[~own].reshape(-1, k)
     return graph

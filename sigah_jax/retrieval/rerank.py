@@ -29,8 +29,9 @@ def rerank(
 
     Distances are float32 sums of squared differences: equal rows are equally far, and whole
     numbers whose squared distances stay below 2²⁴ have no rounding. Those of cosine are 1 - cos,
-    half of that sum of unit rows. Base rows are read by rising id, each once for all queries, so
-    the base may be a memory map larger than memory.
+    half of that sum of unit rows; those of ip are -q·x, the sums of products with their sign
+    changed, whole numbers below 2²⁴ without rounding. Base rows are read by rising id, each once
+    for all queries, so the base may be a memory map larger than memory.
 
     Args:
         xq: `[Q, d]`, integers or floats.
@@ -56,9 +57,10 @@ def rerank(
         if metric.name == "cosine":
             units = lambda rows: _directions(base[rows], rows, "base row")  # noqa: E731
             return block_distances(x, queries, ids, units) / 2
+        pairs = minus_products if metric.name == "ip" else pair_distances
         if base.dtype == np.float32 and base.flags.c_contiguous:
-            return pair_distances(x, queries, base, ids)
-        return block_distances(x, queries, ids, lambda rows: base[rows])
+            return pairs(x, queries, base, ids)
+        return block_distances(x, queries, ids, lambda rows: base[rows], pairs)
 
     if metric.name == "cosine":
         xq = _directions(xq, np.arange(len(xq)), "query")
@@ -123,10 +125,21 @@ def pair_distances(
         x: `[q, d] f32`; rows: `[n, d] f32`; both stored by rows.
         queries, places: `[p] i64`.
     """
+    return _of_pairs(faiss.pairwise_indexed_L2sqr, x, queries, rows, places)
+
+
+def minus_products(
+    x: np.ndarray, queries: np.ndarray, rows: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """-x[queries[i]] · rows[places[i]], as `pair_distances`: smaller is nearer."""
+    return -_of_pairs(faiss.pairwise_indexed_inner_product, x, queries, rows, places)
+
+
+def _of_pairs(function: Callable, x, queries, rows, places) -> np.ndarray:
     out = np.empty(len(queries), np.float32)
     arrays = x, queries, rows, places  # all contiguous and alive during the call
     pointers = (faiss.swig_ptr(a) for a in arrays)
-    faiss.pairwise_indexed_L2sqr(x.shape[1], len(out), *pointers, faiss.swig_ptr(out))
+    function(x.shape[1], len(out), *pointers, faiss.swig_ptr(out))
     return out
 
 
@@ -135,8 +148,9 @@ def block_distances(
     queries: np.ndarray,
     keys: np.ndarray,
     read: Callable[[np.ndarray], np.ndarray],
+    pairs: Callable = pair_distances,
 ) -> np.ndarray:
-    """Squared distances of x[queries[i]] and the vector of keys[i]: `[p] f32`.
+    """`pairs`, or squared distances, of x[queries[i]] and the vector of keys[i]: `[p] f32`.
 
     Args:
         keys: `[p] i64` that do not fall.
@@ -157,7 +171,7 @@ def block_distances(
                 f"{len(firsts)} vectors of d = {x.shape[1]} are compared; got {list(rows.shape)}"
             )
         places = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=stop))
-        out[part] = pair_distances(x, queries[part], rows, places)
+        out[part] = pairs(x, queries[part], rows, places)
     return out
 
 

@@ -5,6 +5,7 @@ Shapes: nt training rows, nv validation queries, d columns, P features, K bits, 
 Not responsible for the training itself (`train`) nor for what is trained (`stages`).
 """
 
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
 from sigah_jax.retrieval import euclidean
-from sigah_jax.retrieval.metric import L2, are_unit
+from sigah_jax.retrieval.metric import L2, are_unit, as_queries
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
 
@@ -34,6 +35,7 @@ class Prepared(NamedTuple):
     """The training rows as every step sees them, and what they are validated by."""
 
     z_train: np.ndarray  # [nt, P] f32 standardised training set, on the host
+    z_queries: np.ndarray | None  # [nt, P] f32 the same rows as queries, where these differ
     graph: np.ndarray | None  # [nt, k] i32
     validation_truth: np.ndarray  # [nv, k] i32
     neighbour_weight: float  # of the graph's positive in the ordinal loss
@@ -52,11 +54,9 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     They may be too few for a batch or the graph, all equal, or so near to one another that
     squares of their differences vanish in float32.
     """
-    nt = len(data.xt)
+    nt, d = len(data.xt), data.xt.shape[1] - data.metric.added
     log.line(f"data: {data.origin}")
-    log.line(
-        f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {data.xt.shape[1]}"
-    )
+    log.line(f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {d}")
     log.line(f"metric: {told(data)}")
     if data.warning:
         log.line(f"warning: {data.warning}")
@@ -81,7 +81,9 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
 def told(data: Dataset) -> str:
     """Which metric a training takes, and whether another is the same order."""
     if data.metric == L2 and are_unit(data.xt):
-        return "l2; the training rows have unit length, so that cosine is the same order"
+        return "l2; the training rows have unit length, so that cosine and ip are the same order"
+    if data.metric.added:
+        return f"{data.metric.name}; the longest row has length {data.metric.largest:.6g}"
     return data.metric.name
 
 
@@ -102,7 +104,11 @@ def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array
 
 def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Log) -> Prepared:
     """Standardises the training rows, and finds or reads graph and ground truth."""
-    z_train = parallel.map_rows(standardise, config.eval.block_rows)(standardiser, data.xt)
+    features = functools.partial(
+        parallel.map_rows(standardise, config.eval.block_rows), standardiser
+    )
+    z_train, asked = features(data.xt), as_queries(data.metric, data.xt)
+    z_queries = None if asked is data.xt else features(asked)
     engine = parallel.engine(config.engine)
     graph, k, weight = None, config.train.graph_neighbours, config.loss.neighbour_weight
     if k:
@@ -111,8 +117,8 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
             lambda: cached(
                 cache,
                 "graph",
-                [z_train, k],
-                lambda: euclidean.neighbour_graph(z_train, k, engine),
+                [z_train, k] if z_queries is None else [z_train, z_queries, k],
+                lambda: euclidean.neighbour_graph(z_train, k, engine, z_queries),
             )
         )
         found = growth(z_train, graph)
@@ -120,7 +126,7 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
             weight = max(weight, config.apart.neighbour_weight)
             log.line(f"nearest neighbours stand apart ({found:.2f}): their weight is {weight:g}")
     truth = hosts.in_turn(lambda: evaluate.ground_truth(cache, data, "xv", "xt", engine))
-    return Prepared(z_train, graph, truth, weight)
+    return Prepared(z_train, z_queries, graph, truth, weight)
 
 
 def growth(z: np.ndarray, graph: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.report import plots, tables
 from sigah_jax.retrieval import codes
+from sigah_jax.retrieval.metric import rows_of
 from sigah_jax.run import logs, rundir
 from sigah_jax.training import evaluate
 
@@ -92,10 +93,12 @@ def draw(
     if data.image_shape:
         x = data.xq[:SHEET_IMAGES]
         packed = h.encode(x)
+        images = (rows_of(data.metric, points) for points in (x, h.synthesise(packed)))
+        real, synthetic = (rows.reshape(-1, *data.image_shape) for rows in images)
         plots.feature_sheet(
-            x.reshape(-1, *data.image_shape),
+            real,
             np.asarray(codes.unpack(jnp.asarray(packed), h.bits)),
-            h.synthesise(packed).reshape(-1, *data.image_shape),
+            synthetic,
             pictures / "synthetic.png",
         )
 

@@ -62,7 +62,8 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
 
 def _first_state(config, training: step.Training, data: Dataset) -> step.State:
     """The initial state, from the training rows."""
-    arrays = prepare.first_arrays(config, data.xt, training.nets.dis.features)
+    standardiser, *rest = prepare.first_arrays(config, data.xt, training.nets.dis.features)
+    arrays = standardiser | data.metric.arrays, *rest
     # of equal machines they are the same, but equal replicas must not depend on that
     arrays = hosts.from_first(jax.tree.map(np.asarray, arrays))
     init = jax.jit(step.init_state, static_argnums=(1, 2), out_shardings=parallel.replicated())

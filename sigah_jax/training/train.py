@@ -83,7 +83,7 @@ def _loop(
     if stage.codes:
         # of equal machines they are the same, but equal replicas must not depend on that
         packed = hosts.from_first(stage.codes(prepared.validation_truth, log))
-    rows = parallel.replicate(step.Rows(prepared.z_train, packed))
+    rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage, done, log)
