@@ -41,8 +41,9 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.data.base = ""  # experiments/vectors.py: file of the base; file.hdf5:name for one array of it
     c.data.queries = ""  # the same: file of test queries; "": test_queries random rows of the base
     c.data.train = ""  # the same: file of training rows; "": the base
+    c.data.queries_train = ""  # the same: file of queries to train with; "": the training rows
     c.data.test_queries = 1000  # drawn from the base and removed from it, where there are none
-    c.data.val_queries = 500  # validation queries, carved out of the training rows
+    c.data.val_queries = 500  # validation queries, carved out of these queries or rows
     c.data.train_rows = 0  # training rows kept, drawn at random; 0: all
     c.data.split_seed = 0  # of these draws
     c.data.max_rows = 0  # keep this many rows of the base, for a short trial; 0: all
@@ -306,7 +307,7 @@ def validate(config, devices: int) -> None:
     for name in config.eval.baselines:
         if name not in METHODS:
             raise BadInput(f"config.eval.baselines: {name!r} is none of {tuple(METHODS)}")
-    for field in ("base", "queries", "train"):
+    for field in ("base", "queries", "train", "queries_train"):
         given = value[f"data.{field}"]
         if given and config.data.name != "vectors":
             raise BadInput(

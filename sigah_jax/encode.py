@@ -10,8 +10,10 @@ The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `
 and faiss's binary indexes take them as they are. `codes.npy.json` beside it says what they are:
 the input and a fingerprint of its content, the hash of the encoder, the bits, how codes were
 refined, if they were, whether rows are of the base, queries or may be both, how many there are,
-their CRC-32, and which of them are bad and have no code. `sigah_jax.search` reads it, so keep them
-together. After an interruption or a kill the same command resumes where it stopped.
+their CRC-32, and which of them are bad and have no code; of the inner product also the length of
+the longest row, and a line says so if no row of training was that long. `sigah_jax.search` reads
+it, so keep them together. After an interruption or a kill the same command resumes where it
+stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 
@@ -39,7 +41,7 @@ from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import Vectors, check_unchanged, why_bad
-from sigah_jax.retrieval import codes
+from sigah_jax.retrieval import codes, metric
 from sigah_jax.run import loading
 
 _SAVE_EVERY_SECS = 2
@@ -118,9 +120,16 @@ def encode_file(
 def _append_codes(h: Hasher, v: Vectors, kind: str, out: resumable.Output) -> None:
     """Writes the codes that are not there yet; saves now and then."""
     first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        x = v.read(start, stop)
+        if h.metric.added and kind == "base":
+            out.state["longest"] = max(out.state.get("longest", 0.0), metric.longest(x))
+        return x
+
     with progress.showing(out.path.name, first, n, "row") as show:
         refine = out.state["of"].get("refine", 0.0)
-        for start, packed, good in h.encode_blocks(v.read, first, n, kind, refine):
+        for start, packed, good in h.encode_blocks(read, first, n, kind, refine):
             bad = (start + np.flatnonzero(~good)).tolist()
             if bad and not out.state["of"]["skip_bad"]:
                 resumable.discard(out)
@@ -132,6 +141,17 @@ def _append_codes(h: Hasher, v: Vectors, kind: str, out: resumable.Output) -> No
             if time.monotonic() - saved > _SAVE_EVERY_SECS:
                 resumable.save(out)
                 saved = time.monotonic()
+
+
+def told_of_longer(h: Hasher, path: Path) -> str:
+    """A line for people if rows of the file of codes `path` are longer than those of training."""
+    longest = whole.read_json(resumable.beside(path, ".json"), "encode anew").get("longest", 0.0)
+    if longest <= h.metric.largest:
+        return ""
+    return (
+        f"\n{path}: the longest row has length {longest:.6g}, that of training "
+        f"{h.metric.largest:.6g}; by its code a longer row ranks too low, re-ranked it is exact"
+    )
 
 
 def read_facts(name: str, packed: np.ndarray) -> dict | None:
@@ -230,7 +250,8 @@ def main(argv: list[str] | None = None) -> None:
     how = args.overwrite, args.skip_bad, kinds[args.queries], args.refine
     n, bad = encode_file(h, args.input, args.output, *how)
     skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.json" if bad else ""
-    print(f"{args.output}: {n} codes of {h.bits} bits{skipped}")
+    longer = told_of_longer(h, args.output)
+    print(f"{args.output}: {n} codes of {h.bits} bits{skipped}{longer}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def fit(
     changes: dict | None = None,
     *,
     metric: str = "l2",
+    queries: np.ndarray | jax.Array | None = None,
 ) -> Hasher:
     """Trains `preset=best` on vectors.
 
@@ -52,6 +53,9 @@ def fit(
             data only `val_queries`, `train_rows` and `split_seed`: the rest is x.
         metric: what is near, "l2", "cosine" or "ip", the inner product: see `retrieval.metric`. The
             hasher keeps it.
+        queries: `[m, d]`, queries to train with, which may be of another kind than x: 500 random
+            ones become the validation queries, and then no row of x does; the neighbours of the
+            others are rows of x. None: the training rows are queries too.
 
     Returns:
         What `sigah_jax.load(workdir)` returns.
@@ -64,18 +68,30 @@ def fit(
     """
     if workdir is None:
         with tempfile.TemporaryDirectory(prefix="sigah_jax-") as directory:
-            h = fit(x, bits, directory, changes, metric=metric)
+            h = fit(x, bits, directory, changes, metric=metric, queries=queries)
         facts = {name: fact for name, fact in h.facts.items() if name != "workdir"}
         return dataclasses.replace(h, facts=facts)
-    x = np.asarray(as_array(x, "x"))
-    x = x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
-    config = config_of(x, bits, changes or {}, metric)
+    x = _of_numpy(x, "x")
+    queries = None if queries is None else _of_numpy(queries, "queries")
+    config = config_of(x, bits, changes or {}, metric, queries)
     workdir, none = Path(os.path.expanduser(workdir)), x[:0]  # neither a base nor test queries
-    data = lambda: assemble(none, none, x, config.data, config.data.base)  # noqa: E731
+    name = config.data.base
+    data = lambda: assemble(none, none, x, config.data, name, asked=queries)  # noqa: E731
     return run(config, workdir, workdir / "data", data)
 
 
-def config_of(x: np.ndarray, bits: int, changes: dict, metric: str = "l2"):
+def _of_numpy(x, name: str) -> np.ndarray:
+    x = np.asarray(as_array(x, name))
+    return x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
+
+
+def config_of(
+    x: np.ndarray,
+    bits: int,
+    changes: dict,
+    metric: str = "l2",
+    queries: np.ndarray | None = None,
+):
     """The config of `fit`, which names the array by its content; BadInput if x cannot be used."""
     config = vectors_config(f"preset=best,bits={bits}")
     config.eval.baselines = ()
@@ -88,12 +104,25 @@ def config_of(x: np.ndarray, bits: int, changes: dict, metric: str = "l2"):
         change(config, name, value)
     if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "iuf":
         raise BadInput(f"x is {x.dtype} {list(x.shape)}: expected integers or floats, [n, d]")
-    queries, wanted = config.data.val_queries, prepare.pool_rows(config)
+    if queries is not None:
+        if queries.ndim != 2 or queries.shape[1] != x.shape[1] or queries.dtype.kind not in "iuf":
+            raise BadInput(
+                f"queries is {queries.dtype} {list(queries.shape)}: expected integers or floats, "
+                f"[m, {x.shape[1]}] as x"
+            )
+        config.data.queries_train = _name(queries)
+    validation, wanted = config.data.val_queries, prepare.pool_rows(config)
+    if len(x) < wanted and queries is not None:
+        raise BadInput(f"x has {len(x)} rows, expected at least {wanted} training rows")
     if len(x) < wanted:
         raise BadInput(
-            f"x has {len(x)} rows, expected at least {wanted}: {queries} validation queries and "
-            f"{wanted - queries} training rows"
+            f"x has {len(x)} rows, expected at least {wanted}: {validation} validation queries and "
+            f"{wanted - validation} training rows"
         )
-    config.data.base = f"array {len(x)} x {x.shape[1]} {x.dtype} {content_hash([x])}"
+    config.data.base = _name(x)
     validate(config, len(parallel.local_devices()))
     return config
+
+
+def _name(x: np.ndarray) -> str:
+    return f"array {len(x)} x {x.shape[1]} {x.dtype} {content_hash([x])}"

@@ -54,6 +54,7 @@ def test_presets_are_valid(preset, bits, devices):
         ("data.base", "my.npy"),
         ("data.train_rows", -1),
         ("data.metric", "dot"),
+        ("data.queries_train", "my.npy"),
         ("model.bits", 0),
         ("model.atoms", 64),
         ("refit.atoms", 64),

@@ -10,7 +10,7 @@ import pytest
 import sets
 
 import sigah_jax
-from sigah_jax import export, measure
+from sigah_jax import encode, export, measure
 from sigah_jax.data import datasets
 from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
@@ -320,6 +320,22 @@ def test_a_row_of_zeros_in_a_file_is_named_before_a_training(tmp_path):
     x[2500] = 0
     with pytest.raises(BadInput, match=r"mine\.npy: row 2500 is all zeros"):
         datasets.assemble(x, None, None, data, "here")
+
+
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
+def test_encode_tells_of_rows_longer_than_those_of_training(of, tmp_path, capsys):
+    h, x = measuring(of), hashers.vectors(100, D)
+    h.save(tmp_path / "encoder.npz")
+    x[70:72] *= [[1e4], [np.nan]]
+    np.save(tmp_path / "x.npy", x)
+    argv = [f"--workdir={tmp_path / 'encoder.npz'}", f"--input={tmp_path / 'x.npy'}", "--skip_bad"]
+    for output, more, told in (("c", [], of == IP), ("q", ["--queries"], False)):
+        assert encode.main([*argv, f"--output={tmp_path / output}.npy", *more]) == 0
+        out = capsys.readouterr().out
+        longest = f"the longest row has length {np.linalg.norm(x[70]):.6g}, that of training 40;"
+        assert (longest in out) == told and out.count("\n") == 1 + told
+    codes, good = np.load(tmp_path / "c.npy"), np.arange(100) != 71
+    np.testing.assert_array_equal(codes[good], h.encode(x[good]))
 
 
 def test_a_base_is_scaled_in_blocks(monkeypatch):

@@ -1,6 +1,6 @@
 """Data sets as `Dataset(xt, xv, xb, xq)`: what is trained on, chosen by, searched and asked.
 
-Shapes: d columns; nt, nv, nb, nq rows.
+Shapes: d columns; nt, nv, nb, nq, na rows.
 
 Not responsible for ground truth: `retrieval.neighbours`.
 """
@@ -50,11 +50,13 @@ class Dataset:
     origin: str  # where it came from and what was carved, for people
     warning: str = ""  # of `warn_of_outliers` among the training rows
     metric: Metric = L2  # which these rows went through
+    xa: np.ndarray | None = None  # [na, d] training queries, if they are not the rows of xt
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
-        """Of the rows of each of the four, which are read once for it."""
-        return {part: content_hash([getattr(self, part)]) for part in ("xt", "xv", "xb", "xq")}
+        """Of the rows of each part that there is, which are read once for it."""
+        parts = {part: getattr(self, part) for part in ("xt", "xv", "xb", "xq", "xa")}
+        return {part: content_hash([x]) for part, x in parts.items() if x is not None}
 
 
 def load_dataset(config) -> Dataset:
@@ -78,19 +80,20 @@ def load_dataset(config) -> Dataset:
 
 
 def load_files(data) -> Dataset:
-    """The files `data.base` and, where given, `data.queries` and `data.train`.
+    """The files `data.base` and, where given, `data.queries`, `.train` and `.queries_train`.
 
     An array inside an HDF5, MAT or parquet file is named after a colon: `my.hdf5:train`.
     """
     base = read_file(data.base)
-    queries, learn = (read_file(name) if name else None for name in (data.queries, data.train))
-    for name, x in ((data.queries, queries), (data.train, learn)):
+    names = data.queries, data.train, data.queries_train
+    queries, learn, asked = others = [read_file(name) if name else None for name in names]
+    for name, x in zip(names, others, strict=True):
         if x is not None and x.shape[1] != base.shape[1]:
             raise BadInput(
                 f"{name}: {x.shape[1]} columns, but {data.base} has {base.shape[1]}; "
                 "all files must come from one model"
             )
-    return assemble(base, queries, learn, data, data.base)
+    return assemble(base, queries, learn, data, data.base, asked=asked)
 
 
 def read_file(name: str) -> np.ndarray:
@@ -114,15 +117,18 @@ def assemble(
     data,
     origin: str,
     image_shape: tuple[int, ...] = (),
+    asked: np.ndarray | None = None,
 ) -> Dataset:
     """A data set out of its parts; what is not given is drawn at random by `data.split_seed`.
 
     Without queries, `data.test_queries` rows leave the base and become test queries. The
     training pool is `learn`, or the base where there is none; `data.val_queries` of its rows
-    become validation queries, and `data.train_rows` of the others, or all, the training set.
+    become validation queries, and `data.train_rows` of the others, or all, the training set. Of
+    training queries, where they are given, validation queries are taken in place of rows.
 
     Args:
-        base: `[n, d]`; queries: `[nq, d]`; learn: `[nl, d]`; any real dtype.
+        base: `[n, d]`; queries: `[nq, d]`; learn: `[nl, d]`; asked: `[na, d]`, training queries;
+            any real dtype.
         data: `config.data`.
         origin: where the parts come from.
 
@@ -134,6 +140,7 @@ def assemble(
         (base, data.base, "base"),
         (queries, data.queries, "queries"),
         (learn, data.train, "training rows"),
+        (asked, data.queries_train, "training queries"),
     ):
         if x is not None:
             name = file or f"{data.name}, {part}"
@@ -153,17 +160,22 @@ def assemble(
     elif data.max_rows:
         base = base[: data.max_rows]
     pool, name = (base, data.base) if learn is None else (learn, data.train)
-    enough(len(pool), 2 * data.val_queries, "training rows", "data.val_queries")
-    order = generator.permutation(len(pool))
-    drawn = order[data.val_queries :]
+    asking, what = (pool, "training rows") if asked is None else (asked, "training queries")
+    enough(len(asking), 2 * data.val_queries, what, "data.val_queries")
+    order = generator.permutation(len(asking))
+    chosen, drawn = np.split(order, [data.val_queries])
+    validation, xa = asking[chosen], None
+    if asked is not None:
+        xa, drawn = asked[np.sort(drawn)], generator.permutation(len(pool))
     drawn = np.sort(drawn[: data.train_rows] if data.train_rows else drawn)
     # what will be encoded: the base, and of `fit`, which has none, all rows that it was given
     length = max(longest(base), longest(pool)) if data.metric == "ip" else 0.0
     metric = metrics.of(data.metric, length)
     xb, xt = (points(base_rows, metric, x) for x in (base, pool[drawn]))
-    xq, xv = (points(queries_of, metric, x) for x in (queries, pool[order[: data.val_queries]]))
+    xq, xv = (points(queries_of, metric, x) for x in (queries, validation))
+    xa = None if xa is None else points(queries_of, metric, xa)
     warning = warn_of_outliers(xt, rows[drawn] if learn is None else drawn, name or data.name)
-    return Dataset(xt, xv, xb, xq, image_shape, origin, warning, metric)
+    return Dataset(xt, xv, xb, xq, image_shape, origin, warning, metric, xa)
 
 
 def longest(x: np.ndarray) -> float:

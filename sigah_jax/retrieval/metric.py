@@ -105,9 +105,10 @@ def unit(x: Array, least: float = 0.0) -> Array:
 
 
 def longest(x: np.ndarray) -> float:
-    """The largest length of rows `[n, d]`, 0 without any."""
+    """The largest length of rows `[n, d]`, 0 without any; rows that are not finite do not count."""
     x = np.asarray(x, np.float64)
-    return float(np.sqrt(np.einsum("nd,nd->n", x, x).max(initial=0)))
+    squared = np.einsum("nd,nd->n", x, x)
+    return float(np.sqrt(squared[np.isfinite(squared)].max(initial=0)))
 
 
 def of(name: str, length: float) -> Metric:

@@ -26,7 +26,7 @@ _PARTIAL += ["*/metrics.jsonl.partial-*"]  # of the decoder's trainings
 # fields of where and how a run is started and watched, on which no result depends
 NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
 # fields that versions before did not have, and the values by which they trained
-BEFORE = {"data.metric": "l2"}
+BEFORE = {"data.metric": "l2", "data.queries_train": ""}
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:

@@ -35,16 +35,20 @@ class Prepared(NamedTuple):
     """The training rows as every step sees them, and what they are validated by."""
 
     z_train: np.ndarray  # [nt, P] f32 standardised training set, on the host
-    z_queries: np.ndarray | None  # [nt, P] f32 the same rows as queries, where these differ
-    graph: np.ndarray | None  # [nt, k] i32
+    # [na, P] f32 the training queries, [nt, P] the training rows as queries, or None if these are
+    # what the rows are
+    z_queries: np.ndarray | None
+    graph: np.ndarray | None  # [nt, k] i32, of na queries [na, k]
     validation_truth: np.ndarray  # [nv, k] i32
     neighbour_weight: float  # of the graph's positive in the ordinal loss
 
 
 def pool_rows(config) -> int:
-    """How many rows there must be at least for training and validation queries together."""
+    """How many rows there must be at least for training, and for validation queries among them."""
     t, queries = config.train, config.data.val_queries
     batch = max(t.anchors * (1 + t.others), t.graph_neighbours + 1)
+    if config.data.queries_train:
+        return batch
     return queries + max(queries, batch)
 
 
@@ -56,7 +60,8 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     """
     nt, d = len(data.xt), data.xt.shape[1] - data.metric.added
     log.line(f"data: {data.origin}")
-    log.line(f"base {len(data.xb)}, training {nt}, queries {len(data.xq)}, columns {d}")
+    asked = "" if data.xa is None else f", training queries {len(data.xa)}"
+    log.line(f"base {len(data.xb)}, training {nt}{asked}, queries {len(data.xq)}, columns {d}")
     log.line(f"metric: {told(data)}")
     if data.warning:
         log.line(f"warning: {data.warning}")
@@ -107,21 +112,23 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     features = functools.partial(
         parallel.map_rows(standardise, config.eval.block_rows), standardiser
     )
-    z_train, asked = features(data.xt), as_queries(data.metric, data.xt)
-    z_queries = None if asked is data.xt else features(asked)
+    own = data.xa is None  # a query is a training row, which is not its own neighbour
+    asked = as_queries(data.metric, data.xt) if own else data.xa
+    z_train, z_queries = features(data.xt), None if asked is data.xt else features(asked)
     engine = parallel.engine(config.engine)
     graph, k, weight = None, config.train.graph_neighbours, config.loss.neighbour_weight
     if k:
-        log.line(f"neighbour graph of {len(z_train)} training rows, k={k}")
-        graph = hosts.in_turn(
-            lambda: cached(
-                cache,
-                "graph",
-                [z_train, k] if z_queries is None else [z_train, z_queries, k],
-                lambda: euclidean.neighbour_graph(z_train, k, engine, z_queries),
-            )
-        )
-        found = growth(z_train, graph)
+        log.line(f"neighbour graph of {len(asked)} training {'rows' if own else 'queries'}, k={k}")
+
+        def compute() -> np.ndarray:
+            if own:
+                return euclidean.neighbour_graph(z_train, k, engine, z_queries)
+            return euclidean.knn(z_queries, z_train, k, engine)[1]
+
+        name, of = "graph" if own else "graph_of_queries", [z_train, z_queries, k]
+        of = [part for part in of if part is not None]
+        graph = hosts.in_turn(lambda: cached(cache, name, of, compute))
+        found = growth(z_train, graph, z_queries)
         if found < config.apart.below and config.loss.ordinal > 0:
             weight = max(weight, config.apart.neighbour_weight)
             log.line(f"nearest neighbours stand apart ({found:.2f}): their weight is {weight:g}")
@@ -129,7 +136,7 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     return Prepared(z_train, z_queries, graph, truth, weight)
 
 
-def growth(z: np.ndarray, graph: np.ndarray) -> float:
+def growth(z: np.ndarray, graph: np.ndarray, queries: np.ndarray | None = None) -> float:
     """How much distances grow from the √k-th neighbour to the k-th, over how much up to the √k-th.
 
     Both are medians of logarithms over `SAMPLE` rows. Where rows fill a space of one dimension at
@@ -137,15 +144,18 @@ def growth(z: np.ndarray, graph: np.ndarray) -> float:
     nearest are much nearer than the next (NOTES). ours.
 
     Args:
-        z: `[n, P] f32`; graph: `[n, k] i32`, nearest first, k >= 4; for less it is 1.
+        z: `[n, P] f32`.
+        graph: `[n, k] i32`, or `[m, k]` of queries, nearest first, k >= 4; for less it is 1.
+        queries: `[m, P] f32`; None: z.
     """
+    queries = z if queries is None else queries
     k = graph.shape[1]
     middle = math.isqrt(k)
     if middle < 2:
         return 1.0
-    rows = np.linspace(0, len(z) - 1, min(len(z), SAMPLE)).astype(int)
+    rows = np.linspace(0, len(queries) - 1, min(len(queries), SAMPLE)).astype(int)
     near = graph[rows][:, [0, middle - 1, k - 1]]
-    squared = ((z[rows][:, None] - z[near]) ** 2).sum(-1)
+    squared = ((queries[rows][:, None] - z[near]) ** 2).sum(-1)
     squared = squared[squared[:, 0] > 0]  # a row that is there twice has no nearest of its own
     if not len(squared):
         return 1.0

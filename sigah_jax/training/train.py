@@ -70,7 +70,8 @@ def _loop(
 ) -> None:
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
     tx = step.make_optimisers(config, stage.training)
-    population = step.Population(len(prepared.z_train), prepared.neighbour_weight)
+    own = data.xa is None
+    population = step.Population(len(prepared.z_train), prepared.neighbour_weight, own)
     train_steps = parallel.pmap(
         step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
         in_axes=(None, None, 0),
@@ -98,6 +99,7 @@ def _loop(
             others=config.train.others,
             draws=config.loss.batch_positives + config.loss.batch_positives_synthetic,
             graph=prepared.graph,
+            queries=0 if own else len(prepared.z_queries),
         )
         return parallel.split(batch, axis=1, devices=devices)
 
