@@ -62,6 +62,8 @@ VARIANTS |= {name: {"refine.iterations": 0} | changes for name, changes in _CHAN
 # other searches of the codes of a run of `sigah`: by both codes of a query, and by real queries
 ROWS = ("sigah_both", "sigah_projection", "sigah_synthetic", "sigah_stages")
 GROUPS = (*PARTS, "apart", "refine", "refit")  # of the config, all that a line of SiGAH depends on
+# fields that the first lines do not have, and what was done before there were such fields
+YOUNGER = {"train": {"graph": "exact", "graph_probes": 32}}
 
 
 def data_name(data: str) -> str:
@@ -119,7 +121,8 @@ def of_other_settings(line: cells.Line) -> bool:
     now = _variant(get_config, method, line.bits)
     now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
     groups = GROUPS if now["refine"]["iterations"] else GROUPS[:-1]
-    return any(held["config"].get(group) != now[group] for group in groups)
+    was = {group: YOUNGER.get(group, {}) | held["config"].get(group, {}) for group in groups}
+    return any(was[group] != now[group] for group in groups)
 
 
 def of_other_file(line: cells.Line, data: str) -> bool:
@@ -147,14 +150,24 @@ def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Pat
     cache = runs / data_name(data) / "data"  # ground truth and graph, for all cells
     if method not in VARIANTS:
         measure = run_quantiser if method in quantisers.NAMES else run_baseline
-        cells.add(names | measure(config, method, cache), root)
+        cells.add(without_directory(names | measure(config, method, cache)), root)
         return
     workdir = run_directory(runs, data, method, bits, seed)
     train_and_evaluate(config, workdir, cache)
     found = read_run(workdir / "results.json", names)
     for line in lines_of(root, data, method, bits, seed):
         if line.method in (method, *ROWS) or not of_other_settings(line):
-            cells.add(found[line.method], root)
+            cells.add(without_directory(found[line.method]), root)
+
+
+def without_directory(line: dict) -> dict:
+    """The line with the name alone of the file of vectors: where it lay is of one machine."""
+    if "not_applicable" in line or not line["config"]["data"]["base"]:
+        return line
+    data = line["config"]["data"]
+    name = Path(data["base"]).name
+    config = line["config"] | {"data": data | {"base": name}}
+    return line | {"config": config, "data": line["data"].replace(data["base"], name)}
 
 
 def read_run(path: Path, names: dict) -> dict[str, dict]:
@@ -233,12 +246,12 @@ def facts_of(config, dataset: Dataset, seconds: dict) -> dict:
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="an experiment's name, or NAME=FILE")
+    parser.add_argument("--data", required=True, help="data set of experiments/, or NAME=FILE")
     parser.add_argument("--method", required=True, choices=[*VARIANTS, *METHODS, *quantisers.NAMES])
-    parser.add_argument("--bits", type=int, required=True)
+    parser.add_argument("--bits", type=int, required=True, help="code length")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where lines go")
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"), help="trainings")
     args = parser.parse_args(argv)
     run_cell(args.data, args.method, args.bits, args.seed, args.results, args.runs)
 

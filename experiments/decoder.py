@@ -90,7 +90,9 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
-    parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of ground truth")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/data"), help="where ground truth is kept"
+    )
     for row in rows(parser.parse_args(argv)):
         print("| " + " | ".join(row) + " |", flush=True)
 

@@ -1,13 +1,15 @@
-"""MNIST, 70,000 x 784: 1,000 random queries, the rest is base and training set. Embedded."""
+"""MNIST, 70,000 x 784: 1,000 random queries, the rest is base and training set. Embedded.
 
-from sigah_jax import config as base
+    python -m sigah_jax.main --config=experiments/mnist.py
+    python -m sigah_jax.main --config=experiments/mnist.py:bits=32
 
+Expected at 64 bits: 5 minutes on two CPU cores and 2.3 GB of memory; on the test queries map .781,
+recall@10 .411 and recall@100 .918 (results/mnist.jsonl). Other lengths are in docs/results.md.
+"""
 
-def get_config(arguments: str = ""):
-    """`arguments`: see `sigah_jax.config.get_config`."""
-    config = base.get_config(arguments)
-    config.data.name = "mnist"
-    return config
+from sigah_jax import mnist
+
+get_config = mnist.get_config
 
 
 def sweep(h):

@@ -7,10 +7,11 @@ There are two comparisons: binary codes by Hamming distance, and what real-value
 codes of equal bytes, where the rivals are quantisers.
 
 A cell that is there is not run again, so the same command resumes after an interrupt, and two at
-the same time share the cells: `launch.local`. `results/` then holds the cells, `tables.md`,
-`tables.tex` and `plots/`, and README.md its short form.
+the same time share the cells: `launch.local`. `results/` then holds the cells, `tables.tex` and
+`plots/`; `docs/results.md` and README.md have their tables filled in.
 
-Not responsible for how a cell is run: `experiments.cell`.
+Not responsible for how a cell is run (`experiments.cell`), nor for what stands in which table
+(`experiments.pages`).
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
@@ -23,7 +24,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from experiments import cell
+from experiments import cell, pages
 from experiments.cell import VARIANTS
 from launch import local
 from sigah_jax.baselines import quantisers
@@ -31,18 +32,11 @@ from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
-from sigah_jax.report import cells, comparison, comparison_plots
-from sigah_jax.report.cells import METRICS, REAL_METRICS
-from sigah_jax.report.tables import METRIC_NAMES
+from sigah_jax.report import cells, comparison_plots
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)
-BINARY = ("sigah", "sigah_both", "sigah_plain", *MAIN[1:])  # rows
-ABLATION = ("sigah_plain", "sigah_one_head", *(name for name in VARIANTS if name not in BINARY))
-REAL = ("sigah_stages", "sigah_synthetic", "sigah_projection", *quantisers.NAMES)  # rows
-BITS = (16, 32, 48, 64, 96, 128)
-REAL_BITS = (*BITS, 256, 512)
-SHORT_BITS = 64  # of the ablation and the curves
-SHORT_METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
+WAYS = ("sigah", "sigah_both", "sigah_plain")  # of the plots of codes, beside the best baselines
+PLOTTED = ("sigah", "sigah_both", "sigah_stages", "itq", *pages.OPQ, "rq", "rabitq")  # over bytes
 
 
 def declare(args) -> list[tuple[str, cells.Line]]:
@@ -83,82 +77,24 @@ def job_of(data: str, line: cells.Line, args) -> local.Job:
 
 
 def texts(found: list[cells.Cell], args) -> dict[Path, str]:
-    """The tables of the cells by the file that they stand in: Markdown, LaTeX, the README."""
-    md = ["# Results", "", GENERATED]
-    tex = []
-
-    def add(table: comparison.Grid, caption: str) -> None:
-        md.extend(["", comparison.markdown(*table)])
-        tex.extend([comparison.latex(*table, caption), ""])
-
-    md += ["", "## SiGAH against the best baseline"]
-    add(against_best(found), "SiGAH / the best baseline")
-    for dataset in sorted({c.dataset for c in found}):
-        mine = [c for c in found if c.dataset == dataset]
-        origin = next((c.data for c in mine if c.data), "")
-        md += ["", f"## {dataset}", "", f"{origin}."]
-        for metric in METRICS:
-            table = comparison.over_bits(mine, dataset, metric, BINARY, BITS)
-            add(beside_paper(*table), f"{dataset}, {metric}")
-        if any(c.method in REAL for c in mine):
-            md += ["", "### Real-valued queries at equal bytes", "", REAL_QUERIES]
-            for metric in REAL_METRICS:
-                table = comparison.over_bytes(mine, dataset, metric, REAL, REAL_BITS)
-                add(table, f"{dataset}, real-valued queries, {METRIC_NAMES.get(metric, metric)}")
-        if any(c.method in ABLATION[2:] for c in mine):
-            table = comparison.over_metrics(mine, dataset, SHORT_BITS, ABLATION, METRICS)
-            md += ["", f"### Ablation of SiGAH at {SHORT_BITS} bits, no codes refined"]
-            add(table, f"{dataset}, ablation of SiGAH, no codes refined")
-    made = {args.results / "tables.md": "\n".join(md) + "\n"}
-    made[args.results / "tables.tex"] = "\n".join(tex) + "\n"
-    if args.readme.exists():
-        text = args.readme.read_text("utf-8")
-        made[args.readme] = comparison.fill(text, lambda name: short_table(found, name))
-    return made
-
-
-def beside_paper(header: list[str], body: list[list[tuple[str, int]]]) -> comparison.Grid:
-    """A table of all methods with a column for the paper's numbers, which were not available."""
-    words = ["not available" if method.startswith("sigah") else "" for method in BINARY]
-    return [*header, "paper"], [[*row, (w, 0)] for row, w in zip(body, words, strict=True)]
-
-
-GENERATED = """Written by `python -m experiments.paper_tables`, not edited by hand. Mean ± standard
-deviation over seeds; best mean of a column in bold, second underlined. `map`, `area_rp`: relevant
-are the true top 2 %; `map@1000`, `precision@100`: the top 1,000, the ranking never cut;
-`recall@R`: the 10 nearest; `1-recall@R`: the nearest."""
-
-REAL_QUERIES = """All that is stored of a row counts. `recall@10 re-ranked`: the 100 rows found,
-ranked by their vectors; `ms a query`: finding them in the whole base, all queries together,
-decoding included where rows are decoded; `s to encode`: the base, with compilation."""
-
-
-def against_best(found: list[cells.Cell], method: str = "sigah") -> comparison.Grid:
-    """SiGAH, or a variant of it, and the best baseline of every data set and code length."""
-    return comparison.against_best(found, method, tuple(METHODS), BITS, SHORT_METRICS)
-
-
-def short_table(found: list[cells.Cell], name: str) -> str:
-    """A table of the README by its name.
-
-    `mnist 64` is a data set at a code length, `real mnist 64` the same of real-valued queries,
-    `best` all data sets and lengths, `best sigah_plain` those of a variant.
-    """
-    first, *others = name.split()
-    if first == "best":
-        return comparison.markdown(*against_best(found, *others))
-    rows, metrics = (REAL, REAL_METRICS) if first == "real" else (BINARY, SHORT_METRICS)
-    dataset, bits = name.split()[-2:]
-    return comparison.markdown(*comparison.over_metrics(found, dataset, int(bits), rows, metrics))
+    """The tables of the cells by the file that they stand in."""
+    made = {page: pages.filled(found, page) for page in (args.page, args.readme) if page.exists()}
+    return {args.results / "tables.tex": pages.latex(found)} | made
 
 
 def write(args) -> None:
-    """Tables and plots of the cells there are, and the README's short form."""
-    found = cells.read_cells(args.results)
-    if found:
-        for path, text in texts(found, args).items():
-            whole.write_text(path, text)
-        comparison_plots.draw(found, BINARY, BITS, SHORT_BITS, args.results / "plots")
+    """Tables and plots of the cells there are."""
+    found, directory = cells.read_cells(args.results), args.results / "plots"
+    if not found:
+        return
+    for path, text in texts(found, args).items():
+        whole.write_text(path, text)
+    if found := pages.with_sigah(found):
+        methods, bits = (*WAYS, *METHODS), pages.BITS
+        comparison_plots.draw(found, methods, bits, pages.SHORT_BITS, directory, WAYS)
+        path = directory / "recall_10_bytes.png"
+        bits = pages.REAL_BITS
+        comparison_plots.over_bytes(found, "recall@10", PLOTTED, bits, path, PLOTTED)
 
 
 def old(args) -> list[str]:
@@ -177,17 +113,18 @@ def parse(argv: list[str] | None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
     parser.add_argument("--methods", default="main,real", help="names, main, real or ablation")
-    parser.add_argument("--bits", default=",".join(map(str, BITS)))
+    parser.add_argument("--bits", default=",".join(map(str, pages.BITS)))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--devices", default="", help="GPUs 0,1,…, a process each; default one")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"), help="of all tables")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="of some tables")
     parser.add_argument("--dry_run", action="store_true", help="print the missing cells and stop")
     parser.add_argument("--check", action="store_true", help="run nothing; fail if a table is old")
     args = parser.parse_args(argv)
     args.datasets = args.datasets.split(",")
-    groups = {"main": MAIN, "real": quantisers.NAMES, "ablation": ABLATION}
+    groups = {"main": MAIN, "real": quantisers.NAMES, "ablation": pages.ABLATION}
     args.methods = [m for name in args.methods.split(",") for m in groups.get(name, (name,))]
     known = (*VARIANTS, *METHODS, *quantisers.NAMES)
     unknown = [m for m in args.methods if m not in known]

@@ -1,4 +1,10 @@
-"""SIFT1M, 1,000,000 x 128: official 10,000 queries; trained on the 100,000 of the learn split."""
+"""SIFT1M, 1,000,000 x 128: official 10,000 queries; trained on the 100,000 of the learn split.
+
+    python -m sigah_jax.data.download sift1m
+    python -m sigah_jax.main --config=experiments/sift1m.py
+
+Expected: not run.
+"""
 
 from sigah_jax import config as base
 

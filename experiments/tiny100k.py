@@ -1,6 +1,11 @@
 """Tiny100K, 100,000 x 384 GIST: 1,000 random queries, the rest is base and training set.
 
-The original file is not public. Without it, CIFAR-10 and CIFAR-100 stand in: see the README.
+The original file is not public. Without it, CIFAR-10 and CIFAR-100 stand in: see docs/data.md.
+
+    python -m sigah_jax.data.download cifar
+    python -m sigah_jax.main --config=experiments/tiny100k.py
+
+Expected: not run on the original.
 """
 
 from sigah_jax import config as base

@@ -1,4 +1,10 @@
-"""Anybody's vectors: --config.data.base=my.npy [--config.data.queries=… --config.data.train=…]."""
+"""Your own vectors: --config.data.base=my.npy [--config.data.queries=… --config.data.train=…].
+
+    python -m sigah_jax.main --config=experiments/vectors.py:bits=128 --config.data.base=my.npy
+
+Expected on 60,000 x 96 (deep60k): at 64 bits 4 minutes on two CPU cores, 1.6 GB of memory and map
+.689; at 128 bits 6 minutes and map .784 (results/deep60k.jsonl).
+"""
 
 from sigah_jax import config as base
 

@@ -126,7 +126,9 @@ def methods_of(cells: Sequence[Cell]) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="runs are below")
+    parser.add_argument(
+        "directories", nargs="+", type=Path, metavar="DIR", help="directory with runs below it"
+    )
     args = parser.parse_args(argv)
     finished, unfinished = find_runs(args.directories)
     print(f"{len(finished)} runs finished, {len(unfinished)} unfinished")

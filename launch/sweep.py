@@ -159,16 +159,20 @@ EXECUTORS = {"local": run_local, "slurm": run_slurm, "sky": write_sky}
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Flags; `given` holds what was fixed for all points, `only` is a slice."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--config", required=True, help="experiment file, with :arguments")
-    parser.add_argument("--executor", default="local", choices=EXECUTORS)
-    parser.add_argument("--dry_run", action="store_true", help="print what would be done and stop")
-    parser.add_argument("--only", default=":", help="i:j, the points from number i up to j - 1")
-    parser.add_argument("--retries", type=int, default=2, help="of a run that breaks")
-    parser.add_argument("--devices", default="", help="local: GPUs 0,1,…, one a run; default all")
-    parser.add_argument("--sbatch", default="", help='slurm: "--partition=… --gres=… --time=…"')
+    parser.add_argument("--config", required=True, help="config file with sweep(h), and :arguments")
+    parser.add_argument("--executor", default="local", choices=EXECUTORS, help="default: local")
+    parser.add_argument("--dry_run", action="store_true", help="print what would be done, and stop")
+    parser.add_argument("--only", default=":", help="i:j runs the points from i to j - 1")
+    parser.add_argument(
+        "--retries", type=int, default=2, help="new starts of a run that breaks; default 2"
+    )
+    parser.add_argument("--devices", default="", help="local: GPUs 0,1,…, one for each run")
+    parser.add_argument("--sbatch", default="", help="slurm: its flags, in quotes")
     parser.add_argument("--accelerators", default="", help="sky: L4:1, tpu-v5litepod-4, …")
-    parser.add_argument("--bucket", default="", help="sky: gs://… or s3://…, holds the runs")
-    parser.add_argument("--data_bucket", default="", help="sky: copied to /data, as $SIGAH_DATA")
+    parser.add_argument("--bucket", default="", help="sky: gs://… or s3://…, for the runs")
+    parser.add_argument(
+        "--data_bucket", default="", help="sky: bucket of data sets, copied to /data"
+    )
     args, rest = parser.parse_known_args(argv)
     args.file, _, arguments = args.config.partition(":")
     args.given = dict(part.partition("=")[::2] for part in arguments.split(",") if part)

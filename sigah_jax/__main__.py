@@ -8,26 +8,65 @@ Not responsible for flags: each command has its own.
 import importlib
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from sigah_jax.errors import printable
 from sigah_jax.process import interrupts
 
-# subcommand -> module and function, what it does
-COMMANDS = {
-    "train": ("main:run", "train an encoder as a config file says, or evaluate a checkpoint"),
-    "measure": ("measure:main", "train on a file of vectors and measure what its codes lose"),
-    "encode": ("encode:main", "encode a file of vectors"),
-    "search": ("search:main", "find the nearest neighbours of queries among codes"),
-    "export": ("export:main", "write an encoder as ONNX, StableHLO or plain arrays"),
-    "download": ("data.download:run", "get the data sets that are not in the package"),
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    function: str  # module and function
+    about: str
+    example: str  # its arguments
+
+
+GROUPS = {
+    "Train an encoder": {
+        "train": Command(
+            "main:run",
+            "trains as a config file says, or on MNIST if there is none; evaluates a checkpoint",
+            "--config=my.py:bits=64 --config.data.base=vectors.npy",
+        ),
+        "measure": Command(
+            "measure:main",
+            "trains on a file of vectors, and measures recall, memory and time of its codes",
+            "--input=vectors.npy --bits=64,128",
+        ),
+    },
+    "Use an encoder": {
+        "encode": Command(
+            "encode:main",
+            "writes the codes of a file of vectors, or of queries",
+            "--workdir=encoder.npz --input=vectors.npy --output=codes.npy",
+        ),
+        "search": Command(
+            "search:main",
+            "finds the nearest rows of a file of codes",
+            "--workdir=encoder.npz --codes=codes.npy --queries=queries.npy --k=10 "
+            "--output=near.npz",
+        ),
+        "export": Command(
+            "export:main",
+            "writes an encoder as ONNX, StableHLO or plain arrays",
+            "--workdir=encoder.npz --output=encoder.onnx",
+        ),
+    },
+    "Get data": {
+        "download": Command(
+            "data.download:run", "gets the data sets that are not in the package", "gist1m"
+        ),
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 CONFIGS = """\
-`sigah train --config=FILE` takes a config file, such as those of experiments/ in a checkout. Where
-there is none, the one line
+A config file is Python. Those of the benchmarks are in experiments/ of a checkout. For your own
+vectors the one line
 
   from sigah_jax.config import vectors_config as get_config
 
-in a file my.py is a config file of your own vectors:
+in a file my.py is a config file:
 
   sigah train --config=my.py:bits=64 --config.data.base=vectors.npy
 """
@@ -38,9 +77,11 @@ def main() -> int:
     interrupts.begin()
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        print("usage: sigah SUBCOMMAND [--help] …\n")
-        for command, (_, about) in COMMANDS.items():
-            print(f"  {command:9} {about}")
+        print("usage: sigah SUBCOMMAND [--help] …")
+        for group, commands in GROUPS.items():
+            print(f"\n{group}:")
+            for command, (_, about, example) in commands.items():
+                print(f"  {command:9} {about}\n{'':12}sigah {command} {example}")
         fields = Path(__file__).with_name("config.py")
         print(f"\n{CONFIGS}\nEvery field of a config, with its meaning, is in {fields}.")
         return 0
@@ -50,7 +91,7 @@ def main() -> int:
         print(line, file=sys.stderr)
         return 2
     sys.argv = [f"sigah {name}", *rest]  # the name that help and errors show
-    module_name, _, function = COMMANDS[name][0].partition(":")
+    module_name, _, function = COMMANDS[name].function.partition(":")
     module = importlib.import_module(f"sigah_jax.{module_name}")
     if name == "train":
         _show_flags_of(module)

@@ -1,5 +1,7 @@
 """The configuration of a run: every field with its meaning and unit, presets, and `validate`.
 
+`ours` marks what goes beyond the paper's abstract.
+
 Not responsible for data sets: an experiment file takes `get_config` and fills `data`.
 """
 
@@ -28,25 +30,27 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     preset, bits = parse_arguments(arguments)
     c = config_dict.ConfigDict()
     c.preset = preset  # the preset that the other values started from
-    c.seed = 0  # of initial parameters, batches and baselines; the data split has its own
-    c.engine = "auto"  # search engine: auto, cpu (faiss, numpy) or accelerator (JAX)
-    c.distributed = "auto"  # join other processes: auto (where the environment says so), on or off
-    c.sinks = ()  # metrics also go to: tensorboard, wandb
+    c.seed = 0  # for initial parameters, batches and baselines; data.split_seed is for the data
+    c.engine = "auto"  # search engine: cpu (faiss, numpy), accelerator (JAX), or auto
+    c.distributed = "auto"  # join other processes: on, off, or auto (if the environment says so)
+    c.sinks = ()  # where metrics are sent too: tensorboard, wandb
     c.profile = config_dict.ConfigDict()
-    c.profile.steps = ""  # "10:20": a jax.profiler trace of the calls that hold steps 10 to 20
+    c.profile.steps = ""  # "10:20" writes a jax.profiler trace of steps 10 to 20
 
     c.data = config_dict.ConfigDict()
     c.data.name = ""  # set by the experiment
-    c.data.dir = ""  # holds a directory a data set; "": $SIGAH_DATA, else ~/.cache/sigah_jax
-    c.data.base = ""  # experiments/vectors.py: file of the base; file.hdf5:name for one array of it
-    c.data.queries = ""  # the same: file of test queries; "": test_queries random rows of the base
-    c.data.train = ""  # the same: file of training rows; "": the base
-    c.data.queries_train = ""  # the same: file of queries to train with; "": the training rows
-    c.data.test_queries = 1000  # drawn from the base and removed from it, where there are none
-    c.data.val_queries = 500  # validation queries, carved out of these queries or rows
-    c.data.train_rows = 0  # training rows kept, drawn at random; 0: all
-    c.data.split_seed = 0  # of these draws
-    c.data.max_rows = 0  # keep this many rows of the base, for a short trial; 0: all
+    c.data.dir = ""  # one directory for each data set; "": $SIGAH_DATA, else ~/.cache/sigah_jax
+    c.data.base = ""  # for experiments/vectors.py: file of the base; file.hdf5:name for one array
+    c.data.queries = ""  # file of test queries; "": test_queries random rows of the base
+    c.data.train = ""  # file of training rows; "": the base
+    c.data.queries_train = ""  # file of queries to train with; "": the training rows are queries
+    c.data.test_queries = 1000  # drawn from the base and removed from it if there is no file
+    c.data.val_queries = (
+        500  # validation queries, carved out of these queries, or of the training rows
+    )
+    c.data.train_rows = 0  # how many training rows are used, drawn at random; 0: all
+    c.data.split_seed = 0  # for these random draws
+    c.data.max_rows = 0  # use only this many rows of the base, for a short trial; 0: all
     c.data.metric = "l2"  # what is near: l2, cosine or ip, the inner product; docs/metrics.md
 
     c.model = config_dict.ConfigDict()
@@ -54,10 +58,10 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.input_dims = 256  # ours: principal directions kept, at most d
     c.model.hash_widths = (1024,)  # ours: hidden layers of the hash network
     c.model.linear_path = True  # ours: add a linear projection to the ReLU network
-    c.model.itq_iterations = 300  # ours: it starts as the rotation of ITQ; 0: a random one
-    c.model.query_head = True  # ours: queries have a hash function of their own; codes differ
-    c.model.straight_through_width = 3.0  # ours: w of w tanh(u/w), whose gradient sign(u) takes
-    c.model.decoder = "ista"  # ista; for the ablation linear, or mlp with a hidden layer of `atoms`
+    c.model.itq_iterations = 300  # ours: it starts as ITQ's rotation; 0: as a random rotation
+    c.model.query_head = True  # ours: queries have a hash function of their own
+    c.model.straight_through_width = 3.0  # ours: w; sign(u) has the gradient of w tanh(u/w)
+    c.model.decoder = "ista"  # for the ablation also linear, or mlp with `atoms` hidden units
     c.model.atoms = max(512, 4 * bits)  # M, atoms of the sparse code; ours; see also `refit`
     c.model.ista_steps = 2  # T, unrolled iterations; ours
     c.model.lam = 1.0  # λ of every atom at the start; ours: about a third of z stays non-zero
@@ -65,30 +69,30 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.loss = config_dict.ConfigDict()  # weights of the terms of L_gen; 0 removes a term
     c.loss.ordinal = 1.0  # ours: soft precision of the Hamming ranking
-    c.loss.ordinal_synthetic = 0.3  # ours: the same for the distance to synthetic features
-    c.loss.reconstruction = 0.1 if bits <= 64 else 0.3  # ‖z - ẑ‖²; ours: more costs short codes
+    c.loss.ordinal_synthetic = 0.3  # ours: the same for distances to synthetic features
+    c.loss.reconstruction = 0.1 if bits <= 64 else 0.3  # ‖z - ẑ‖²; ours: more harms short codes
     c.loss.adversary = 0.1  # e(ẑ), the discriminator's error of the synthetic feature
     c.loss.quantisation = 0.01  # ours: (|u| - 1)²
     c.loss.temperature_bits = 0.7 * math.sqrt(bits / 64)  # ours: τ of the ordinal loss, in bits
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
-    c.loss.batch_positives = 15  # ours: positives an anchor from the batch, beside the graph's one
-    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)  # ours: the graph's; others 1
+    c.loss.batch_positives = 15  # ours: positives of an anchor from the batch; the graph adds one
+    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)  # ours: of the one; others 1
     c.loss.batch_positives_synthetic = 8  # ours: the same for synthetic features
-    c.loss.reach_share = 0.03  # ours: share of the columns near enough to be a positive
+    c.loss.reach_share = 0.03  # ours: the nearest share of the columns may be positives
 
-    c.apart = config_dict.ConfigDict()  # ours: where the nearest stand apart, as of texts
-    c.apart.below = 0.8  # of `prepare.growth`, that is where; 0: nowhere
-    c.apart.neighbour_weight = 16.0  # the least loss.neighbour_weight there
+    c.apart = config_dict.ConfigDict()  # ours: for data whose nearest neighbours stand apart
+    c.apart.below = 0.8  # they do if `prepare.growth` is below this, as for texts; 0: never
+    c.apart.neighbour_weight = 16.0  # then loss.neighbour_weight is at least this
 
     c.began = config_dict.ConfigDict()
-    # κ reaches its greatest value within 100 steps and stays: e(ẑ) keeps below the wanted ratio
-    c.began.gamma = 1.0  # wanted ratio E e(ẑ) / E e(z); above it e(ẑ) is raised no further
+    # κ reaches its greatest value within 100 steps and stays there, since e(ẑ) stays below γ e(z)
+    c.began.gamma = 1.0  # γ, wanted ratio E e(ẑ) / E e(z); above it e(ẑ) is not raised further
     c.began.rate = 0.01  # step of κ
-    c.began.kappa_max = 0.3  # ours: above it the auto-encoder was seen to fall apart
+    c.began.kappa_max = 0.3  # ours: a larger one ruined the auto-encoder in trials
 
     c.optim = config_dict.ConfigDict()  # Adam, cosine decay
     c.optim.gen_lr = 4e-3
-    c.optim.decoder_lr_factor = 3.0  # ours: the decoder's rate over that of the hash network
+    c.optim.decoder_lr_factor = 3.0  # ours: learning rate of the decoder, over gen_lr
     c.optim.dis_lr = 5e-4  # ours: an eighth of the generator's
     c.optim.final_lr_share = 0.01  # of the initial rate, at the last step
     c.optim.adam_b1 = 0.9
@@ -96,42 +100,44 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.train = config_dict.ConfigDict()
     c.train.steps = 4000  # updates of both nets
-    c.train.anchors = 256  # rows a step that are compared with all columns of the batch
-    c.train.others = 2  # random rows a step beside each anchor
-    c.train.graph_neighbours = 64  # k of the exact neighbour graph of the training set; 0: none
-    c.train.steps_per_call = 20  # steps in one call of the device, and a row of metrics.jsonl
-    c.train.matmul_precision = "default"  # of training on GPU and TPU: default, high or highest
+    c.train.anchors = 256  # rows of a step that are compared with all rows of the batch
+    c.train.others = 2  # random rows beside each anchor
+    c.train.graph_neighbours = 64  # k of the neighbour graph of the training set; 0: none
+    # exact, or approximate: by an inverted file on the CPU, for a million rows and more
+    c.train.graph = "exact"
+    c.train.graph_probes = 32  # lists of it that are searched; more find more of the neighbours
+    c.train.steps_per_call = 20  # steps in one call of the device, and in a row of metrics.jsonl
+    c.train.matmul_precision = "default"  # on GPU and TPU: default, high or highest
 
     c.refit = config_dict.ConfigDict()  # ours: a larger decoder, trained anew on the final codes
-    c.refit.share = 0.3  # its updates over train.steps; 0: none, the decoder of training stays
+    c.refit.share = 0.3  # its updates, over train.steps; 0: the decoder of the training is kept
     c.refit.atoms = max(2048, 4 * bits)  # M of that decoder
     c.refit.reconstruction = 1.0  # weight of ‖z - ẑ‖² there; other weights and rates stay
 
-    c.refine = config_dict.ConfigDict()  # ours: of codes of base rows, by their synthetic features
-    c.refine.iterations = 16  # bits of a code that may flip; 0: none
-    # updates of the decoder on codes that it refined, over train.steps; 0: none
-    c.refine.share = 0.15
-    # price of a flip where |u| = 1, in units of ‖z‖²; "auto": the least of a short list by which
-    # validation queries lose nothing
+    c.refine = config_dict.ConfigDict()  # ours: codes of base rows, by their synthetic features
+    c.refine.iterations = 16  # how many bits of a code may flip; 0: codes are not refined
+    c.refine.share = 0.15  # updates of the decoder on codes that it refined, over train.steps
+    # μ, the price of a flip where |u| = 1, in units of ‖z‖²; "auto": the smallest of a short list
+    # at which no metric of the validation queries falls
     c.refine.mu = "auto"
 
     c.eval = config_dict.ConfigDict()
     c.eval.every_steps = 400  # validation and checkpoint
-    c.eval.baselines = ("itq", "pca_rr", "lsh")  # measured beside SiGAH at the end
-    c.eval.block_rows = 2048  # rows encoded a device and call; more leave the caches of a CPU
+    c.eval.baselines = ("itq", "pca_rr", "lsh")  # measured at the end, beside SiGAH
+    c.eval.block_rows = 2048  # rows that a device encodes in a call; more exceed a CPU's caches
 
-    if preset == "paper":  # what the abstract says, and no more
+    if preset == "paper":  # only what the abstract says
         c.model.input_dims = 4096
         c.model.linear_path = False
         c.model.itq_iterations = 0
         c.model.query_head = False
         c.model.straight_through_width = 1.0
-        c.loss.reconstruction = 0.5  # here the codes have no other teacher than the adversary
+        c.loss.reconstruction = 0.5  # only this and the adversary shape the codes here
         c.loss.ordinal = 0.0
         c.loss.ordinal_synthetic = 0.0
         c.loss.quantisation = 0.0
         c.optim.decoder_lr_factor = 1.0
-        c.optim.gen_lr = 5e-4  # at the rates of `best` the codes rank worse (tiny60k: NOTES)
+        c.optim.gen_lr = 5e-4  # at the rates of `best` the codes rank worse (tiny60k: research log)
         c.optim.dis_lr = 1.25e-4
         c.train.graph_neighbours = 0
         c.refit.share = 0.0
@@ -182,7 +188,7 @@ def check_field(name: str) -> None:
     if name in ("preset", "model.bits"):
         argument = name.removeprefix("model.")
         raise BadInput(
-            f"config.{name} is no field to change, others follow from it; give it as an argument: "
+            f"config.{name} cannot be changed, others follow from it; give it as an argument: "
             f"--config=FILE:{argument}=…"
         )
 
@@ -267,6 +273,7 @@ _RANGES = {
     "train.anchors": (1, math.inf),
     "train.others": (0, math.inf),
     "train.graph_neighbours": (0, math.inf),
+    "train.graph_probes": (1, math.inf),
     "train.steps_per_call": (1, math.inf),
     "eval.every_steps": (1, math.inf),
     "eval.block_rows": (1, math.inf),
@@ -278,6 +285,7 @@ _CHOICES = {
     "engine": ("auto", "cpu", "accelerator"),
     "distributed": ("auto", "on", "off"),
     "model.decoder": ("ista", "linear", "mlp"),
+    "train.graph": ("exact", "approximate"),
     "train.matmul_precision": ("default", "high", "highest"),
 }
 
@@ -342,6 +350,11 @@ def validate(config, devices: int) -> None:
             "config.refit: no loss of the decoder has a weight; set refit.share=0, refine.share=0"
         )
     ordinal = config.loss.ordinal > 0 or config.loss.ordinal_synthetic > 0
+    if t.graph == "approximate" and (config.data.metric == "ip" or config.data.queries_train):
+        raise BadInput(
+            "config.train.graph=approximate: is of rows that are queries too; with data.metric=ip "
+            "or data.queries_train leave it exact"
+        )
     if ordinal and not t.graph_neighbours:
         raise BadInput("config.train.graph_neighbours=0: the ordinal losses need a graph")
 
@@ -363,7 +376,9 @@ def _check_watching(sinks: tuple[str, ...], steps: str) -> None:
             )
         spec = importlib.util.find_spec(SINKS[name])
         if spec is None or spec.origin is None:  # a directory of that name, as W&B leaves, is none
-            raise BadInput(f"config.sinks: {name} needs {SINKS[name]}; pip install {SINKS[name]}")
+            raise BadInput(
+                f"config.sinks: {name} needs {SINKS[name]}; run pip install 'sigah_jax[watch]'"
+            )
     first, _, last = steps.partition(":")
     if steps and not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
         raise BadInput(f"config.profile.steps={steps}: expected first:last, from 1 on")

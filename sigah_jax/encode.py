@@ -214,30 +214,32 @@ def _row_numbers(bad: list[int], n: int) -> np.ndarray:
 @command("the same command resumes where it stopped")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
-    parser = argparse.ArgumentParser(description="Encodes a file of vectors.")
+    parser = argparse.ArgumentParser(description="Writes the codes of a file of vectors.")
     parser.add_argument(
         "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
     )
-    parser.add_argument("--input", required=True, help="vectors; FILE.hdf5:NAME for one array")
-    parser.add_argument("--output", required=True, type=Path, help="a .npy file of codes")
-    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
+    parser.add_argument("--output", required=True, type=Path, help="a .npy file to write")
+    parser.add_argument(
+        "--checkpoint", default="best", help="which checkpoint of the run: best, latest or a step"
+    )
     parser.add_argument(
         "--queries",
         nargs="?",
         const="own",
         choices=("own", "both"),
-        help="the vectors are queries; both: also the codes that they would have as base rows",
+        help="the vectors are queries; =both adds the codes that they would have as base rows",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     parser.add_argument(
-        "--skip_bad", action="store_true", help="rows with NaN or infinity get zeros and are listed"
+        "--skip_bad", action="store_true", help="write zeros for rows with NaN, and list them"
     )
     parser.add_argument(
         "--refine",
         type=float,
         metavar="MU",
-        help="flip the bits that bring a code's synthetic feature nearer to its row, each at a "
-        "cost of MU |u|, as low as .001; 0: flip none, which is faster; default: as training chose",
+        help="refine codes: flip bits that bring the synthetic feature nearer to its row, each at "
+        "a cost of MU |u|; 0: no refinement, which is much faster; default: what training chose",
     )
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))

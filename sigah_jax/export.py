@@ -285,8 +285,10 @@ def main(argv: list[str] | None = None) -> None:
         "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
     )
     parser.add_argument("--output", required=True, type=Path, help="*.onnx, *.stablehlo or *.npz")
-    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--checkpoint", default="best", help="which checkpoint of the run: best, latest or a step"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
     h = loading.load(args.workdir, args.checkpoint)

@@ -26,7 +26,12 @@ from sigah_jax.run import rundir
 from sigah_jax.training.experiment import evaluate_only, train_and_evaluate
 
 _RESUMES = "the same command resumes from the last checkpoint"
-_CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, with :arguments")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    str(Path(__file__).with_name("mnist.py")),
+    "config file, with :arguments, such as experiments/mnist.py:bits=32; default MNIST, 64 bits. "
+    "--config.FIELD=VALUE changes a field, with or without it",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default runs/<config>/…/seed<k>")
 _CACHE = flags.DEFINE_string(
     "cache", None, "ground truth and graph, to share between runs; default <workdir>/data"
@@ -40,8 +45,6 @@ def main(argv: list[str]) -> None:
     """Runs one experiment; raises BadInput or NonFinite."""
     if len(argv) > 1:
         raise BadInput(f"unexpected argument {argv[1]!r}; fields are set by --config.field=value")
-    if _CONFIG.value is None:
-        raise BadInput("--config is missing; try --config=experiments/mnist.py")
     logging.set_verbosity(logging.WARNING)  # orbax tells of every file
     config = _CONFIG.value
     experiment = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem

@@ -1,13 +1,13 @@
-"""How much of your vectors' neighbourhood binary codes keep, and at what memory and time.
+"""What codes of your vectors lose, and at what memory and time: SiGAH's and those of its peers.
 
     python -m sigah_jax.measure --input=vectors.npy --bits=64,128,256
 
-Trains SiGAH at each length, fits ITQ, LSH and sign bits on the same rows, encodes the base and
-searches it with the same queries: by Hamming distance, as a store does; with the query real, by its
-projections; and with the candidates re-ranked by the vectors themselves. SiGAH's codes are also
-ranked by both codes of a query, and candidates by their synthetic features: see
-`sigah_jax.search`. Leaves `measure.json`, `measure.md` and `measure.png` in the run
-directory, and ends with one sentence of advice. Trainings resume where they were interrupted.
+Trains SiGAH at each length, fits its peers on the same rows, encodes the base and searches it with
+the same queries, by the codes alone and with the nearest re-ranked by the vectors. Rows are grouped
+by what a store must be able to search: bits by Hamming distance (SiGAH, ITQ, LSH, sign bits); codes
+by real-valued queries (SiGAH in the stages of `sigah_jax.search`, quantisers of faiss at equal
+bytes); the vectors. Leaves `measure.json`, `measure.md` and `measure.png` in the run directory, and
+ends with one sentence of advice. Trainings of SiGAH resume where they were interrupted.
 
 Shapes: n base rows, Q queries, d columns, K bits, W packed bytes, k neighbours.
 
@@ -30,36 +30,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import validate, vectors_config
 from sigah_jax.data.datasets import Dataset, load_dataset, open_file
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import searching
-from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, BitsRefused, command
 from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
-from sigah_jax.retrieval import asymmetric, euclidean, hamming, metric, neighbours, rerank
+from sigah_jax.retrieval import euclidean, hamming, metric, neighbours, rerank
 from sigah_jax.run import rundir
 from sigah_jax.training import evaluate, prepare
 from sigah_jax.training.run import run
 
-
-class Encoder(NamedTuple):
-    """A trained method."""
-
-    method: str
-    bits: int
-    fit_secs: float | None  # None: a part of it was done before
-    encode: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1, of the base
-    encode_queries: Callable[[np.ndarray], np.ndarray]  # [n, d] -> [n, W] u1
-    project: Callable[[np.ndarray], np.ndarray]  # queries, [n, d] -> [n, K] f32
-    hasher: Hasher | None  # of SiGAH, which has a decoder
+PEERS = ("rq", "rabitq", "sqtqmse1", "sqtqmse2")  # and OPQ
 
 
 class Search(NamedTuple):
-    """What is asked of every encoder."""
+    """What is asked of every method."""
 
     k: int
     oversample: int  # k times as many rows are re-ranked, at most n
@@ -80,41 +70,46 @@ def recall(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray, truth: np.ndarray) -
     return float((neighbours.exact_distances(xq, xb, ids) <= limits).mean())
 
 
-def row_of(encoder: Encoder, data: Dataset, search: Search) -> measured.Row:
-    """Encodes and searches; times are wall time on all devices, of queries from the vectors on.
+def found_by(
+    alone: Callable[[int], np.ndarray],
+    reranked: Callable[[], np.ndarray],
+    data: Dataset,
+    search: Search,
+) -> dict[str, measured.Found]:
+    """Recall and time of two searches, which run once before they are timed: what compiles, does.
 
-    What compiles is run once before.
+    Args:
+        alone: how many are wanted -> `[Q, k]` ids, by the codes alone.
+        reranked: `[Q, k]` ids, of the nearest by the codes the nearest by their vectors.
     """
-    encoder.encode(data.xb[: search.block_rows])  # compiles
-    start = time.monotonic()
-    cb = encoder.encode(data.xb)
-    encode_secs = time.monotonic() - start
-    k, engine = search.k, search.engine
-    if h := encoder.hasher:
-        find = functools.partial(searching.search, h, data.xq, cb, k, engine=engine)
-        ways = {by: functools.partial(find, by=by) for by in searching.BY}
-        ways["reranked"] = functools.partial(find, rerank=data.xb, oversample=search.oversample)
-    else:
-
-        def nearest(k: int) -> tuple[np.ndarray, np.ndarray]:
-            return hamming.search(encoder.encode_queries(data.xq), cb, k, engine)
-
-        candidates = min(len(cb), k * search.oversample)
-        ways = {
-            "hamming": lambda: nearest(k),
-            "projection": lambda: asymmetric.by_projection(encoder.project(data.xq), cb, k),
-            "reranked": lambda: rerank.rerank(data.xq, data.xb, nearest(candidates)[1], k),
-        }
     found = {}
-    for name, way in ways.items():
-        way()  # compiles
+    for name, find in (("alone", lambda: alone(search.k)), ("reranked", reranked)):
+        find()
         start = time.monotonic()
-        _, ids = way()
+        ids = find()
         milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
         share = recall(data.xq, data.xb, ids, search.truth)
         found[name] = measured.Found(share, milliseconds)
-    rate = len(data.xb) / encode_secs
-    return measured.Row(encoder.method, encoder.bits, cb.shape[1], encoder.fit_secs, rate, found)
+    return found
+
+
+def found_and_reranked(
+    alone: Callable[[int], np.ndarray], data: Dataset, search: Search
+) -> dict[str, measured.Found]:
+    """`found_by` where any search finds the candidates."""
+    count = min(len(data.xb), search.k * search.oversample)
+    vectors = data.xq, data.xb
+    return found_by(alone, lambda: rerank.rerank(*vectors, alone(count), search.k)[1], data, search)
+
+
+def timed(
+    encode: Callable[[np.ndarray], np.ndarray], data: Dataset, search: Search
+) -> tuple[np.ndarray, float]:
+    """The codes of the base and the seconds that encoding takes, without compilation."""
+    encode(data.xb[: search.block_rows])
+    start = time.monotonic()
+    cb = encode(data.xb)
+    return cb, time.monotonic() - start
 
 
 def exact(data: Dataset, search: Search) -> measured.Row:
@@ -123,9 +118,9 @@ def exact(data: Dataset, search: Search) -> measured.Row:
     start = time.monotonic()
     euclidean.knn(data.xq, data.xb, search.k, search.engine)
     milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
-    found = {"reranked": measured.Found(1.0, milliseconds)}
+    found = {"alone": measured.Found(1.0, milliseconds)}
     row_bytes = 4 * (data.xb.shape[1] - data.metric.added)
-    return measured.Row("exact", 0, row_bytes, 0.0, 0.0, found)
+    return measured.Row("vectors", "vectors", row_bytes, 0.0, 0.0, found)
 
 
 def make_config(args, bits: int):
@@ -144,30 +139,71 @@ def make_config(args, bits: int):
     return config
 
 
-def fit_sigah(config, workdir: Path, cache: Path, data: Dataset) -> Encoder:
-    """Trains in `workdir`, or resumes; no seconds then, for they would be those of a part.
+def sigah(config, workdir: Path, cache: Path, data: Dataset, search: Search) -> list[measured.Row]:
+    """SiGAH by Hamming distance and in stages; trains in `workdir`, or resumes.
 
-    Encodes rows of `data`, which went through the metric.
+    Of a training that was resumed no seconds are known, for they would be those of a part.
     """
     fresh, start = not workdir.exists(), time.monotonic()
-    h = run(config, workdir, cache, lambda: data).euclidean
-    seconds = time.monotonic() - start if fresh else None
-    return Encoder("sigah", h.bits, seconds, h.encode, h.encode_queries, h.project_queries, h)
+    h = run(config, workdir, cache, lambda: data).euclidean  # as the rows of `data` are
+    fit_secs = time.monotonic() - start if fresh else None
+    cb, encode_secs = timed(h.encode, data, search)
+    find = functools.partial(searching.search, h, data.xq, cb, engine=search.engine)
+    stages = found_by(
+        lambda k: find(k)[1],
+        lambda: find(search.k, rerank=data.xb, oversample=search.oversample)[1],
+        data,
+        search,
+    )
+    bits = found_and_reranked(lambda k: find(k, by="hamming")[1], data, search)
+    costs = cb.shape[1], fit_secs, encode_secs
+    return [
+        measured.Row("bits", "sigah", *costs, bits),
+        measured.Row("codes", "sigah_stages", *costs, stages),
+    ]
 
 
-def fit_baseline(method: str, config, bits: int, data: Dataset) -> Encoder:
-    """Fits a baseline; BadInput if it cannot have that many bits."""
+def baseline(method: str, config, bits: int, data: Dataset, search: Search) -> measured.Row:
+    """A baseline by Hamming distance."""
     start = time.monotonic()
     params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), data.xt, bits)
-    seconds, project = time.monotonic() - start, METHODS[method].project
-    packed = parallel.map_rows(evaluate.packed(project), config.eval.block_rows)
-    real = parallel.map_rows(project, config.eval.block_rows)
-    encode = functools.partial(packed, params)
-    return Encoder(method, bits, seconds, encode, encode, functools.partial(real, params), None)
+    fit_secs = time.monotonic() - start
+    packed = evaluate.packed(METHODS[method].project)
+    encode = functools.partial(parallel.map_rows(packed, config.eval.block_rows), params)
+    cb, encode_secs = timed(encode, data, search)
+
+    def alone(k: int) -> np.ndarray:
+        return hamming.search(encode(data.xq), cb, k, search.engine)[1]
+
+    found = found_and_reranked(alone, data, search)
+    return measured.Row("bits", method, cb.shape[1], fit_secs, encode_secs, found)
+
+
+def quantiser(method: str, config, bits: int, data: Dataset, search: Search) -> measured.Row:
+    """A quantiser of equal bytes by real-valued queries; without values where there is none."""
+    start = time.monotonic()
+    try:
+        trained = quantisers.fit(method, config.seed, data.xt, bits)
+    except BitsRefused as e:
+        return measured.Row("codes", method, -(-bits // 8), None, 0.0, {}, str(e))
+    fit_secs, start = time.monotonic() - start, time.monotonic()
+    quantisers.add(trained, data.xb)
+    encode_secs = time.monotonic() - start
+    alone = functools.partial(quantisers.search, trained, data.xq)
+    found = found_and_reranked(alone, data, search)
+    return measured.Row("codes", method, bits // 8, fit_secs, encode_secs, found)
+
+
+def opq(config, bits: int, data: Dataset, search: Search) -> measured.Row:
+    """The better form of OPQ, by the code alone; it is named by what both are forms of."""
+    forms = [quantiser(form, config, bits, data, search) for form in ("opq", "opq_all")]
+    there = [row for row in forms if row.found]
+    best = max(there, key=lambda row: row.found["alone"].recall, default=forms[1])
+    return best._replace(method="opq")
 
 
 def baselines(bits: int, d: int) -> tuple[str, ...]:
-    """The baselines that there are at this length; sign bits have one, of d columns."""
+    """The binary baselines that there are at this length; sign bits have one, of d columns."""
     return ("itq", "lsh") if bits <= d else ("lsh",)
 
 
@@ -219,25 +255,29 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
     for config in configs:
         bits = config.model.bits
         print_line(f"{bits} bits")
-        encoders = [fit_sigah(config, args.workdir / f"bits{bits}", cache, data)]
-        encoders += [fit_baseline(method, config, bits, data) for method in baselines(bits, d)]
-        found += [row_of(encoder, data, search) for encoder in encoders]
-    found.append(row_of(fit_baseline("sign", configs[0], d, data), data, search))
-    return found
+        found += sigah(config, args.workdir / f"bits{bits}", cache, data, search)
+        print_line(f"{bits} bits: peers")
+        found += [baseline(name, config, bits, data, search) for name in baselines(bits, d)]
+        found += [opq(config, bits, data, search)]
+        found += [quantiser(name, config, bits, data, search) for name in PEERS]
+    found.append(baseline("sign", configs[0], d, data, search))
+    return sorted(found, key=lambda row: row.code_bytes)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags, checked as far as they can be without the vectors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--input", required=True, help="file of vectors; file.hdf5:name for one")
-    parser.add_argument("--queries", default="", help="the same; default 1,000 rows of the input")
+    parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
+    parser.add_argument("--queries", default="", help="file of queries; default 1,000 rows")
     parser.add_argument(
-        "--metric", default="l2", help=f"what is near: one of {', '.join(metric.NAMES)}"
+        "--metric", default="l2", help=f"what is near: one of {', '.join(metric.NAMES)}; default l2"
     )
-    parser.add_argument("--bits", default="64,128,256", help="code lengths, with commas between")
-    parser.add_argument("--k", type=int, default=10, help="neighbours asked for")
-    parser.add_argument("--oversample", type=int, default=10, help="k times this are re-ranked")
-    parser.add_argument("--target", type=float, default=0.95, help="recall@k wanted of the advice")
+    parser.add_argument("--bits", default="64,128,256", help="code lengths; default 64,128,256")
+    parser.add_argument("--k", type=int, default=10, help="neighbours of a query; default 10")
+    parser.add_argument(
+        "--oversample", type=int, default=10, help="re-rank k times this; default 10"
+    )
+    parser.add_argument("--target", type=float, default=0.95, help="recall@k wanted; default .95")
     parser.add_argument("--steps", type=int, help="training steps; default those of preset=best")
     parser.add_argument("--workdir", help="default runs/measure/<name of the input>")
     args = parser.parse_args(argv)
@@ -261,8 +301,9 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite, 130 interrupted."""
     args = parse(argv)
     found = rows(args, print)
-    table = measured.table(found, args.k, args.oversample * args.k)
-    advice = measured.advice(found, args.k, args.target)
+    candidates = args.oversample * args.k
+    table = measured.table(found, args.k, candidates)
+    advice = measured.advice(found, args.k, candidates, args.target)
     text = f"{table}\n\n{advice}\n"
     print(f"\n{text}")
     plain = {"rows": [measured.plain(row) for row in found]}
@@ -270,7 +311,7 @@ def main(argv: list[str] | None = None) -> None:
     with whole.telling(args.workdir, remedy, flag="--workdir="):
         whole.write_text(args.workdir / "measure.md", text)
         whole.write_json(args.workdir / "measure.json", plain)
-        measured.plot(found, args.k, args.workdir / "measure.png")
+        measured.plot(found, args.k, candidates, args.workdir / "measure.png")
     print(f"{args.workdir}/measure.md, measure.json, measure.png")
 
 

@@ -289,33 +289,37 @@ def _check_vectors(
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--codes", required=True, help="packed codes of the base, uint8")
-    parser.add_argument("--queries", required=True, help="packed codes; vectors with --workdir")
-    parser.add_argument("--k", required=True, type=int, help="neighbours of each query")
-    parser.add_argument("--output", required=True, type=Path, help="an .npz file")
+    parser.add_argument("--codes", required=True, help="file of codes, made by encode")
     parser.add_argument(
-        "--workdir", type=Path, help="run directory or encoder.npz that encodes the queries"
+        "--queries", required=True, help="file of vectors; without --workdir, codes"
     )
-    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument("--k", required=True, type=int, help="how many neighbours of each query")
+    parser.add_argument("--output", required=True, type=Path, help="an .npz file to write")
+    parser.add_argument(
+        "--workdir", type=Path, help="run directory, or encoder.npz, that made the codes"
+    )
+    parser.add_argument(
+        "--checkpoint", default="best", help="which checkpoint of the run: best, latest or a step"
+    )
     parser.add_argument(
         "--by",
         choices=BY,
-        help="what ranks: synthetic features of the candidates, the default with --workdir; both "
-        "codes of a query; its own code; or its projections",
+        help="what ranks the codes: synthetic features of candidates (default with --workdir), "
+        "both codes of a query, the query's own code (hamming), or its real projections",
     )
     parser.add_argument(
         "--candidates",
         type=int,
-        help=f"codes that are decoded for each query; default {searching.CANDIDATES}",
+        help=f"how many codes are decoded for each query; default {searching.CANDIDATES}",
     )
-    parser.add_argument("--rerank", help="the vectors that --codes are of, to re-rank by")
+    parser.add_argument("--rerank", help="file of the vectors of --codes, which rank the nearest")
     parser.add_argument(
         "--oversample",
         type=int,
-        help=f"--rerank ranks this many times k rows; default {searching.OVERSAMPLE}",
+        help=f"--rerank ranks k times this; default {searching.OVERSAMPLE}",
     )
-    parser.add_argument("--engine", default="auto", choices=searching.ENGINES)
-    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument("--engine", default="auto", choices=searching.ENGINES, help="default: auto")
+    parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
     print(search(args))

@@ -29,6 +29,17 @@ def processes_end_with_their_test(monkeypatch):
         process.wait(10)
 
 
+def pytest_runtest_setup(item):
+    """Of the mark `accelerator`, a test for more devices than JAX finds is skipped."""
+    if not item.get_closest_marker("accelerator") or not hasattr(item, "callspec"):
+        return
+    import jax  # after the variable above
+
+    wanted = item.callspec.params.get("devices", 1)
+    if wanted > (found := jax.device_count()):
+        pytest.skip(f"needs {wanted} devices, JAX finds {found}")
+
+
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_handlecrashitem(crashitem, sched):
     """A test that ended its worker has failed; xdist would give it to the next worker too."""

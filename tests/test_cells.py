@@ -223,4 +223,5 @@ def test_the_cells_of_this_repository_can_be_told_apart():
                 assert re.fullmatch("[0-9a-f]{16}", line["config_hash"])
                 assert re.fullmatch("[0-9a-f]{40}|unknown", line["commit"])
                 assert line["device"] and line["versions"]["jax"] and line["rows"]["base"]
+                assert "/" not in line["data"] + line["config"]["data"]["base"]
     assert seen >= 952  # those of the tables

@@ -11,6 +11,7 @@ def cell(method, bits, seed, value):
     return Cell("mnist", method, bits, seed, metrics, [], "here")
 
 
+METRICS = ["map", "recall@100"]
 CELLS = [
     cell("sigah", 32, 0, 0.5),
     cell("sigah", 32, 1, 0.7),
@@ -27,9 +28,9 @@ def test_markdown_whole():
     assert comparison.markdown(*table) == (
         "| mnist, map | 32 bits | 64 bits |\n"
         "| --- | ---: | ---: |\n"
-        "| SiGAH | **0.600 ± 0.141** | 0.800 |\n"
-        "| ITQ | <u>0.400</u> | n/a |\n"
-        "| LSH | 0.300 | not run |\n"
+        "| SiGAH | **.600\xa0±\xa0.141** | .800 |\n"
+        "| ITQ | <u>.400</u> | n/a |\n"
+        "| LSH | .300 | not run |\n"
         "| SH | not run | not run |"
     )
 
@@ -37,8 +38,8 @@ def test_markdown_whole():
 def test_one_row_a_method_one_column_a_metric():
     table = comparison.over_metrics(CELLS, "mnist", 32, ["itq", "lsh"], ["map", "recall@100"])
     assert comparison.markdown(*table).splitlines()[2:] == [
-        "| ITQ | **0.400** | **0.200** |",
-        "| LSH | <u>0.300</u> | <u>0.150</u> |",
+        "| ITQ | **.400** | **.200** |",
+        "| LSH | <u>.300</u> | <u>.150</u> |",
     ]
 
 
@@ -58,8 +59,8 @@ def test_costs_have_no_best_and_columns_say_bytes():
     assert comparison.markdown(*table).splitlines() == [
         "| mnist, 64 bits | map | recall@10 re-ranked | ms a query |",
         "| --- | ---: | ---: | ---: |",
-        "| residual quantiser | <u>0.500</u> | 0.900 | 2.500 |",
-        "| SiGAH | **0.800** | n/a | n/a |",
+        "| residual quantiser | <u>.500</u> | .900 | 2.500 |",
+        "| SiGAH | **.800** | n/a | n/a |",
     ]
 
 
@@ -70,12 +71,26 @@ def test_one_row_a_length_with_the_best_baseline_and_the_share_of_itq():
         cells, "sigah", ["itq", "lsh", "sh"], [16, 32, 64], ["map", "recall@100"]
     )
     # (.6 - .4)/(1 - .4) = 1/3; at 64 bits ITQ is not applicable and LSH is better
-    assert comparison.markdown(*table).splitlines() == [
-        "|  | map | recall@100 | of ITQ's miss |",
+    assert comparison.markdown(*table).replace("\xa0", " ").splitlines() == [
+        "| set / bits | map | recall@100 | of ITQ's miss |",
         "| --- | ---: | ---: | ---: |",
-        "| mnist, 32 bits | **0.600 ± 0.141 / 0.400 ITQ** | **0.300 ± 0.071 / 0.200 ITQ** | 33 % |",
-        "| mnist, 64 bits | **0.800 / 0.900 LSH** | **0.400 / 0.450 LSH** | n/a |",
+        "| mnist / 32 | **.600 / .400<br>ITQ** | **.300 / .200<br>ITQ** | 33 % |",
+        "| mnist / 64 | **.800 / .900<br>LSH** | **.400 / .450<br>LSH** | n/a |",
     ]
+    assert r"mnist / 32 & \textbf{.600 / .400 ITQ}" in comparison.latex(*table, "")
+
+
+def test_cells_are_counted_where_both_sides_were_run():
+    # mnist at 32 bits: .60 ± .14 and .4, .30 ± .07 and .2; at 64: .8 and .9, .40 and .45
+    cells = [*CELLS, cell("lsh", 64, 0, 0.9), cell("sh", 16, 0, 0.9)]
+    count = comparison.count(cells, "sigah", ["itq", "lsh", "sh"], [16, 32, 64], METRICS)
+    assert count == (4, 2, 0, 2, 2)  # two seeds at 32 bits, so that its lead is not clear
+    one = [c for c in cells if c.seed == 0]  # .5 and .4, .25 and .2
+    assert comparison.count(one, "sigah", ["itq"], [16, 32, 64], METRICS) == (2, 2, 2, 0, 2)
+    none = comparison.count(cells, "sigah", ["agh1"], [16, 32, 64], METRICS)
+    assert none == (0, 0, 0, 0, 0)
+    table = comparison.counts(cells, "sigah", {"both": ["itq", "lsh"]}, [32, 64], METRICS)
+    assert comparison.markdown(*table).splitlines()[2:] == ["| both | 4 | 0 | 2 | 2 | 2 |"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from sigah_jax.report import comparison_plots
 from sigah_jax.report.cells import RECALL_AT, Cell
 
 METHODS = ["sigah", "itq", "lsh"]
+MANY = ["sigah", "sigah_both", *(f"m{i}" for i in range(9))]
 
 
 def cells(shift=0.0):
@@ -25,14 +26,14 @@ def cells(shift=0.0):
 
 
 def draw(name, found, path):
-    if name == "against_bits":
-        comparison_plots.against_bits(found, "map", METHODS, [16, 64], path)
+    if name == "over_bits":
+        comparison_plots.over_bits(found, "map", METHODS, [16, 64], path)
     else:
         getattr(comparison_plots, name)(found, 64, METHODS, path)
     return imread(path)
 
 
-@pytest.mark.parametrize("name", ["against_bits", "recall_curves", "precision_recall"])
+@pytest.mark.parametrize("name", ["over_bits", "recall_curves", "precision_recall"])
 def test_the_picture_shows_the_values(tmp_path, name):
     path = tmp_path / "plots" / "a.png"
     first = draw(name, cells(), path)
@@ -40,9 +41,52 @@ def test_the_picture_shows_the_values(tmp_path, name):
     assert np.any(draw(name, cells(shift=0.1), path) != first)
 
 
-@pytest.mark.parametrize("name", ["against_bits", "recall_curves", "precision_recall"])
+@pytest.mark.parametrize("name", ["over_bits", "recall_curves", "precision_recall"])
 def test_a_method_that_was_not_run_is_left_out(tmp_path, name):
     some = [c for c in cells() if c.method != "itq"]
     none = [c._replace(metrics=None) if c.method == "itq" else c for c in cells()]
     a, b = draw(name, some, tmp_path / "a.png"), draw(name, none, tmp_path / "b.png")
     np.testing.assert_array_equal(a, b)
+
+
+def line(method, values, dataset="mnist"):
+    """The cells of a method, a value a length."""
+    found = zip((16, 64), values, strict=False)
+    return [Cell(dataset, method, bits, 0, {"map": x}, [], "") for bits, x in found]
+
+
+def many():
+    """Methods of which m0 is the best at 64 bits, m8 at 16 bits alone, and SiGAH the worst."""
+    found = [line(f"m{i}", (0.2, 0.8 - i / 50)) for i in range(8)]
+    found += [line("sigah", (0.01, 0.1)), line("sigah_both", (0.02, 0.2)), line("m8", (0.3, 0.1))]
+    return [c for cells in found for c in cells]
+
+
+def test_of_many_methods_eight_have_a_line():
+    chosen = comparison_plots.chosen(many(), "mnist", "map", MANY, [16, 64], ["sigah"])
+    assert chosen == ["sigah", *(f"m{i}" for i in range(6)), "m8"]  # m8 is the best at 16 bits
+    chosen = comparison_plots.chosen(many(), "mnist", "map", MANY, [16, 64])
+    assert chosen == [*(f"m{i}" for i in range(7)), "m8"]
+    few = comparison_plots.chosen(many(), "mnist", "map", ["m3", "sigah"], [64])
+    assert few == ["m3", "sigah"]
+
+
+def test_a_set_without_the_methods_that_always_have_a_line_has_no_panel(tmp_path):
+    others = line("m0", (0.2, 0.4), "glosses")
+    assert comparison_plots.chosen(others, "glosses", "map", MANY, [16, 64], ["sigah"]) == []
+    a, b = tmp_path / "a.png", tmp_path / "b.png"
+    for found, path in ((many(), a), (many() + others, b)):
+        comparison_plots.over_bits(found, "map", MANY, [16, 64], path, ["sigah"])
+    np.testing.assert_array_equal(imread(a), imread(b))
+    comparison_plots.over_bits(others, "map", MANY, [16, 64], tmp_path / "c.png", ["sigah"])
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_over_bytes_lines_are_those_over_bits_with_another_scale(tmp_path):
+    first = tmp_path / "a.png"
+    comparison_plots.over_bytes(many(), "map", MANY[:3], [16, 64], first)
+    without = [c for c in many() if c.method != "sigah_both"]
+    comparison_plots.over_bytes(without, "map", MANY[:3], [16, 64], tmp_path / "b.png")
+    comparison_plots.over_bits(many(), "map", MANY[:3], [16, 64], tmp_path / "c.png")
+    assert np.any(imread(first) != imread(tmp_path / "b.png"))
+    assert np.any(imread(first) != imread(tmp_path / "c.png"))

@@ -94,7 +94,8 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     c = named()
     c.sinks = ("tensorboard",)
     monkeypatch.setattr(config, "SINKS", {"tensorboard": "no_such_package"})
-    with pytest.raises(BadInput, match="pip install no_such_package"):
+    remedy = r"no_such_package; run pip install 'sigah_jax\[watch\]'"
+    with pytest.raises(BadInput, match=remedy):
         config.validate(c, 1)
 
 
@@ -143,7 +144,7 @@ def test_a_price_of_flips_is_auto_or_a_number_above_0():
 
 def test_what_others_follow_from_is_an_argument_and_no_field():
     for field, argument in (("preset", "preset=…"), ("model.bits", "bits=…")):
-        with pytest.raises(BadInput, match=f"config.{field} is no field.*:{argument}"):
+        with pytest.raises(BadInput, match=f"config.{field} cannot be changed.*:{argument}"):
             config.change(config.get_config(), field, config.get_config()[field.split(".")[0]])
 
 
@@ -207,3 +208,13 @@ def test_reconstruction_weighs_more_in_long_codes():
     weights = [config.get_config(f"bits={k}").loss.reconstruction for k in (16, 64, 65, 128)]
     assert weights == [0.1, 0.1, 0.3, 0.3]
     assert config.get_config("preset=paper,bits=128").loss.reconstruction == 0.5
+
+
+@pytest.mark.parametrize("field, value", [("metric", "ip"), ("queries_train", "asked.npy")])
+def test_where_queries_differ_from_rows_the_graph_is_exact(field, value):
+    c = config.vectors_config()
+    c.data.base, c.data[field] = "mine.npy", value
+    config.validate(c, 1)
+    c.train.graph = "approximate"
+    with pytest.raises(BadInput, match="config.train.graph=approximate: .* leave it exact"):
+        config.validate(c, 1)

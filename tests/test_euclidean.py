@@ -5,6 +5,8 @@ import pytest
 
 from sigah_jax.retrieval import euclidean, topk
 
+pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
+
 ENGINES = ["cpu", "accelerator"]
 
 

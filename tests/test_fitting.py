@@ -223,7 +223,7 @@ def test_training_queries_of_another_kind_are_found_better_than_by_rows_alone(ro
     asked, test = queries[:700], queries[700:]
     h = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT, queries=asked)
     told = (tmp_path / "run" / "log.txt").read_text()
-    assert "training 1000, training queries 650, queries 0" in told
+    assert "1000 training rows, 650 training queries, 50 validation queries" in told
     truth = np.argsort(((test[:, None] - rows[None]) ** 2).sum(-1), 1)[:, :10]
 
     def recall(h):

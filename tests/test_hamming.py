@@ -5,6 +5,8 @@ import pytest
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import hamming, topk
 
+pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
+
 ENGINES = ["cpu", "accelerator"]
 
 

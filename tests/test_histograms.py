@@ -4,6 +4,8 @@ import pytest
 
 from sigah_jax.retrieval.histograms import distance_histograms
 
+pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
+
 Q, N, K_NEAR, SIZES = 3, 53, 10, (1, 4, 10)
 
 

@@ -40,7 +40,7 @@ def test_without_a_terminal_progress_is_lines_with_the_time_left(tmp_path, capsy
     )
 
 
-def test_the_time_left_of_a_second_training_leaves_out_the_first(tmp_path, capsys, monkeypatch):
+def test_the_time_left_follows_the_pace_of_the_stage(tmp_path, capsys, monkeypatch):
     moments = iter((100, 200, 1000, 1020))
     clock = SimpleNamespace(monotonic=lambda: next(moments), strftime=lambda _: "now")
     monkeypatch.setattr(logs, "time", clock)

@@ -95,6 +95,18 @@ def test_ordinal_against_the_definition():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_ordinal_is_the_same_however_many_anchors_are_compared_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    d, h = (rng.random((70, 40), np.float32) for _ in range(2))
+    positives, ranks = rng.integers(0, 40, (70, 3)), np.ones((70, 3), np.float32)
+    arguments = d, h, positives, ranks, 400, 0.1, np.ones(3, np.float32)
+    want = losses.ordinal(*arguments)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for values in (40 * 3 * 50, 1 << 26):  # 50 of the 70 anchors, then all
+        monkeypatch.setattr(losses, "VALUES_AT_ONCE", values)
+        np.testing.assert_allclose(losses.ordinal(*arguments), want, rtol=1e-6)
+
+
 def test_ordinal_prefers_the_true_order():
     d = jnp.arange(6.0)[None]
     positives, ranks = jnp.array([[1, 3]]), jnp.array([[1.0, 3.0]])

@@ -240,8 +240,8 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
         (["--config=experiments/deep1m.py", "--config.data.dir=nowhere"], "base.1M.fbin"),
         (["--config=experiments/tiny100k.py", "--config.data.dir=nowhere"], "download cifar"),
         (["--no_such_flag=1"], "no_such_flag"),
-        (["--config.model.bits=16"], "config.model.bits is no field"),
-        (["--config.preset=paper"], "config.preset is no field"),
+        (["--config.model.bits=16"], "config.model.bits cannot be changed"),
+        (["--config.preset=paper"], "config.preset cannot be changed"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, more, words):

@@ -352,12 +352,13 @@ def test_measure_counts_what_is_near_by_the_metric(of):
     xb, xq = metric.base_rows(of, x[30:]), metric.queries_of(of, x[:30])
     data = datasets.Dataset(xb, xq, xb, xq, (), "here", metric=of)
     h = measuring(of).euclidean
-    encoder = measure.Encoder("sigah", BITS, 1.0, h.encode, h.encode_queries, h.project_queries, h)
     nearness = cosines if of == COSINE else products
     truth = np.argsort(-nearness(x[:30], x[30:]), axis=1)[:, :5]
-    row = measure.row_of(encoder, data, measure.Search(5, 60, truth, "cpu", 16))
-    assert row.found["reranked"].recall == 1 > row.found["hamming"].recall  # all are candidates
-    assert measure.exact(data, measure.Search(5, 60, truth, "cpu", 16)).code_bytes == 4 * D
+    codes, asked = h.encode(xb), measure.Search(5, 60, truth, "cpu", 16)  # all are candidates
+    find = lambda k: sigah_jax.search(h, xq, codes, k, by="hamming")[1]  # noqa: E731
+    found = measure.found_and_reranked(find, data, asked)
+    assert found["reranked"].recall == 1 > found["alone"].recall
+    assert measure.exact(data, asked).code_bytes == 4 * D
 
 
 def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):

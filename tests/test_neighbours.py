@@ -6,6 +6,8 @@ import pytest
 
 from sigah_jax.retrieval import euclidean, neighbours, topk
 
+pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
+
 ENGINES = ["cpu", "accelerator"]
 
 
@@ -147,7 +149,7 @@ def test_the_rounding_bound_covers_float32():
     for q in range(50):
         d32, ids, _ = found(q)
         error = np.abs(d32 - neighbours._exact_distances(xq[q], xb, ids)).max()
-        bound = neighbours._rounding_bound(xq[q], centre, d32.max())
+        bound = neighbours.rounding_bound(xq[q], centre, d32.max())
         # 116 · 2⁻²⁴ · (2 ‖a‖ + r)² < 116 · 6e-8 · 200: not so wide that it tells nothing
         assert 0 < error < bound < 1.4e-3
 

@@ -1,6 +1,7 @@
 """The package as it is installed: its dependencies, its licence and its console command."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -105,6 +106,13 @@ def test_a_subcommand_gets_its_flags_and_gives_its_exit_code(tmp_path):
     assert done.stderr.startswith(f"error: {output}: ") and done.stderr.count("\n") == 1
 
 
+def test_a_training_without_a_config_takes_mnist(tmp_path):
+    done = sigah("train", "--config.data.max_rows=1500", f"--workdir={tmp_path}")
+    line = "error: config.data.test_queries: 1500 rows are too few, expected at least 2000\n"
+    assert (done.returncode, done.stderr) == (2, line)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["data"]["name"] == "mnist"
+
+
 def test_the_config_file_that_help_shows_is_one(tmp_path):
     (line,) = (text for text in console.CONFIGS.splitlines() if "import" in text)
     (tmp_path / "my.py").write_text(line.strip())
@@ -119,6 +127,6 @@ def test_the_config_file_that_help_shows_is_one(tmp_path):
 
 
 def test_the_subcommands_are_the_commands_of_the_package():
-    for name, (function, _) in console.COMMANDS.items():
-        module, _, attribute = function.partition(":")
+    for name, command in console.COMMANDS.items():
+        module, _, attribute = command.function.partition(":")
         assert callable(getattr(import_module(f"sigah_jax.{module}"), attribute)), name

@@ -39,7 +39,8 @@ def check(c, x, tmp_path):
 
 def test_the_data_are_told_with_their_warning(data, tmp_path):
     told = check(configuration(), data.xt, tmp_path)
-    assert "data: made here" in told and f"training {N}" in told and "warning: look out" in told
+    assert "data: made here" in told and "warning: look out" in told
+    assert f"{N} training rows, 20 columns" in told  # what there is none of is not told
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,25 @@ def test_the_data_are_told_with_their_warning(data, tmp_path):
 def test_rows_that_no_training_could_use_are_refused(data, tmp_path, train, rows, words):
     with pytest.raises(BadInput, match=words):
         check(configuration(**train), rows(data.xt), tmp_path)
+
+
+def test_an_approximate_graph_tells_its_recall_and_is_refused_if_it_is_low(tmp_path):
+    z = sets.low_dimensional(600, 12)
+    exact = euclidean.neighbour_graph(z, 8, "cpu")
+    with logs.Log(tmp_path / "log.txt") as log:
+        c = configuration(graph="approximate", graph_probes=98)  # all 4 √600 lists
+        graph = prepare.neighbour_graph(c, tmp_path / "cache", z, log)
+        np.testing.assert_array_equal(graph, exact)
+        assert "holds 100.0% of the exact neighbours" in (tmp_path / "log.txt").read_text()
+        c = configuration(graph="approximate", graph_probes=1)
+        words = r"config\.train\.graph_probes=1: .* raise it, or set train\.graph=exact"
+        with pytest.raises(BadInput, match=words):
+            prepare.neighbour_graph(c, tmp_path / "cache", z, log)
+        np.testing.assert_array_equal(
+            prepare.neighbour_graph(configuration(), tmp_path / "cache", z, log), exact
+        )
+    assert len(list((tmp_path / "cache").glob("approximate_graph-*.npy"))) == 2
+    assert len(list((tmp_path / "cache").glob("graph-*.npy"))) == 1
 
 
 def test_a_pool_has_rows_for_a_batch_the_graph_and_validation():
@@ -164,5 +184,6 @@ def test_training_queries_have_their_neighbours_among_the_training_rows(data, tm
     found = np.take_along_axis(distances, made.graph, 1)
     np.testing.assert_allclose(found, np.sort(distances, 1)[:, :8], rtol=1e-4)
     told = (tmp_path / "log.txt").read_text()
-    assert "training queries 40" in told and "neighbour graph of 40 training queries, k=8" in told
+    assert "600 training rows, 40 training queries, 50 validation queries" in told
+    assert "neighbours of 40 training queries, k=8" in told
     assert given.hashes.keys() - data.hashes.keys() == {"xa"}

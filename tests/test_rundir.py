@@ -48,7 +48,7 @@ def test_a_config_from_before_a_field_is_that_of_its_value_then(tmp_path):
     rundir.claim(tmp_path / "run", c).close()
     c.data.metric = "cosine"
     assert rundir.config_hash(c) != digest
-    with pytest.raises(BadInput, match=r"another config \(data.metric=None there\)"):
+    with pytest.raises(BadInput, match=r"another config \(data.metric=l2 there\)"):
         rundir.claim(tmp_path / "run", c)
 
 

@@ -120,7 +120,7 @@ def test_only_chooses_points_that_keep_their_numbers(only, expected):
         ('h.sweep("optim.gen_lr", (1e-3, -1.0))', "point 1 optim.gen_lr=-1.0: config.optim.gen_lr"),
         ('h.sweep("optim.speed", (1,))', "point 0 optim.speed=1: config.optim.speed=1"),
         ('h.sweep("train.steps", ("many",))', "point 0 train.steps=many: config.train.steps"),
-        ('h.sweep("model.bits", [32])', "point 0 model.bits=32: config.model.bits is no field"),
+        ('h.sweep("model.bits", [32])', "model.bits=32: config.model.bits cannot be changed"),
         ('[{"bits": 64}, {"seed": 0}, {"seed": 1}]',
          "'0 bits=64' and '1 seed=0' would write one directory"),
         ('h.product(h.sweep("seed", [1]), h.sweep("seed", [2]))', "seed is in two parts"),

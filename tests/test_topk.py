@@ -7,6 +7,8 @@ import pytest
 
 from sigah_jax.retrieval import topk
 
+pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
+
 
 def apart(q: jax.Array, rows: jax.Array) -> jax.Array:
     """|q - row|, of queries [q] and rows of one value."""

@@ -17,6 +17,7 @@ columns, k neighbours.
 Not responsible for binary codes (`methods`) nor for metrics (`retrieval.real_queries`).
 """
 
+import functools
 from typing import NamedTuple
 
 import faiss
@@ -109,12 +110,21 @@ def add(quantiser: Quantiser, x: np.ndarray) -> None:
         quantiser.index.add(_scaled(quantiser, x[start : start + BLOCK]))
 
 
-def way(quantiser: Quantiser, xq: np.ndarray) -> Way:
-    """The search of all rows that it holds by queries `[Q, d]`.
+def search(quantiser: Quantiser, xq: np.ndarray, k: int) -> np.ndarray:
+    """Ids `[Q, k]` of the rows it holds that are nearest to queries `[Q, d]`, by the codes alone.
 
-    The ranking is by distance to decoded rows, but RaBitQ's is by its own estimate. The search is
-    faiss's on the codes, which is the same but for rounding and for codes of more columns than d,
-    whose decoding takes away a part of the error; a residual quantiser decodes in each search.
+    The search is faiss's on the codes; a residual quantiser decodes all rows in each search.
+    """
+    index = _decoded(quantiser.index) if quantiser.name == "rq" else quantiser.index
+    return index.search(_scaled(quantiser, xq), k)[1]
+
+
+def way(quantiser: Quantiser, xq: np.ndarray) -> Way:
+    """The search of all rows that it holds by queries `[Q, d]`, and their ranking.
+
+    The ranking is by distance to decoded rows, but RaBitQ's is by its own estimate. It is that of
+    `search` but for rounding and for codes of more columns than d, whose decoding takes away a part
+    of the error.
     """
     queries, index = _scaled(quantiser, xq), quantiser.index
     held = index if quantiser.name == "rabitq" else _decoded(index)
@@ -126,11 +136,7 @@ def way(quantiser: Quantiser, xq: np.ndarray) -> Way:
         np.put_along_axis(out, ids.reshape(shape), d.reshape(shape), 1)
         return out
 
-    def search(k: int) -> np.ndarray:
-        searched = _decoded(index) if quantiser.name == "rq" else index
-        return searched.search(queries, k)[1]
-
-    return Way(distances, search)
+    return Way(distances, functools.partial(search, quantiser, xq))
 
 
 def _decoded(index: faiss.Index) -> faiss.Index:

@@ -88,7 +88,9 @@ def main() -> None:
     """Exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--dir", default="", help="data directory; default as in the README")
+    parser.add_argument(
+        "--dir", default="", help="data directory; default $SIGAH_DATA, or ~/.cache/sigah_jax"
+    )
     args = parser.parse_args()
     write_stand_in(args.name, data_directory(args.dir) / args.name, BENCHMARKS[args.name])
 

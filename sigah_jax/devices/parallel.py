@@ -228,7 +228,7 @@ def map_rows(
 
 def over_slices(
     fn: Callable, rows: int, devices: Sequence[jax.Device] | None = None
-) -> Callable[[Any, np.ndarray], Any]:
+) -> Callable[[np.ndarray], Callable[[Any], Any]]:
     """Makes a function that runs `fn` on every device over a slice of the rows of an array.
 
     Args:
@@ -240,24 +240,44 @@ def over_slices(
         devices: defaults to all of this process.
 
     Returns:
-        `(shared, x [N, ...]) -> y` on the host, for N from 1 to n · rows.
+        `(x [N, ...]) -> (shared) -> y` on the host, for N from 1 to n · rows. x is copied to the
+        devices once, and stays there as long as the second function.
     """
     devs = local_devices(devices)
     mapped = pmap(fn, in_axes=(None, 0, 0, 0), out_axes=None, devices=devs)
     firsts = rows * np.arange(len(devs), dtype=np.int32)
 
-    def run(shared: Any, x: np.ndarray) -> Any:
+    def bring(x: np.ndarray) -> Callable[[Any], Any]:
         slices = split(filled(x, rows * len(devs)), devices=devs)
         valid = np.clip(len(x) - firsts, 0, rows).astype(np.int32)
-        with default_settings():  # for the transfer to the host
-            return fetch(mapped(shared, slices, firsts, valid))
 
-    return run
+        def run(shared: Any) -> Any:
+            with default_settings():  # for the transfer to the host
+                return fetch(mapped(shared, slices, firsts, valid))
+
+        return run
+
+    return bring
 
 
 def filled(x: np.ndarray, rows: int) -> np.ndarray:
     """x `[n, ...]` with rows of zeros after its own, `rows` in all."""
     return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
+
+
+@contextlib.contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Turns what JAX says of a device without memory into BadInput: `…; <remedy>`.
+
+    Results that are still computed when the context ends may fail later: fetch them inside.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if not str(e).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        reason = str(e).splitlines()[0].partition(": ")[2]
+        raise BadInput(f"out of device memory ({reason}); {remedy}") from e
 
 
 def engine(choice: str) -> str:

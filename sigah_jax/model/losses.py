@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 ANCHORS_AT_ONCE = 32  # of the ordinal loss; [32, J, C] stays in the caches of a CPU
+VALUES_AT_ONCE = 1 << 26  # the same on other devices, A·J·C of 4 bytes each
 
 
 def reconstruction(z: jax.Array, z_hat: jax.Array) -> jax.Array:
@@ -135,7 +136,11 @@ def ordinal(
         return jnp.mean(weights * jnp.log1p(share * wrong / rho))
 
     arguments = distance, code_distance, positives, ranks
-    return jax.lax.map(of_anchor, arguments, batch_size=ANCHORS_AT_ONCE)
+    at_once = ANCHORS_AT_ONCE
+    if jax.default_backend() != "cpu":  # a loop of small kernels would be all overhead
+        anchors, columns = distance.shape
+        at_once = min(anchors, max(at_once, VALUES_AT_ONCE // (columns * positives.shape[1])))
+    return jax.lax.map(of_anchor, arguments, batch_size=at_once)
 
 
 def _same_shape(a: jax.Array, b: jax.Array) -> None:

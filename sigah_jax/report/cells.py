@@ -10,7 +10,7 @@ Not responsible for running cells: `experiments.cell`.
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +111,11 @@ def read_cells(root: Path) -> list[Cell]:
     """
     paths = sorted(root.glob("*.jsonl"))
     return [cell_of(line) for path in paths for _, line in sorted(read_lines(path).items())]
+
+
+def datasets(cells: Iterable[Cell]) -> list[str]:
+    """The names of the data sets, in order."""
+    return sorted({c.dataset for c in cells})
 
 
 def read_lines(path: Path) -> dict[tuple[str, int, int], dict]:

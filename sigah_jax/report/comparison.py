@@ -10,10 +10,11 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from sigah_jax.report.cells import COSTS, Cell
-from sigah_jax.report.tables import METRIC_NAMES, MISSING, display_name, ranks
+from sigah_jax.report.cells import COSTS, Cell, datasets
+from sigah_jax.report.tables import METRIC_NAMES, MISSING, display_name, ranks, short_name
 
 NOT_RUN = "not run"
 
@@ -34,11 +35,16 @@ def values_of(
 
 
 def text_of(values: list[float] | str) -> str:
-    """`0.731 ± 0.002`; without the spread for one value; words stay words."""
+    """`.731 ± .002`; without the spread for one value; words stay words."""
     if isinstance(values, str):
         return values
-    mean = f"{statistics.mean(values):.3f}"
-    return f"{mean} ± {spread(values):.3f}" if len(values) > 1 else mean
+    mean = number(statistics.mean(values))
+    return f"{mean} ± {number(spread(values))}" if len(values) > 1 else mean
+
+
+def number(x: float) -> str:
+    """Three decimals, and no zero before the point: wide tables are hard to read."""
+    return f"{x:.3f}".removeprefix("0")
 
 
 def spread(values: list[float]) -> float:
@@ -76,16 +82,19 @@ def markdown(header: list[str], body: list[list[tuple[str, int]]]) -> str:
     style = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     lines += [[style[rank].format(text) for text, rank in row] for row in body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [" | ".join(line).replace("\n", "<br>") for line in lines]
+    # no line may break within a number and its spread, or a pair
+    return "\n".join(re.sub(r" ([±/]) ", "\u00a0\\1\u00a0", f"| {row} |") for row in rows)
 
 
-def fill(text: str, table: Callable[[str], str]) -> str:
-    """A Markdown text with each of its generated tables written anew by `table(NAME)`.
+def fill(text: str, write: Callable[[str, str], str]) -> str:
+    """A Markdown text with each of its generated parts written anew by `write(KIND, NAME)`.
 
-    A table stands between `<!-- table: NAME -->` and `<!-- end -->`; nobody edits it by hand.
+    A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`, a claim within a
+    sentence between `<!-- count: NAME -->` and `<!-- end -->`; nobody edits them by hand.
     """
-    marks = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return marks.sub(lambda m: f"{m[1]}{table(m[2])}\n{m[3]}", text)
+    marks = re.compile(r"(<!-- (table|count): ([^\n]+?) -->)(\n?).*?(<!-- end -->)", re.DOTALL)
+    return marks.sub(lambda m: f"{m[1]}{m[4]}{write(m[2], m[3])}{m[4]}{m[5]}", text)
 
 
 def latex(header: list[str], body: list[list[tuple[str, int]]], caption: str) -> str:
@@ -93,7 +102,7 @@ def latex(header: list[str], body: list[list[tuple[str, int]]], caption: str) ->
     style = {0: "{}", 1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}
 
     def line(cells: Sequence[tuple[str, int]]) -> str:
-        texts = (style[rank].format(escape(text)) for text, rank in cells)
+        texts = (style[rank].format(escape(text.replace("\n", " "))) for text, rank in cells)
         return "    " + " & ".join(texts) + r" \\"
 
     return "\n".join(
@@ -148,36 +157,44 @@ def over_metrics(
 def against_best(
     cells: Sequence[Cell],
     method: str,
-    baselines: Sequence[str],
+    rivals: Sequence[str],
     bits: Sequence[int],
     metrics: Sequence[str],
 ) -> Grid:
     """A row for each data set and code length that `method` was run at: it and its rivals.
 
-    A cell is `method / best mean of the baselines, its name`, bold where the first is not ahead
-    by more than two standard deviations, see `clearly_ahead`. The last column is the share of
-    ITQ's miss that is recovered, (map@1000 - ITQ's)/(1 - ITQ's), in per cent; ours.
+    A cell is `method / best mean of the rivals` and below it the name of that one, bold where the
+    first is not ahead by more than two standard deviations, see `clearly_ahead`. The last column is
+    the share of ITQ's miss that is recovered, (map@1000 - ITQ's)/(1 - ITQ's), in per cent; ours.
     """
     body = []
-    for dataset, k in itertools.product(sorted({c.dataset for c in cells}), bits):
+    for dataset, k in itertools.product(datasets(cells), bits):
         if isinstance(values_of(cells, dataset, method, k, metrics[0]), str):
             continue
-        row = [(f"{dataset}, {k} bits", 0)]
+        row = [(f"{dataset} / {k}", 0)]
         for metric in metrics:
             own = values_of(cells, dataset, method, k, metric)
-            rivals = {b: values_of(cells, dataset, b, k, metric) for b in baselines}
-            means = {b: statistics.mean(v) for b, v in rivals.items() if not isinstance(v, str)}
-            best = max(means, key=means.get, default=None)
-            rival = f"{means[best]:.3f} {display_name(best)}" if best else NOT_RUN
-            unclear = best and not clearly_ahead(own, rivals[best])
-            row.append((f"{text_of(own)} / {rival}", int(bool(unclear))))
+            best, values = best_of(cells, dataset, rivals, k, metric)
+            rival = f"{number(statistics.mean(values))}\n{short_name(best)}" if best else NOT_RUN
+            unclear = best and not clearly_ahead(own, values)
+            row.append((f"{number(statistics.mean(own))} / {rival}", int(bool(unclear))))
         share = values_of(cells, dataset, "itq", k, "map@1000")
         if not isinstance(share, str):
             itq = statistics.mean(share)
             own = statistics.mean(values_of(cells, dataset, method, k, "map@1000"))
             share = f"{100 * (own - itq) / (1 - itq):.0f} %"
         body.append([*row, (share, 0)])
-    return ["", *metrics, "of ITQ's miss"], body
+    return ["set / bits", *metrics, "of ITQ's miss"], body
+
+
+def best_of(
+    cells: Sequence[Cell], dataset: str, methods: Sequence[str], bits: int, metric: str
+) -> tuple[str, list[float]]:
+    """The method of the greatest mean, the first of equals, and its values; empty if none ran."""
+    held = {m: values_of(cells, dataset, m, bits, metric) for m in methods}
+    held = {m: values for m, values in held.items() if not isinstance(values, str)}
+    best = max(held, key=lambda m: statistics.mean(held[m]), default="")
+    return best, held.get(best, [])
 
 
 def clearly_ahead(own: list[float], rival: list[float]) -> bool:
@@ -187,3 +204,64 @@ def clearly_ahead(own: list[float], rival: list[float]) -> bool:
     """
     lead = statistics.mean(own) - statistics.mean(rival)
     return lead > 2 * math.hypot(spread(own), spread(rival))
+
+
+class Count(NamedTuple):
+    """In how many cells a method stands where beside the best of its rivals."""
+
+    cells: int
+    ahead: int  # of a greater mean
+    leads: int  # ahead by more than two standard deviations of the difference
+    trails: int  # behind by more than that
+    single: int  # one seed each, so that no deviation is known
+
+
+def count(
+    cells: Sequence[Cell],
+    method: str,
+    rivals: Sequence[str],
+    bits: Sequence[int],
+    metrics: Sequence[str],
+) -> Count:
+    """Counts the cells, a data set, length and metric each, that both sides were run at."""
+    pairs = list(_pairs(cells, method, rivals, bits, metrics))
+    return Count(
+        len(pairs),
+        sum(statistics.mean(own) > statistics.mean(rival) for own, rival in pairs),
+        sum(clearly_ahead(own, rival) for own, rival in pairs),
+        sum(clearly_ahead(rival, own) for own, rival in pairs),
+        sum(len(own) == len(rival) == 1 for own, rival in pairs),
+    )
+
+
+def counts(
+    cells: Sequence[Cell],
+    method: str,
+    rivals: Mapping[str, Sequence[str]],
+    bits: Sequence[int],
+    metrics: Sequence[str],
+) -> Grid:
+    """A row for each group of rivals, by name: `count` against the best of the group."""
+    body = []
+    for name, group in rivals.items():
+        c = count(cells, method, group, bits, metrics)
+        numbers = c.cells, c.leads, c.trails, c.cells - c.leads - c.trails, c.single
+        body.append([(name, 0), *((str(number), 0) for number in numbers)])
+    title = display_name(method)
+    columns = ["leads in", "trails in", "within two deviations in", "of one seed each"]
+    return [f"{title}, beside", "cells", *columns], body
+
+
+def _pairs(
+    cells: Sequence[Cell],
+    method: str,
+    rivals: Sequence[str],
+    bits: Sequence[int],
+    metrics: Sequence[str],
+) -> Iterator[tuple[list[float], list[float]]]:
+    for dataset in datasets(cells):
+        for k, metric in itertools.product(bits, metrics):
+            own = values_of(cells, dataset, method, k, metric)
+            _, rival = best_of(cells, dataset, rivals, k, metric)
+            if rival and not isinstance(own, str):
+                yield own, rival

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from sigah_jax.files import whole
-from sigah_jax.report.tables import display_name
+from sigah_jax.report.tables import short_name
 
 DPI = 150
 STYLE = {
@@ -52,8 +52,8 @@ STYLE = {
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"]
 DASHES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1)), "-"]
 MARKERS = "osD^vPX"
-PANEL = (4.4, 3.8)  # inches
-LEGEND = 1.7  # inches beside the panels
+PANEL = (5.2, 3.8)  # inches, with the names of lines beside it
+NAME_HEIGHT = 0.055  # of a line's name beside a panel, in heights of the panel
 
 GENERATOR_LOSSES = {
     "train/loss_gen": "total",
@@ -136,12 +136,12 @@ def precision_recall_line(
     shown = np.isfinite(x) & np.isfinite(y)
     # Markers are spaced along the curve and not by radius: the first radii lie on each other.
     style = look(number, method) | {"markevery": (0.03 * (number % 5), 0.2)}
-    ax.plot(x[shown], y[shown], label=display_name(method), **style)
+    ax.plot(x[shown], y[shown], label=short_name(method), **style)
 
 
 def look(number: int, method: str) -> dict:
     """Colour, dash, marker and width of the line of method number `number`; SiGAH's is thick."""
-    own = method == "sigah"
+    own = method.lower().startswith("sigah")
     again = number // len(COLOURS)  # a second round of colours has other dashes and open markers
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -155,23 +155,61 @@ def look(number: int, method: str) -> dict:
 
 
 def panels(
-    names: Sequence[str], draw: Callable[[Axes, str], None], path: Path, columns: int = 3
+    names: Sequence[str], draw: Callable[[Axes, str], None], path: Path, columns: int = 2
 ) -> None:
-    """Draws a panel a name, by `draw(ax, name)`, and beside them a legend of all lines."""
+    """Draws a panel a name, by `draw(ax, name)`."""
     with rc_context(STYLE):
         columns = min(len(names), columns)
         rows = -(-len(names) // columns)
-        figure = Figure(figsize=(PANEL[0] * columns + LEGEND, PANEL[1] * rows))
+        figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows))
         places = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-        lines = {}
         for ax, name in zip(places, names, strict=False):
             draw(ax, name)
-            handles, labels = ax.get_legend_handles_labels()
-            lines |= dict(zip(labels, handles, strict=True))
         for ax in places[len(names) :]:
             ax.remove()
-        figure.legend(lines.values(), lines.keys(), loc="outside right center", handlelength=3.4)
         save(figure, path)
+
+
+def name_ends(ax: Axes) -> None:
+    """Writes the label of each line beside the panel, as near to its end as the others allow.
+
+    A thin line leads from the end to the name. Limits and scales must be final.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    lines = [handle[0] if isinstance(handle, tuple) else handle for handle in handles]
+    ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines]
+    ax.autoscale_view()
+    heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))[:, 1]
+    heights = spread_out(heights, NAME_HEIGHT)
+    for line, label, end, height in zip(lines, labels, ends, heights, strict=True):
+        leader = {"arrowstyle": "-", "color": "0.7", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3}
+        leader["relpos"] = (0, 0.5)  # from the left of the name
+        ax.annotate(
+            label,
+            end,
+            (1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=line.get_color(),
+            weight="bold" if line.get_linewidth() > 2 else "normal",
+            arrowprops=leader,
+            annotation_clip=False,
+        )
+
+
+def spread_out(heights: Sequence[float], gap: float) -> np.ndarray:
+    """Heights in their order, moved apart to the gap at least, none above 1 if all fit."""
+    order = np.argsort(heights, kind="stable")
+    placed = np.array(heights, float)[order]
+    for i in range(1, len(placed)):
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    placed[-1:] = np.minimum(placed[-1:], 1)
+    for i in range(len(placed) - 2, -1, -1):
+        placed[i] = min(placed[i], placed[i + 1] - gap)
+    out = np.empty_like(placed)
+    out[order] = placed
+    return out
 
 
 def feature_sheet(

@@ -56,6 +56,21 @@ NAMES = {
     "sqtqmse2": "TurboQuant, 2 bits",
     "sq8": "int8 after PCA",
 }
+# where there is little room, beside a line
+SHORT_NAMES = {
+    "sigah_both": "SiGAH, both codes",
+    "sigah_projection": "SiGAH, projections",
+    "sigah_synthetic": "SiGAH, synthetic",
+    "sigah_stages": "SiGAH, in stages",
+    "sigah_plain": "SiGAH, not refined",
+    "sph_own": "SpH, spherical",
+    "sgen": "SGH, generative",
+    "sgh": "SGH, graph",
+    "bae": "auto-encoder",
+    "opq": "OPQ",
+    "opq_all": "OPQ, all columns",
+    "rq": "RQ",
+}
 METRIC_NAMES = {
     "reranked": "recall@10 re-ranked",
     "ms_per_query": "ms a query",
@@ -112,6 +127,11 @@ def ranks(texts: Sequence[str]) -> list[int]:
 def display_name(method: str) -> str:
     """The name that readers know a method by; a method of another name keeps it."""
     return NAMES.get(method, method)
+
+
+def short_name(method: str) -> str:
+    """The same where there is little room."""
+    return SHORT_NAMES.get(method, display_name(method))
 
 
 def _number(text: str) -> float | None:

@@ -3,7 +3,7 @@
     D(q, b) = 2 H(Q, b) + H(S, b)
 
 Bits on which both agree count three times. It ranks better than H(Q, b), for the same stored codes
-(NOTES); of a hasher with one hash function Q = S, and the ranking is Hamming's. ours.
+(research log); of a hasher with one hash function Q = S, and the ranking is Hamming's. ours.
 
 Shapes: Q queries, N base rows, W bytes and K bits a code, k neighbours. Ties go to the lower id.
 """

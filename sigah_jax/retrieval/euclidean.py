@@ -6,7 +6,7 @@ go to the lower id. Base rows are read in blocks, so that the base may be a memo
 Not responsible for ground truth (`neighbours`), nor for keeping results on disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import faiss
 import jax
@@ -46,7 +46,7 @@ def knn(
     d = np.empty((len(xq), k), np.float32)
     ids = np.empty((len(xq), k), np.int32)
     centre = centre_of(xb)
-    for rows in _chunks(len(xq), k):
+    for rows in _chunks(len(xq), k, engine):
         d[rows], ids[rows] = search(xq[rows], xb, centre, k, engine, devices)
     return d, ids
 
@@ -65,18 +65,31 @@ def neighbour_graph(
     Returns:
         `[n, k] int32` ids of the rows, nearest first.
     """
+    return nearest_others(x, np.arange(len(x)), k, engine, queries)
+
+
+def nearest_others(
+    x: np.ndarray, rows: np.ndarray, k: int, engine: str, queries: np.ndarray | None = None
+) -> np.ndarray:
+    """`neighbour_graph` of some rows alone: `[n, d] f32, [m] ids -> [m, k] int32`."""
     queries = x if queries is None else queries
     check(queries, x, k, len(x) - 1, engine)
-    graph = np.empty((len(x), k), np.int32)
+    graph = np.empty((len(rows), k), np.int32)
     centre = centre_of(x)
-    for rows in _chunks(len(x), k + 1):
-        _, ids = search(queries[rows], x, centre, k + 1, engine, None)
-        own = ids == np.arange(rows.start, rows.stop)[:, None]
-        # a row with k + 1 duplicates of lower id does not find itself, a query may not: then the
-        # last one goes
-        own[:, -1] |= ~own.any(axis=1)
-        graph[rows] = ids[~own].reshape(-1, k)
+    for part in _chunks(len(rows), k + 1, engine):
+        _, ids = search(queries[rows[part]], x, centre, k + 1, engine, None)
+        graph[part] = without(ids, rows[part])
     return graph
+
+
+def without(ids: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Neighbours `[m, k + 1]` of rows `own [m]` without the row itself: `[m, k]`.
+
+    A row with k + 1 duplicates of lower id does not find itself: then the last one goes.
+    """
+    out = ids == own[:, None]
+    out[:, -1] |= ~out.any(axis=1)
+    return ids[~out].reshape(len(ids), -1)
 
 
 def check(xq: np.ndarray, xb: np.ndarray, k: int, most: int, engine: str) -> None:
@@ -90,7 +103,9 @@ def check(xq: np.ndarray, xb: np.ndarray, k: int, most: int, engine: str) -> Non
         raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
 
 
-def _chunks(rows: int, candidates: int) -> Iterator[slice]:
+def _chunks(rows: int, candidates: int, engine: str) -> Iterable[slice]:
+    if engine == "accelerator":  # as many as one search takes, for each copies the base
+        return topk.query_chunks(rows, candidates)
     step = max(1, PAIRS // candidates)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 

@@ -140,7 +140,7 @@ def _total_devices(
     at_once = rows * len(devices)
     count = parallel.over_slices(_device_counter(bits), rows, devices)
     return sum(
-        count(cq, cb[start : start + at_once]).astype(np.int64)
+        count(cb[start : start + at_once])(cq).astype(np.int64)
         for start in range(0, len(cb), at_once)
     )
 

@@ -207,7 +207,7 @@ def _members(
     rings = []
     for size in reversed(sizes):
         v = np.partition(d32, size - 1)[size - 1]
-        margin = 2 * _rounding_bound(xq, centre, v)
+        margin = 2 * rounding_bound(xq, centre, v)
         if not v + margin < limit:
             return None
         chosen = d32 < v - margin
@@ -244,7 +244,7 @@ def _exact_distances(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray) -> np.ndar
     return d
 
 
-def _rounding_bound(xq: np.ndarray, centre: np.ndarray, v: float) -> float:
+def rounding_bound(xq: np.ndarray, centre: np.ndarray, v: float) -> float:
     """How far a float32 distance can be from the true one, for rows up to about v away.
 
     Let a, b be a query and a row less the centre, u = 2⁻²⁴ and m = d + 16. Subtracting the centre

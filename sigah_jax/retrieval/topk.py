@@ -77,7 +77,7 @@ def on_devices(
             function of a module, for what is compiled is kept under it.
         queries: `[Q, ...]`.
         base: `[N, W]` codes u8 or vectors f32, also a memory map; `BASE_BYTES` of it are read at
-            once.
+            once, and copied to the devices once.
         k: 1 to N.
 
     Returns:
@@ -94,17 +94,19 @@ def on_devices(
     search = parallel.over_slices(_search(distances, k, block_rows, group), rows, devices)
     d = np.empty((len(queries), k), np.float32)
     ids = np.empty((len(queries), k), np.int64)
-    for chunk in query_chunks(len(queries), k):
-        count = chunk.stop - chunk.start
-        step = min(count, max(1, PAIRS // block_rows))
-        steps = parallel.filled(queries[chunk], -(-count // step) * step)
-        steps = steps.reshape(-1, step, *queries.shape[1:])
-        best = []
-        for start in range(0, len(base), rows * n):
-            found = search(steps, base[start : start + rows * n])
+    chunks = query_chunks(len(queries), k)
+    best = [[] for _ in chunks]
+    for start in range(0, len(base), rows * n):
+        search_slices = search(base[start : start + rows * n])
+        for number, chunk in enumerate(chunks):
+            count = chunk.stop - chunk.start
+            step = min(count, max(1, PAIRS // block_rows))
+            steps = parallel.filled(queries[chunk], -(-count // step) * step)
+            found = search_slices(steps.reshape(-1, step, *queries.shape[1:]))
             near, at = (a.reshape(-1, a.shape[-1])[:count] for a in found)
-            best = [merge([*best, (near, at.astype(np.int64) + start)], k)]
-        d[chunk], ids[chunk] = best[0]
+            best[number] = [merge([*best[number], (near, at.astype(np.int64) + start)], k)]
+    for chunk, ((near, at),) in zip(chunks, best, strict=True):
+        d[chunk], ids[chunk] = near, at
     return d, ids
 
 

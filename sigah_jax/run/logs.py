@@ -92,7 +92,10 @@ class Log:
             streams.show(text)
 
     def progress(self, step: int, steps: int, fields: dict[str, str]) -> None:
-        """Shows where training is; at most a line every ten seconds without a terminal."""
+        """Shows where training is; at most a line every ten seconds without a terminal.
+
+        The time left is that of the steps to come, of all stages, at the pace of this one.
+        """
         if self.file is None:
             return
         now = time.monotonic()
@@ -110,7 +113,7 @@ class Log:
             self.line(f"step {step}/{steps}  {shown}")
 
     def end_progress(self) -> None:
-        """Leaves the bar as it stands; the next training counts its own time."""
+        """Leaves the bar as it stands; the next stage has a pace of its own."""
         self.first = None
         if self.bar is not None:
             self.bar.close()

@@ -27,6 +27,7 @@ _PARTIAL += ["*/metrics.jsonl.partial-*"]  # of the decoder's trainings
 NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
 # fields that versions before did not have, and the values by which they trained
 BEFORE = {"data.metric": "l2", "data.queries_train": ""}
+BEFORE |= {"train.graph": "exact", "train.graph_probes": 32}
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:
@@ -211,7 +212,9 @@ def _compare(path: Path, config) -> None:
     a = _held(path)
     b = _identity(json.loads(json.dumps(config.to_dict())))  # tuples are lists there
     if a != b:
-        differ = [f"{k}={a.get(k)} there" for k in sorted(a | b) if a.get(k) != b.get(k)]
+        differ = [
+            f"{k}={a.get(k, BEFORE.get(k))} there" for k in sorted(a | b) if a.get(k) != b.get(k)
+        ]
         raise BadInput(
             f"{path.parent}: made by another config ({', '.join(differ[:3])}); "
             "use another --workdir"

@@ -21,7 +21,7 @@ from sigah_jax.model import pca
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
-from sigah_jax.retrieval import euclidean
+from sigah_jax.retrieval import approximate, euclidean
 from sigah_jax.retrieval.metric import L2, are_unit, as_queries
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
@@ -29,6 +29,7 @@ from sigah_jax.training import evaluate
 # below it a share of rounding's size, one in 2²³, is no normal float32 any more
 LEAST_VARIANCE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
 SAMPLE = 2000  # rows that `growth` looks at
+LEAST_RECALL = 0.95  # of an approximate graph
 
 
 class Prepared(NamedTuple):
@@ -60,8 +61,15 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     """
     nt, d = len(data.xt), data.xt.shape[1] - data.metric.added
     log.line(f"data: {data.origin}")
-    asked = "" if data.xa is None else f", training queries {len(data.xa)}"
-    log.line(f"base {len(data.xb)}, training {nt}{asked}, queries {len(data.xq)}, columns {d}")
+    held = {
+        "training rows": nt,
+        "training queries": 0 if data.xa is None else len(data.xa),
+        "validation queries": len(data.xv),
+        "base rows": len(data.xb),
+        "test queries": len(data.xq),
+        "columns": d,
+    }
+    log.line(", ".join(f"{count} {name}" for name, count in held.items() if count))
     log.line(f"metric: {told(data)}")
     if data.warning:
         log.line(f"warning: {data.warning}")
@@ -95,7 +103,7 @@ def told(data: Dataset) -> str:
 def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array, jax.Array]:
     """What the training rows give to `step.init_state`: standardiser, variances and rotation.
 
-    ours: the rotation is ITQ's. From a random one training ends in worse codes (NOTES).
+    ours: the rotation is ITQ's. From a random one training ends in worse codes (research log).
     """
     directions = pca.principal_directions(xt, xt.shape[1])
     standardiser, variances = init_standardiser(*directions, features)
@@ -116,18 +124,12 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     asked = as_queries(data.metric, data.xt) if own else data.xa
     z_train, z_queries = features(data.xt), None if asked is data.xt else features(asked)
     engine = parallel.engine(config.engine)
-    graph, k, weight = None, config.train.graph_neighbours, config.loss.neighbour_weight
-    if k:
-        log.line(f"neighbour graph of {len(asked)} training {'rows' if own else 'queries'}, k={k}")
-
-        def compute() -> np.ndarray:
-            if own:
-                return euclidean.neighbour_graph(z_train, k, engine, z_queries)
-            return euclidean.knn(z_queries, z_train, k, engine)[1]
-
-        name, of = "graph" if own else "graph_of_queries", [z_train, z_queries, k]
-        of = [part for part in of if part is not None]
-        graph = hosts.in_turn(lambda: cached(cache, name, of, compute))
+    graph, weight = None, config.loss.neighbour_weight
+    if config.train.graph_neighbours:
+        if own:
+            graph = neighbour_graph(config, cache, z_train, z_queries, log)
+        else:
+            graph = graph_of_queries(config, cache, z_train, z_queries, log)
         found = growth(z_train, graph, z_queries)
         if found < config.apart.below and config.loss.ordinal > 0:
             weight = max(weight, config.apart.neighbour_weight)
@@ -136,12 +138,56 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     return Prepared(z_train, z_queries, graph, truth, weight)
 
 
+def neighbour_graph(
+    config, cache: Path, z: np.ndarray, queries: np.ndarray | None, log: logs.Log
+) -> np.ndarray:
+    """The graph that `config.train` asks for, `[n, k] i32`, computed or read.
+
+    Args:
+        z: `[n, P] f32`; queries: the same rows as queries, or None if these are what they are.
+
+    Raises:
+        BadInput: an approximate one has a lower recall than `LEAST_RECALL`.
+    """
+    t, engine = config.train, parallel.engine(config.engine)
+    k, probes = t.graph_neighbours, t.graph_probes
+    log.line(f"neighbour graph of {len(z)} training rows, k={k}")
+    if t.graph == "exact":
+        exact = lambda: euclidean.neighbour_graph(z, k, engine, queries)  # noqa: E731
+        of = [z, k] if queries is None else [z, queries, k]
+        return hosts.in_turn(lambda: cached(cache, "graph", of, exact))
+    near = lambda: approximate.neighbour_graph(z, k, probes)  # noqa: E731
+    graph = hosts.in_turn(lambda: cached(cache, "approximate_graph", [z, k, probes], near))
+    found = approximate.recall(z, graph, engine)
+    log.line(f"approximate, it holds {found:.1%} of the exact neighbours, by a sample of rows")
+    if found < LEAST_RECALL:
+        raise BadInput(
+            f"config.train.graph_probes={probes}: the graph holds {found:.1%} of the exact "
+            f"neighbours, expected {LEAST_RECALL:.0%}; raise it, or set train.graph=exact"
+        )
+    return graph
+
+
+def graph_of_queries(
+    config, cache: Path, z: np.ndarray, queries: np.ndarray, log: logs.Log
+) -> np.ndarray:
+    """The exact k nearest training rows of training queries, `[m, k] i32`, computed or read.
+
+    Args:
+        z: `[n, P] f32`; queries: `[m, P] f32`.
+    """
+    k, engine = config.train.graph_neighbours, parallel.engine(config.engine)
+    log.line(f"neighbours of {len(queries)} training queries, k={k}")
+    exact = lambda: euclidean.knn(queries, z, k, engine)[1]  # noqa: E731
+    return hosts.in_turn(lambda: cached(cache, "graph_of_queries", [z, queries, k], exact))
+
+
 def growth(z: np.ndarray, graph: np.ndarray, queries: np.ndarray | None = None) -> float:
     """How much distances grow from the √k-th neighbour to the k-th, over how much up to the √k-th.
 
     Both are medians of logarithms over `SAMPLE` rows. Where rows fill a space of one dimension at
     every scale it is 1: .97 to 1.01 on features of images, .6 to .7 on texts and words, whose few
-    nearest are much nearer than the next (NOTES). ours.
+    nearest are much nearer than the next (research log). ours.
 
     Args:
         z: `[n, P] f32`.

@@ -94,14 +94,14 @@ def _latest_step(stage: stages.Stage) -> int | None:
 def _state(config, stage: stages.Stage, latest: int | None, data: Dataset, log) -> step.State:
     """The state of the latest checkpoint, or the first, on all devices."""
     if latest is None:
-        log.line(f"{stage.name}, {stage.training.steps} steps")
+        log.line(f"training {stage.about}, {stage.training.steps} of {stage.of} steps")
         return stage.begin()
     tx = step.make_optimisers(config, stage.training)
     like = step.abstract_state(stage.training, tx, data.xt.shape[1])
     like = like.replace(standardiser=like.standardiser | data.metric.arrays)
     everywhere = parallel.replicated(parallel.all_devices())
     state = checkpoints.restore(stage.directory, latest, like, everywhere)
-    log.line(f"{stage.name}, resumed at step {latest} of {stage.training.steps}")
+    log.line(f"training {stage.about}, resumed at step {stage.before + latest} of {stage.of}")
     # through a compiled copy: the step donates its state
     return parallel.replicate(parallel.fetch(state))
 

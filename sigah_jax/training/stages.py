@@ -20,11 +20,20 @@ from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.run import checkpoints, loading, logs, rundir
 from sigah_jax.training import prepare, refinement, step
 
+ABOUT = {
+    "training": "hash network and decoder",
+    "refit": "a larger decoder of the final codes",
+    "alternation": "the decoder of refined codes",
+}
+
 
 class Stage(NamedTuple):
     """One training of a run."""
 
-    name: str  # for people
+    name: str  # of its figures
+    about: str  # what it trains, for people
+    before: int  # steps of the stages before it
+    of: int  # steps of all stages
     directory: Path  # of its checkpoints and its metrics.jsonl
     training: step.Training
     begin: Callable[[], step.State]  # the state before its first step, on all devices
@@ -42,7 +51,8 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
     weights, steps = step.Weights.of(config), config.train.steps
     first = step.Training(nets, ("hash", "decoder"), weights, steps)
     begin = functools.partial(_first_state, config, first, data)
-    found = [Stage("training", workdir, first, begin, None, True)]
+    of = steps + sum(decoder_stages(config).values())
+    found = [Stage("training", ABOUT["training"], 0, of, workdir, first, begin, None, True)]
     # terms of the codes, which stand still, have no weight
     weights = weights._replace(
         ordinal=0.0, quantisation=0.0, reconstruction=config.refit.reconstruction
@@ -56,7 +66,8 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
         begin = functools.partial(_decoder_state, config, training, workdir, found[-1], anew)
         codes = functools.partial(_decoder_codes, config, workdir, data, refined=not anew)
         directory = rundir.stage_directory(workdir, name)
-        found.append(Stage(name, directory, training, begin, codes, False))
+        before = found[-1].before + found[-1].training.steps
+        found.append(Stage(name, ABOUT[name], before, of, directory, training, begin, codes, False))
     return found
 
 
@@ -77,7 +88,7 @@ def _decoder_state(
     """What the stage before ended with; `anew`: with a decoder that knows nothing yet.
 
     The codes that are taught by a decoder must follow it, and it them; a larger one, once they
-    stand still, ranks the finest neighbours better (NOTES).
+    stand still, ranks the finest neighbours better (research log).
     """
     fields = "standardiser", "gen", "dis", "kappa"
     last = checkpoints.best_step(workdir) if before.validated else before.training.steps
@@ -101,7 +112,7 @@ def _decoder_codes(
 ) -> np.ndarray:
     """Codes of the training rows by the run as far as it is, plain or refined.
 
-    A decoder ranks better if it was trained on refined codes, which it will decode (NOTES).
+    A decoder ranks better if it was trained on refined codes, which it will decode (research log).
     """
     h = loading.of_checkpoint(workdir, "best")
     if not refined:

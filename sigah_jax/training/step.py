@@ -220,8 +220,8 @@ def ordinal_terms(
     distance = losses.squared_distances(anchors_z, gather(lax.stop_gradient(z)), "highest")
     itself = own if population.holds_anchors else None
     positives, in_batch = losses.batch_positives(distance, itself, batch.draws, c.reach_share)
-    # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; those
-    # that are neighbours of anchors make it 1.4 (r = 30) to 5 times (r = 1) too large (NOTES)
+    # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; columns
+    # that are neighbours of anchors make it 1.4 (r = 30) to 5 times (r = 1) too large: research log
     ranks = (in_batch - 0.5) * population.rows / distance.shape[1]
     terms = {}
     if weights.ordinal > 0:

@@ -105,7 +105,11 @@ def _loop(
 
     batch = next_batch(done) if done < steps else None
     while done < steps:
-        with jax.default_matmul_precision(config.train.matmul_precision), profiled(done, call):
+        with (
+            parallel.enough_memory("lower config.train.anchors"),
+            jax.default_matmul_precision(config.train.matmul_precision),
+            profiled(done, call),
+        ):
             state, infos = train_steps(state, rows, batch)
             batch = next_batch(done + call) if done + call < steps else None
             infos = parallel.fetch(infos)
@@ -125,7 +129,8 @@ def _loop(
             row, score = row | metrics, metrics["eval/map"]
         logs.append_row(metrics_path, row)
         send(row)
-        log.progress(done, steps, progress_fields(row, stage.validated, score))
+        fields = progress_fields(row, stage.validated, score)
+        log.progress(stage.before + done, stage.of, fields)
         stop = hosts.any_of(bool(terminated))
         if last or stop:
             held = logs.rows_hash(metrics_path) if hosts.first() else ""

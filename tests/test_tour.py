@@ -1,0 +1,18 @@
+"""`experiments.tour` in short form: every step of it, and its picture."""
+
+import numpy as np
+from matplotlib.image import imread
+
+from experiments import tour
+
+
+def test_the_tour_searches_in_every_way_and_leaves_its_picture(tmp_path, capsys):
+    recalls = list(tour.tour(1300, 32, 20, tmp_path / "tour.png").values())
+    hamming, _, stages, reranked = recalls
+    assert 10 / 1300 < hamming < stages < reranked  # a random ranking finds 10 of 1,300
+    assert reranked > 0.8
+    picture = imread(tmp_path / "tour.png")[..., :3]
+    is_green = (picture[..., 1] > picture[..., 0] + 0.2) & (picture[..., 1] > picture[..., 2] + 0.2)
+    assert np.any(is_green)  # some neighbour is drawn as found
+    out = capsys.readouterr().out
+    assert "3136 bytes a vector became 4" in out and "of the variance" in out
