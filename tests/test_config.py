@@ -216,5 +216,5 @@ def test_where_queries_differ_from_rows_the_graph_is_exact(field, value):
     c.data.base, c.data[field] = "mine.npy", value
     config.validate(c, 1)
     c.train.graph = "approximate"
-    with pytest.raises(BadInput, match="config.train.graph=approximate: .* leave it exact"):
+    with pytest.raises(BadInput, match=r"config\.train\.graph=approximate: .* leave it exact"):
         config.validate(c, 1)

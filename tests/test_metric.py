@@ -10,6 +10,7 @@ import pytest
 import sets
 
 import sigah_jax
+from launch import ray_encoder
 from sigah_jax import encode, export, measure
 from sigah_jax.data import datasets
 from sigah_jax.encoder import hasher
@@ -320,6 +321,17 @@ def test_a_row_of_zeros_in_a_file_is_named_before_a_training(tmp_path):
     x[2500] = 0
     with pytest.raises(BadInput, match=r"mine\.npy: row 2500 is all zeros"):
         datasets.assemble(x, None, None, data, "here")
+
+
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
+def test_fragments_on_a_cluster_have_the_codes_of_the_whole(of, tmp_path):
+    h, x = measuring(of), hashers.vectors(100, D)
+    np.save(tmp_path / "x.npy", x)
+    sent = hasher.unpacked(hasher.to_bytes(h))
+    vectors = datasets.open_file(str(tmp_path / "x.npy"))
+    parts = [ray_encoder.fragment_codes(sent, vectors, *rows) for rows in ((0, 37), (37, 100))]
+    assert all(good.all() for _, good in parts)
+    np.testing.assert_array_equal(np.concatenate([codes for codes, _ in parts]), h.encode(x))
 
 
 @pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])

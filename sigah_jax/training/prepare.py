@@ -127,7 +127,7 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     graph, weight = None, config.loss.neighbour_weight
     if config.train.graph_neighbours:
         if own:
-            graph = neighbour_graph(config, cache, z_train, z_queries, log)
+            graph = neighbour_graph(config, cache, z_train, log, z_queries)
         else:
             graph = graph_of_queries(config, cache, z_train, z_queries, log)
         found = growth(z_train, graph, z_queries)
@@ -139,12 +139,13 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
 
 
 def neighbour_graph(
-    config, cache: Path, z: np.ndarray, queries: np.ndarray | None, log: logs.Log
+    config, cache: Path, z: np.ndarray, log: logs.Log, queries: np.ndarray | None = None
 ) -> np.ndarray:
     """The graph that `config.train` asks for, `[n, k] i32`, computed or read.
 
     Args:
-        z: `[n, P] f32`; queries: the same rows as queries, or None if these are what they are.
+        z: `[n, P] f32`.
+        queries: `[n, P] f32`, the same rows as queries; None: they are what the rows are.
 
     Raises:
         BadInput: an approximate one has a lower recall than `LEAST_RECALL`.
