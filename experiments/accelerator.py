@@ -190,6 +190,15 @@ def table(out: Path, facts: dict) -> str:
     """What all parts found, as Markdown."""
     parts = {name: read_part(out, name) for name in PARTS if (out / f"{name}.json").exists()}
     lines = [f"{facts['device']}, JAX {facts['jax']}" + ", small sizes" * facts["small"], ""]
+    if "bounds" in parts:
+        limits = parts["bounds"]["limits"]
+        full, usual = (limits[name] / 1e12 for name in ("highest", "default"))
+        memory, copied = (limits[name] / 1e9 for name in ("memory", "to_device"))
+        lines += [
+            f"One device: {full:.3g} TFLOP/s of full float32, {usual:.3g} by default; "
+            f"{memory:.3g} GB/s of its memory, {copied:.3g} from the host.",
+            "",
+        ]
     lines += ["| beside the CPU | compared | differ | may differ | |", "|---|---:|---:|---|---|"]
     for check in parts.get("equality", {}).get("checks", []):
         lines.append(
@@ -206,9 +215,8 @@ def table(out: Path, facts: dict) -> str:
         for rate in parts.get(name, {}).get("rates", []):
             lines.append(_rate_line(rate))
     for dims, step in parts.get("training", {}).get("steps", {}).items():
-        idle = (
-            "no device in the trace" if step["idle_share"] is None else f"{step['idle_share']:.0%}"
-        )
+        share = step["idle_share"]
+        idle = "no device in the trace" if share is None else f"{share:.0%} of the trace"
         lines.append(
             f"| a step, {dims} columns | {step['step_ms']:.2f} ms | | "
             f"{step['device_step_ms']:.2f} ms if nothing waits for the host; idle: {idle} | |"
@@ -243,10 +251,10 @@ def check_platform(wanted: str) -> None:
     """BadInput unless JAX finds devices of that platform."""
     found = parallel.local_devices()[0].platform
     if found != wanted:
-        extra = (
-            f"pip install -e '.[{EXTRAS[wanted]}]'" if wanted in EXTRAS else "check JAX_PLATFORMS"
-        )
-        raise BadInput(f"--require={wanted}: JAX finds {found} devices; {extra}, or leave it out")
+        remedy = "check JAX_PLATFORMS"
+        if wanted in EXTRAS:
+            remedy = f"pip install -e '.[{EXTRAS[wanted]}]'"
+        raise BadInput(f"--require={wanted}: JAX finds {found} devices; {remedy}, or leave it out")
 
 
 @command("the same command resumes")

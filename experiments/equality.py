@@ -250,7 +250,8 @@ def _of_refinement(h: hasher.Hasher, want: dict, found: dict) -> Check:
         float(np.mean(np.sum((want["features"] - h.decode(codes)) ** 2, axis=1)))
         for codes in (want["refined"], found["refined"])
     ]
-    passed = differs.mean() <= REFINED_ROWS and abs(errors[1] / errors[0] - 1) <= REFINED_ERROR
+    as_near = abs(errors[1] - errors[0]) <= REFINED_ERROR * errors[0]
+    passed = bool(differs.mean() <= REFINED_ROWS and as_near)
     allowed = f"{REFINED_ROWS:.0%} of rows, ‖z - ẑ‖² by {REFINED_ERROR:g}"
     return Check("refined codes, rows", differs.size, int(differs.sum()), allowed, passed)
 

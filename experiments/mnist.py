@@ -4,7 +4,7 @@
     python -m sigah_jax.main --config=experiments/mnist.py:bits=32
 
 Expected at 64 bits: 5 minutes on two CPU cores and 2.3 GB of memory; on the test queries map .781,
-recall@10 .411 and recall@100 .918 (results/mnist.jsonl). Other lengths are in docs/results.md.
+recall@10 .411 and recall@100 .918 (seed 0 in results/mnist.jsonl). Other lengths: docs/results.md.
 """
 
 from sigah_jax import mnist

@@ -83,8 +83,8 @@ def _check_manifest(output: Path, of: dict) -> None:
         raise BadInput(
             f"--output={output}: holds files and no {MANIFEST}; name a new directory"
         ) from e
-    for field, ours in of.items():
-        old = theirs.get(field)
+    for field in of | theirs:
+        old, ours = theirs.get(field), of.get(field)
         if old == ours:
             continue
         if field == "inputs":

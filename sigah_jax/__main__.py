@@ -47,6 +47,11 @@ GROUPS = {
             "--workdir=encoder.npz --codes=codes.npy --queries=queries.npy --k=10 "
             "--output=near.npz",
         ),
+        "check": Command(
+            "check:main",
+            "tells whether new rows are like those of the training",
+            "--workdir=encoder.npz --input=new.npy",
+        ),
         "export": Command(
             "export:main",
             "writes an encoder as ONNX, StableHLO or plain arrays",

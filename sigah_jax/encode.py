@@ -3,6 +3,9 @@
     python -m sigah_jax.encode --workdir=runs/… --input=vectors.npy --output=codes.npy
     python -m sigah_jax.encode --workdir=runs/… --input=queries.npy --output=codes_q.npy --queries
 
+    python -m sigah_jax.encode --workdir=runs/… --input=more.npy --output=codes.npy --append
+
+`--append` adds the codes of new rows behind those that are there; see `encode_file`.
 `--queries` makes codes of queries, to be compared with those of the base: see `hasher`.
 `--queries=both` writes both codes of a query beside one another, `[n, 2 W]`: its own, and the one
 that it would have as a base row, see `retrieval.both`.
@@ -17,8 +20,8 @@ stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 
-Not responsible for how a row becomes a code (`hasher`), for formats of vectors (`formats.vectors`)
-nor for what a stopped run leaves (`resumable`).
+Not responsible for how a row becomes a code (`hasher`), for formats of vectors (`formats.vectors`),
+for what is known of a file of codes (`code_facts`) nor for what a stopped run leaves (`resumable`).
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
@@ -31,20 +34,31 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from sigah_jax.data.datasets import open_file
+from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks
-from sigah_jax.formats.vectors import Vectors, check_unchanged, why_bad
+from sigah_jax.formats.vectors import Vectors, as_array, check_unchanged, why_bad
 from sigah_jax.retrieval import codes, metric
 from sigah_jax.run import loading
 
 _SAVE_EVERY_SECS = 2
+
+
+class Encoded(NamedTuple):
+    """What `encode_file` did."""
+
+    first: int  # the row number of the first code in the output
+    stop: int  # behind the last
+    bad: int  # rows among them that are bad
+    before: bool  # the codes of this input were there, and nothing was written
 
 
 def encode_file(
@@ -55,7 +69,8 @@ def encode_file(
     skip_bad: bool,
     kind: str = "base",
     refine: float | None = None,
-) -> tuple[int, int]:
+    append: bool = False,
+) -> Encoded:
     """Writes the codes of all rows of a file to `path`, which appears whole or not at all.
 
     `<path>.json` says of what they are, see `read_facts`. Memory is that of one block of rows,
@@ -63,19 +78,21 @@ def encode_file(
 
     Args:
         name: the file of vectors; `my.hdf5:train` for one array in it.
-        overwrite: replaces an output, and a partial one of other vectors or another encoder.
+        overwrite: replaces an output, and a partial one of other vectors or another encoder; with
+            `append`, the partial one only.
         skip_bad: rows with NaN or infinity get codes of zeros, so that code i stays that of row
             i, and `<path>.json` lists their numbers.
         kind: what the rows are, as in `Hasher.encode_blocks`.
         refine: as in `Hasher.encode`.
-
-    Returns:
-        (number of rows, number of bad rows).
+        append: adds the codes to those in `path`, which keep their row numbers and must be of this
+            encoder, kind and refinement. They are copied into a new file, which takes the place of
+            the old one when it is whole: at any moment `path` holds the old codes or all. An input
+            whose codes are there is not added a second time.
 
     Raises:
         BadInput: another d; a `path` that is the file of vectors, also by a link; a bad row
-            without `skip_bad`, or an input that changed meanwhile, nothing is left then; and as
-            `resumable.open_output`.
+            without `skip_bad`, or an input that changed meanwhile, nothing is left then; codes
+            that cannot be appended to; and as `resumable.open_output`.
     """
     v = open_file(name)
     n = v.shape[0]
@@ -84,42 +101,91 @@ def encode_file(
     if path.exists() and path.samefile(v.path):
         raise BadInput(f"{path}: is the file of vectors itself; choose another --output")
     content = fingerprint(v.file)
-    of = {
-        "input": os.path.abspath(os.path.expanduser(name)),
-        **content,
-        "encoder": h.describe()["encoder"],
-        "bits": h.bits,
-        "rows_are": kind,
-        "skip_bad": skip_bad,
-    }
+    source = {"input": os.path.abspath(os.path.expanduser(name)), **content}
+    made = {"encoder": h.describe()["encoder"], "bits": h.bits, "rows_are": kind}
     how = h.refined(refine if kind == "base" else 0)
-    if not h.query_head and not how.mu and kind in ("base", "queries"):
-        of["rows_are"] = "both"
+    alike = not (h.query_head or how.mu or h.metric.added)
+    if alike and kind in ("base", "queries"):
+        made["rows_are"] = "both"
     if how.mu:
-        of |= {"refine": how.mu, "refine_iterations": how.iterations}
-    width = codes.packed_bytes(h.bits)
-    shape = (n, 2 * width if kind == "both codes of queries" else width)
-    with resumable.open_output(path, shape, of, overwrite) as out:
+        made |= {"refine": how.mu, "refine_iterations": how.iterations}
+    of = {**source, **made, "skip_bad": skip_bad}
+    width = codes.packed_bytes(h.bits) * (1 + (kind == "both codes of queries"))
+    first, old = 0, None
+    if append:
+        old = _appended_to(path, made)
+        first = len(old.packed)
+        if rows := code_facts.rows_of(old.parts, source):
+            return Encoded(*rows, code_facts.within(old.bad, *rows), before=True)
+        of |= {"after_rows": first, "after_crc32": old.parts[-1]["rows_crc32"]}
+    with resumable.open_output(path, (first + n, width), of, overwrite, append) as out:
         # a stop may fall between the numbers of a block and its codes
-        out.state["bad"] = [i for i in out.state.get("bad", ()) if i < out.state["rows"]]
+        bad = [i for i in out.state.get("bad", ()) if first <= i < out.state["rows"]]
+        out.state["bad"] = old.bad + bad if append else bad
         try:
-            _append_codes(h, v, kind, out)
+            if append:
+                check_unchanged(old.vectors, old.content)  # until the lock was there
+                out.state["earlier"] = old.parts
+                _copy(old.packed, out)
+            _append_codes(h, v, kind, first, out)
             check_unchanged(v, content)
         except KeyboardInterrupt:
             resumable.save(out)
             raise
         except BadInput:
-            if out.state["rows"] in (0, n):  # all are there, but the input has changed
+            # none is there, or all are, but the input has changed
+            if out.state["rows"] <= first or out.state["rows"] == first + n:
                 resumable.discard(out)
             raise
         resumable.save(out)
-        resumable.finish(out)
-        return n, len(out.state["bad"])
+        resumable.finish(out, append)
+        bad = code_facts.within(out.state["bad"], first, first + n)
+        return Encoded(first, first + n, bad, before=False)
 
 
-def _append_codes(h: Hasher, v: Vectors, kind: str, out: resumable.Output) -> None:
-    """Writes the codes that are not there yet; saves now and then."""
-    first, n, saved = out.state["rows"], v.shape[0], time.monotonic()
+class _Old(NamedTuple):
+    """The codes that are appended to."""
+
+    packed: np.ndarray  # [n, W] u1
+    parts: list[dict]  # see `code_facts`
+    bad: list[int]
+    vectors: Vectors  # the file of the codes
+    content: dict  # its fingerprint
+
+
+def _appended_to(path: Path, made: dict) -> _Old:
+    """The codes in `path`; BadInput unless `made` is what they were made by."""
+    if not path.exists():
+        raise BadInput(f"--append: {path} is not there; leave --append out, then it is made")
+    v = open_file(str(path))
+    content = fingerprint(v.file)
+    packed = as_array(v)
+    facts = code_facts.read_facts(str(path), packed)
+    if facts is None:
+        raise BadInput(
+            f"--append: {path}.json is missing, so nothing tells which encoder made {path}; "
+            "encode all rows anew"
+        )
+    for field in ("encoder", "bits", "rows_are", "refine", "refine_iterations"):
+        theirs, ours = facts[field], made.get(field, 0)
+        if theirs != ours:
+            raise BadInput(
+                f"--append: {path} holds codes of {field} {theirs}, these would be of {ours}; give "
+                "the encoder and the flags that it was made with, or encode all rows anew"
+            )
+    return _Old(packed, facts["parts"], facts["bad"].tolist(), v, content)
+
+
+def _copy(packed: np.ndarray, out: resumable.Output) -> None:
+    """Writes the codes `[n, W] u1` that the output begins with, as far as they are not there."""
+    for start, stop in row_blocks(packed.shape, 1):
+        if stop > out.state["rows"]:
+            resumable.append(out, packed[max(start, out.state["rows"]) : stop])
+
+
+def _append_codes(h: Hasher, v: Vectors, kind: str, first: int, out: resumable.Output) -> None:
+    """Writes the codes of v that are not there yet, behind the `first`; saves now and then."""
+    begun, n, saved = out.state["rows"] - first, v.shape[0], time.monotonic()
 
     def read(start: int, stop: int) -> np.ndarray:
         x = v.read(start, stop)
@@ -127,17 +193,17 @@ def _append_codes(h: Hasher, v: Vectors, kind: str, out: resumable.Output) -> No
             out.state["longest"] = max(out.state.get("longest", 0.0), metric.longest(x))
         return x
 
-    with progress.showing(out.path.name, first, n, "row") as show:
+    with progress.showing(out.path.name, begun, n, "row") as show:
         refine = out.state["of"].get("refine", 0.0)
-        for start, packed, good in h.encode_blocks(read, first, n, kind, refine):
-            bad = (start + np.flatnonzero(~good)).tolist()
-            if bad and not out.state["of"]["skip_bad"]:
+        for start, packed, good in h.encode_blocks(read, begun, n, kind, refine):
+            bad = start + np.flatnonzero(~good)
+            if len(bad) and not out.state["of"]["skip_bad"]:
                 resumable.discard(out)
                 reason = why_bad(v.read(bad[0], bad[0] + 1)[0], bad[0])
                 raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
-            out.state["bad"] += bad
+            out.state["bad"] += (first + bad).tolist()
             resumable.append(out, packed)
-            show(out.state["rows"])
+            show(out.state["rows"] - first)
             if time.monotonic() - saved > _SAVE_EVERY_SECS:
                 resumable.save(out)
                 saved = time.monotonic()
@@ -152,63 +218,6 @@ def told_of_longer(h: Hasher, path: Path) -> str:
         f"\n{path}: the longest row has length {longest:.6g}, that of training "
         f"{h.metric.largest:.6g}; by its code a longer row ranks too low, re-ranked it is exact"
     )
-
-
-def read_facts(name: str, packed: np.ndarray) -> dict | None:
-    """What is known of a file of codes; None if `encode_file` did not write it.
-
-    Args:
-        name: the file of codes.
-        packed: the codes in it, `[n, W] u1`; all are read, to compare their CRC-32.
-
-    Returns:
-        {"encoder": hash, "bits": K, "rows_are": as in `Hasher.encode_blocks`, or "both" where base
-        rows and queries share a hash function, "refine": μ or 0, "bad": `[b] i64` rising numbers
-        of the rows without a code}.
-
-    Raises:
-        BadInput: `<name>.json` is damaged or is about other codes.
-    """
-    path = resumable.beside(Path(os.path.expanduser(name)), ".json")
-    try:
-        state = whole.read_json(path, "encode anew")
-    except FileNotFoundError:
-        return None
-    try:
-        facts = {field: state["of"][field] for field in ("encoder", "bits", "rows_are")}
-        facts["refine"] = state["of"].get("refine", 0.0)
-        facts["bad"] = _row_numbers(state["bad"], len(packed))
-        width = codes.packed_bytes(facts["bits"])
-        twice = facts["rows_are"] == "both codes of queries"
-        shape = (state["rows"], 2 * width if twice else width)
-    except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise BadInput(
-            f"{path}: cannot be read as what `encode` leaves beside {name} ({e}); encode anew"
-        ) from e
-    if shape != packed.shape:
-        raise BadInput(
-            f"{path}: is about {shape[0]} codes of {shape[1]} bytes, {name} holds "
-            f"{packed.shape[0]} of {packed.shape[1]}; encode anew, or remove it if the codes come "
-            "from elsewhere"
-        )
-    crc32 = 0
-    for start, stop in row_blocks(packed.shape, 1):
-        crc32 = resumable.rows_crc32(packed[start:stop], crc32)
-    if crc32 != state.get("rows_crc32", crc32):  # earlier versions wrote none
-        raise BadInput(
-            f"{path}: is about codes whose CRC-32 differs from that of {name}, which is damaged or "
-            "was replaced; encode anew, or remove it if the codes come from elsewhere"
-        )
-    return facts
-
-
-def _row_numbers(bad: list[int], n: int) -> np.ndarray:
-    """`[b] i64`; ValueError unless they are rising numbers of n rows."""
-    rows = np.array(bad, np.int64)
-    rising = rows.ndim == 1 and (np.diff(rows, prepend=-1, append=n) > 0).all()
-    if not rising or rows.tolist() != bad:
-        raise ValueError("its bad rows are not rising row numbers")
-    return rows
 
 
 @command("the same command resumes where it stopped")
@@ -230,7 +239,16 @@ def main(argv: list[str] | None = None) -> None:
         choices=("own", "both"),
         help="the vectors are queries; =both adds the codes that they would have as base rows",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add the codes to those in --output, which the same encoder made",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace --output if it exists; with --append, what another command left unfinished",
+    )
     parser.add_argument(
         "--skip_bad", action="store_true", help="write zeros for rows with NaN, and list them"
     )
@@ -249,11 +267,17 @@ def main(argv: list[str] | None = None) -> None:
         raise BadInput(f"--refine={args.refine}: expected μ, 0 or more, and no --queries")
     h = loading.load(args.workdir, args.checkpoint)
     kinds = {None: "base", "own": "queries", "both": "both codes of queries"}
-    how = args.overwrite, args.skip_bad, kinds[args.queries], args.refine
-    n, bad = encode_file(h, args.input, args.output, *how)
-    skipped = f"; {bad} bad rows have zeros and are listed in {args.output}.json" if bad else ""
-    longer = told_of_longer(h, args.output)
-    print(f"{args.output}: {n} codes of {h.bits} bits{skipped}{longer}")
+    how = args.overwrite, args.skip_bad, kinds[args.queries], args.refine, args.append
+    done = encode_file(h, args.input, args.output, *how)
+    n = done.stop - done.first
+    what = f"{n} codes of {h.bits} bits"
+    if done.before:
+        rows = f"rows {done.first} to {done.stop - 1}"
+        what = f"holds the codes of {args.input} as {rows}; nothing was added"
+    elif args.append:
+        what = f"{n} codes added as rows {done.first} to {done.stop - 1}"
+    skipped = f"; {done.bad} bad rows have zeros and are listed in {args.output}.json"
+    print(f"{args.output}: {what}{skipped if done.bad else ''}{told_of_longer(h, args.output)}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ ranked by ‖z - ẑ‖², see `Hasher.features`, and of these the nearest by th
 they are given. `--by` ranks all codes by something else: both codes of a query, its own alone, as
 for packed codes, or its real projections.
 
+`--only=ids.npy` searches within a subset, exactly, at the cost of so many codes: the file holds row
+numbers, or a boolean for each code. Of deleted rows the boolean is False.
+
 What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
 no neighbours and no candidates; queries that are bad are refused.
@@ -43,13 +46,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax import encode
 from sigah_jax.data.datasets import read_file
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import searching
+from sigah_jax.encoder import code_facts, searching
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import resumable, whole
+from sigah_jax.files.regular import open_regular
+from sigah_jax.formats.containers import reading_as
 from sigah_jax.retrieval import both, codes, gaps, hamming
 from sigah_jax.run import loading
 
@@ -78,10 +82,15 @@ def search(args) -> str:
             f"--codes={args.codes}: are codes of queries; encode the base without --queries"
         )
     bad = facts["bad"] if facts else np.empty(0, np.int64)
-    rows = len(cb) - len(bad)
+    subset = _read_subset(args.only, len(cb), bad) if args.only else None
+    rows = len(cb) - len(bad) if subset is None else len(subset)
     if not 1 <= args.k <= rows:
         beside = f" beside {len(bad)} bad rows" if len(bad) else ""
-        raise BadInput(f"--k={args.k}: {args.codes} holds {rows} codes{beside}; choose 1 to {rows}")
+        holds = f"{args.codes} holds {rows} codes{beside}"
+        if subset is not None:
+            holds = f"--only={args.only} leaves {rows} codes of {args.codes}"
+        choose = f"choose 1 to {rows}" if rows else "there is nothing to find"
+        raise BadInput(f"--k={args.k}: {holds}; {choose}")
     h = base = None
     if args.workdir:
         h = loading.load(args.workdir, args.checkpoint)
@@ -110,11 +119,12 @@ def search(args) -> str:
                 "with --queries, or with --queries=both for --by=both"
             )
     start = time.monotonic()
-    d, ids, how = _find(args, h, queries, cb, bad, base)
+    d, ids, how = _find(args, h, queries, cb, bad, subset, base)
     seconds = time.monotonic() - start
     write_npz(args.output, {"ids": ids, "distances": d})
+    among = f"{rows}" if subset is None else f"{rows} of {len(cb)}"
     return (
-        f"{args.output}: {args.k} neighbours of {len(queries)} queries among {rows} codes of "
+        f"{args.output}: {args.k} neighbours of {len(queries)} queries among {among} codes of "
         f"{cb.shape[1]} bytes, {how}, {seconds:.2f} s{note}"
     )
 
@@ -125,6 +135,7 @@ def _find(
     queries: np.ndarray,
     cb: np.ndarray,
     bad: np.ndarray,
+    subset: np.ndarray | None,
     base: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Distances and ids of the way that is asked for, `[Q, k]` each, and what it is called.
@@ -132,6 +143,7 @@ def _find(
     Args:
         h: None if queries are codes.
         bad: `[b] i64`, rising, rows of cb that are not there.
+        subset: `[s] i64`, rising, the rows to search in; None: all that are there.
         base: None without re-ranking.
     """
     ranked = BY[args.by]
@@ -140,8 +152,8 @@ def _find(
         if args.by == "both":
             queries, way = queries.reshape(len(queries), 2, -1), both.search
         find = lambda packed, k: way(queries, packed, k, engine)  # noqa: E731
-        return *gaps.search(find, cb, bad, args.k), ranked
-    options = {"by": args.by, "rerank": base, "missing": bad}
+        return *gaps.search(find, cb, bad, args.k, subset), ranked
+    options = {"by": args.by, "rerank": base, "missing": bad, "only": subset}
     options |= {"candidates": args.candidates, "oversample": args.oversample}
     try:
         found = searching.search(h, queries, cb, args.k, engine=args.engine, **options)
@@ -151,7 +163,8 @@ def _find(
         if argument not in files:
             raise
         raise BadInput(f"--{argument}={files[argument]}: {why}") from e
-    rows, last = len(cb) - len(bad), args.k
+    rows = len(cb) - len(bad) if subset is None else len(subset)
+    last = args.k
     if base is not None:
         last = min(rows, args.k * args.oversample)
         ranked = f"{last} nearest {ranked}, re-ranked by {args.rerank}"
@@ -218,7 +231,19 @@ def _read_once(flag: str, name: str) -> tuple[np.ndarray, dict | None]:
     if packed.dtype != np.uint8:
         hint = "" if flag == "--codes" else ", or vectors with --workdir"
         raise BadInput(f"{flag}={name}: holds {packed.dtype}, expected uint8 codes{hint}")
-    return packed, encode.read_facts(name, packed)
+    return packed, code_facts.read_facts(name, packed)
+
+
+def _read_subset(name: str, rows: int, bad: np.ndarray) -> np.ndarray:
+    """`[s] i64`, rising: the rows of codes that `--only` names and that are not bad."""
+    path = Path(os.path.expanduser(name))
+    f = open_regular(path)
+    with reading_as("npy", path, "write it with np.save(path, row_numbers)"):
+        only = np.lib.format.read_array(f, allow_pickle=False)
+    try:
+        return gaps.subset(only, rows, bad)
+    except BadInput as e:
+        raise BadInput(f"--only={name}: {e}") from e
 
 
 def _check_encoder(args, of_codes: dict | None, of_queries: dict | None) -> str:
@@ -311,6 +336,11 @@ def main(argv: list[str] | None = None) -> None:
         "--candidates",
         type=int,
         help=f"how many codes are decoded for each query; default {searching.CANDIDATES}",
+    )
+    parser.add_argument(
+        "--only",
+        help="a .npy file: the row numbers to search among, or a boolean for each code, False "
+        "where a row is filtered out or deleted",
     )
     parser.add_argument("--rerank", help="file of the vectors of --codes, which rank the nearest")
     parser.add_argument(

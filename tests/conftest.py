@@ -40,6 +40,15 @@ def pytest_runtest_setup(item):
         pytest.skip(f"needs {wanted} devices, JAX finds {found}")
 
 
+@pytest.fixture
+def full_at():
+    """Limits the size of files of this process, which fails as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_handlecrashitem(crashitem, sched):
     """A test that ended its worker has failed; xdist would give it to the next worker too."""

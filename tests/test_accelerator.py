@@ -12,6 +12,8 @@ from experiments import accelerator, equality, rates, training_rate
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 
+LONG = "--minutes=600"
+
 pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
 
 
@@ -19,7 +21,9 @@ pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
 def out(tmp_path_factory):
     """A whole small run, of which some parts are left for another call."""
     out = tmp_path_factory.mktemp("accelerator") / "out"
-    assert accelerator.main([f"--out={out}", "--small", "--parts=bounds,equality,training"]) == 0
+    assert (
+        accelerator.main([f"--out={out}", "--small", "--parts=bounds,equality,training", LONG]) == 0
+    )
     return out
 
 
@@ -41,7 +45,7 @@ def test_the_table_tells_what_is_not_measured_and_the_same_command_resumes(out, 
     capsys.readouterr()
     assert accelerator.main([*flags, "--minutes=0"]) == 0
     assert "encoding: not measured, --minutes=0 are over" in capsys.readouterr().out
-    assert accelerator.main(flags) == 0
+    assert accelerator.main([*flags, LONG]) == 0
     assert "equality …" not in capsys.readouterr().out
     assert (out / "equality.json").read_bytes() == before
     table = (out / "accelerator.md").read_text()
@@ -113,8 +117,9 @@ def results():
         u = generator.standard_normal((rows, sizes.bits), np.float32)
         u[:, 0] = 1e-7
         want |= {f"{kind}projections": u, f"{kind}codes": np.packbits(u > 0, axis=1)}
-    want["refined"] = want["trained_codes"] = want["codes"]
-    want["synthetic"] = want["features"] = Decoder().decode(want["codes"])
+    want |= {"refined": want["codes"].copy(), "trained_codes": want["codes"].copy()}
+    want["synthetic"] = Decoder().decode(want["codes"])
+    want["features"] = want["synthetic"] / 2
     want["losses"] = np.array([1.5, 1.2, 1.1])
     return want
 
@@ -189,7 +194,7 @@ def test_synthetic_features_refinement_and_training_are_held_to_their_tolerances
         found[name].flat[1] += change
         assert failed(results, found) == [check]
     found = copy.deepcopy(results)
-    found["refined"][:20, 0] ^= 1  # 20 of 2,000 rows: 1 %, and their error rises by 1 each
+    found["refined"][:20, 0] ^= 1  # 20 of 2,000 rows: 1 %, but they are farther from z
     assert failed(results, found) == ["refined codes, rows"]
     found = copy.deepcopy(results)
     found["trained_codes"][:, 0] ^= 3  # 2 of 32 bits
@@ -217,6 +222,22 @@ def test_figures_have_three_digits_and_a_prefix():
     values = (0.01234, 5.0, 999, 12_345, 1.5e12)
     assert [accelerator._figure(v) for v in values] == ["0.0123", "5", "999", "12.3 k", "1.5 T"]
     assert [rates._count(n) for n in (40, 10_000, 10**6, 10**8)] == ["40", "10,000", "1M", "100M"]
+
+
+def test_quality_is_that_of_the_line_that_the_run_leaves(tmp_path, monkeypatch):
+    row = accelerator.cells.Line(accelerator.RESULTS / "mnist.jsonl", "sigah_plain", 64, 0)
+
+    def run_cell(data, method, bits, seed, results, runs):
+        assert (data, method, bits, seed) == ("mnist", "sigah", 64, 0)
+        results.mkdir()
+        accelerator.cells.add(row.read(), results)
+
+    monkeypatch.setattr(accelerator.cell, "run_cell", run_cell)
+    found = accelerator.quality(accelerator.Job(tmp_path, rates.SMALL, True))
+    assert found["seconds"] >= 0 and all(check["passed"] for check in found["checks"])
+    assert [check["value"] for check in found["checks"]] == [
+        row.read()["metrics"][name] for name in accelerator.QUALITY
+    ]
 
 
 def test_quality_is_held_to_the_spread_of_the_seeds():

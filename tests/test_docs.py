@@ -1,4 +1,4 @@
-"""README.md and docs/: links lead somewhere, commands parse, snippets run.
+"""README.md, docs/ and docstrings of commands: links lead somewhere, commands parse, snippets run.
 
 A comment before a block says how it is checked. `<!-- run: NAME -->`: it is run here, in a
 directory with an encoder and its files. `<!-- recipe: NAME -->`: test_stores_recipes runs it.
@@ -71,7 +71,13 @@ def commands(text: str) -> list[str]:
     return [line.partition("  #")[0].removeprefix("$ ").strip() for line in lines if line.strip()]
 
 
+MODULES = [p for top in ("sigah_jax", "experiments", "launch") for p in (ROOT / top).glob("*.py")]
 BLOCKS = [block for page in PAGES for block in blocks(page.name, page.read_text("utf-8"))]
+BLOCKS += [
+    block
+    for path in sorted(MODULES)
+    for block in blocks(path.name, f"{ast.get_docstring(ast.parse(path.read_text())) or ''}\n")
+]
 PYTHON = [b for b in BLOCKS if b.language == "python"]
 SHELL = [b for b in BLOCKS if b.language in ("", "bash", "sh")]
 RUN = [b for b in PYTHON if b.mark.startswith("run:")]
@@ -139,6 +145,16 @@ def test_names_in_the_text_exist(page):
 def test_the_pages_hold_commands_of_every_kind():
     modules = {module for _, module, _ in CALLS}
     assert {"sigah_jax.main", "sigah_jax.encode", "launch.sweep", "experiments.speed"} <= modules
+
+
+def test_a_config_file_opens_with_its_command_and_what_to_expect():
+    files = [path for path in MODULES if path.parent.name == "experiments"]
+    configs = [path for path in files if "\ndef sweep" in path.read_text("utf-8")]
+    assert len(configs) >= 6
+    for path in configs:
+        told = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert f"python -m sigah_jax.main --config=experiments/{path.name}" in told, path.name
+        assert "\nExpected" in told, path.name
 
 
 class Parsed(Exception):

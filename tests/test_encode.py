@@ -2,10 +2,14 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import hashers
 import numpy as np
@@ -13,7 +17,9 @@ import pytest
 from waiting import wait_for
 
 from sigah_jax import encode
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder import code_facts, hasher
+from sigah_jax.errors import BadInput
+from sigah_jax.files import locks, resumable
 from sigah_jax.run import loading
 
 D, BITS = 20, 30
@@ -54,7 +60,7 @@ def test_the_codes_of_a_file_are_those_of_its_array(workdir, h, here, capsys):
     assert capsys.readouterr().out == "codes.npy: 300 codes of 30 bits\n"
     facts = json.loads((here / "codes.npy.json").read_text())
     assert facts["of"]["input"] == str(here / "x.npy") and facts["rows"] == 300
-    facts = encode.read_facts("codes.npy", codes)
+    facts = code_facts.read_facts("codes.npy", codes)
     assert facts["rows_are"] == "base"
     assert facts["encoder"] == h.describe()["encoder"] and facts["bits"] == 30
     assert len(facts["bad"]) == 0
@@ -87,7 +93,7 @@ def test_queries_have_codes_of_their_own(workdir, h, here):
     np.save("x.npy", x := hashers.vectors(300, D))
     assert run(workdir, "--queries") == 0
     np.testing.assert_array_equal(np.load("codes.npy"), h.encode_queries(x))
-    assert encode.read_facts("codes.npy", np.load("codes.npy"))["rows_are"] == "queries"
+    assert code_facts.read_facts("codes.npy", np.load("codes.npy"))["rows_are"] == "queries"
 
 
 def test_both_codes_of_queries_stand_beside_one_another(workdir, h, here):
@@ -95,7 +101,7 @@ def test_both_codes_of_queries_stand_beside_one_another(workdir, h, here):
     assert run(workdir, "--queries=both") == 0
     packed = np.load("codes.npy")
     np.testing.assert_array_equal(packed.reshape(300, 2, -1), h.both_codes(x))
-    assert encode.read_facts("codes.npy", packed)["rows_are"] == "both codes of queries"
+    assert code_facts.read_facts("codes.npy", packed)["rows_are"] == "both codes of queries"
 
 
 @pytest.mark.parametrize(
@@ -160,12 +166,12 @@ def test_bad_rows_can_be_skipped_and_are_listed(workdir, h, here, capsys):
     np.save("x.npy", x)
     assert run(workdir, "--skip_bad") == 0
     np.testing.assert_array_equal(np.load("codes.npy"), wanted)
-    assert encode.read_facts("codes.npy", np.load("codes.npy"))["bad"].tolist() == bad
+    assert code_facts.read_facts("codes.npy", np.load("codes.npy"))["bad"].tolist() == bad
     assert "4 bad rows have zeros and are listed in codes.npy.json" in capsys.readouterr().out
     # the list goes when no row is bad any more
     np.save("x.npy", hashers.vectors(300, D))
     assert run(workdir, "--skip_bad", "--overwrite") == 0
-    assert len(encode.read_facts("codes.npy", np.load("codes.npy"))["bad"]) == 0
+    assert len(code_facts.read_facts("codes.npy", np.load("codes.npy"))["bad"]) == 0
     assert names(here) == ["codes.npy", "codes.npy.json", "x.npy"]
 
 
@@ -199,7 +205,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(workdir, h, here, monkeypat
             assert names(here) == ["codes.npy.partial", "codes.npy.partial.json", "x.npy"]
     # a block that was being encoded when the next one was read is read again, and no other
     assert asked == [0, 0, 128, 128, 256]
-    assert encode.read_facts("codes.npy", np.load("codes.npy"))["bad"].tolist() == [5, 200]
+    assert code_facts.read_facts("codes.npy", np.load("codes.npy"))["bad"].tolist() == [5, 200]
     whole = np.concatenate([c for _, c, _ in h.encode_blocks(lambda i, j: x[i:j], 0, 300)])
     np.testing.assert_array_equal(np.load("codes.npy"), whole)
 
@@ -371,3 +377,235 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(workdir, h, here):
     assert run(workdir) == 0
     sure = np.abs(hashers.projections(h, x)[0]).min(1) > 1e-5
     np.testing.assert_array_equal(np.load("codes.npy")[sure], h.encode(x)[sure])
+
+
+def append(workdir, source="y.npy", *more):
+    return run(workdir, "--append", *more, source=source)
+
+
+@pytest.fixture
+def collection(workdir, h, here, capsys):
+    """300 rows in x.npy, of which two are bad, and their codes; 100 more in y.npy, one bad."""
+    x, y = hashers.vectors(300, D), hashers.vectors(100, D, 1)
+    old, new = h.encode(x), h.encode(y)
+    x[[5, 200], 3], y[7, 3] = np.nan, np.nan
+    old[[5, 200]], new[7] = 0, 0
+    np.save("x.npy", x)
+    np.save("y.npy", y)
+    assert run(workdir, "--skip_bad") == 0
+    capsys.readouterr()
+    return old, np.concatenate([old, new])
+
+
+def test_codes_of_new_rows_follow_those_that_are_there(workdir, h, here, collection, capsys):
+    _, whole = collection
+    assert append(workdir, "y.npy", "--skip_bad") == 0
+    told = "codes.npy: 100 codes added as rows 300 to 399; 1 bad rows have zeros and are listed"
+    assert capsys.readouterr().out.startswith(told)
+    np.testing.assert_array_equal(np.load("codes.npy"), whole)
+    facts = code_facts.read_facts("codes.npy", np.load("codes.npy"))
+    assert facts["bad"].tolist() == [5, 200, 307]
+    assert [part["rows"] for part in facts["parts"]] == [300, 400]
+    np.save("z.npy", z := hashers.vectors(1, D, 2))
+    assert append(workdir, "z.npy") == 0
+    assert capsys.readouterr().out == "codes.npy: 1 codes added as rows 400 to 400\n"
+    np.testing.assert_array_equal(np.load("codes.npy"), np.concatenate([whole, h.encode(z)]))
+    assert names(here) == ["codes.npy", "codes.npy.json", "x.npy", "y.npy", "z.npy"]
+
+
+@pytest.mark.parametrize(("source", "rows"), [("x.npy", "0 to 299"), ("y.npy", "300 to 399")])
+def test_an_input_whose_codes_are_there_is_not_added_again(
+    workdir, here, collection, capsys, source, rows
+):
+    assert append(workdir, "y.npy", "--skip_bad") == 0
+    before = {p.name: p.read_bytes() for p in here.iterdir()}
+    capsys.readouterr()
+    assert append(workdir, source, "--skip_bad") == 0
+    told = f"codes.npy: holds the codes of {source} as rows {rows}; nothing was added; "
+    assert capsys.readouterr().out.startswith(told)
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == before
+
+
+def old_or_whole(collection):
+    """Whether the codes here are whole; they fit what is known of them, and are old otherwise."""
+    old, whole = collection
+    there = np.load("codes.npy")
+    facts = code_facts.read_facts("codes.npy", there)
+    assert facts["bad"].tolist() == ([5, 200] if len(there) == 300 else [5, 200, 307])
+    np.testing.assert_array_equal(there, old if len(there) == 300 else whole)
+    return len(there) == 400
+
+
+def test_a_kill_at_any_moment_of_an_append_leaves_old_or_new_codes(
+    workdir, h, here, collection, monkeypatch, tmp_path_factory
+):
+    """Before every write, rename and removal, the files are copied as a kill leaves them."""
+    left, copies = [], tmp_path_factory.mktemp("killed")
+
+    def copying(step):
+        def call(*args, **more):
+            left.append(copies / str(len(left)))
+            shutil.copytree(here, left[-1])
+            return step(*args, **more)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encode, "_SAVE_EVERY_SECS", 0)
+        patch.setattr(encode, "row_blocks", lambda *_: [(0, 120), (120, 240), (240, 300)])
+        for owner, name in (
+            (os, "open"),
+            (os, "fsync"),
+            (os, "replace"),
+            (Path, "unlink"),
+            (resumable, "append"),
+        ):
+            patch.setattr(owner, name, copying(getattr(owner, name)))
+        assert append(workdir, "y.npy", "--skip_bad") == 0
+    states = []
+    for directory in left:
+        shutil.rmtree(here)
+        shutil.copytree(directory, here)
+        monkeypatch.chdir(here)
+        partial = here / "codes.npy.partial"
+        states.append((old_or_whole(collection), partial.exists() and partial.stat().st_size))
+        encode.encode_file(h, "y.npy", Path("codes.npy"), False, True, append=True)
+        assert old_or_whole(collection) and not partial.exists()
+    assert len(left) > 20 and len({size for done, size in states if not done}) == 3
+    assert any(done for done, _ in states)
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_an_append_at_random_leave_old_or_new_codes(workdir, here, collection):
+    rows, generator = 200_000, random.Random(0)
+    np.save("y.npy", y := hashers.vectors(rows, D, 1))
+    command = [sys.executable, "-m", "sigah_jax.encode", f"--workdir={workdir}"]
+    command += ["--input=y.npy", "--output=codes.npy", "--append"]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    shutil.copytree(here, here.parent / "whole")
+    start = time.monotonic()
+    subprocess.run(command, cwd=here.parent / "whole", env=environment, check=True)
+    secs, partial, at = time.monotonic() - start, here / "codes.npy.partial", []
+    whole = np.load(here.parent / "whole" / "codes.npy")
+    assert len(whole) == 300 + len(y)
+    for i in range(20):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        if i % 2:  # once codes are written, and at any time
+            wait_for(lambda: partial.exists() or process.poll() is not None)  # noqa: B023
+        time.sleep(generator.random() * secs / (4 if i % 2 else 1))
+        process.kill()
+        process.communicate(timeout=60)
+        there = np.load("codes.npy")
+        code_facts.read_facts("codes.npy", there)
+        np.testing.assert_array_equal(there, whole[: len(there)])
+        assert len(there) in (300, len(whole))
+        state = here / "codes.npy.partial.json"
+        at.append((len(there), json.loads(state.read_text())["rows"] if state.exists() else 0))
+        if len(there) == len(whole):  # begin again
+            for path in here.glob("codes.npy*"):
+                path.unlink()
+            assert run(workdir, "--skip_bad") == 0
+    print(at)
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    np.testing.assert_array_equal(np.load("codes.npy"), whole)
+
+
+def test_an_append_that_is_stopped_resumes_and_another_one_does_not(
+    workdir, h, here, collection, monkeypatch, capsys
+):
+    blocks = hasher.Hasher.encode_blocks
+
+    def one(*arguments):
+        yield next(blocks(*arguments))
+        raise KeyboardInterrupt
+
+    old, _ = collection
+    rows = hashers.vectors(300, D, 3)
+    np.save("y.npy", rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(hasher.Hasher, "encode_blocks", one)
+        assert append(workdir) == 130
+    np.testing.assert_array_equal(np.load("codes.npy"), old)
+    assert json.loads((here / "codes.npy.partial.json").read_text())["rows"] == 428
+    np.save("z.npy", z := hashers.vectors(20, D, 2))
+    capsys.readouterr()
+    assert append(workdir, "z.npy") == 2
+    assert "codes.npy.partial: was begun with another input" in capsys.readouterr().err
+    first = []
+
+    def noting(*arguments):
+        first.append(arguments[2])
+        return blocks(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hasher.Hasher, "encode_blocks", noting)
+        assert append(workdir) == 0
+    assert first == [128]
+    np.testing.assert_array_equal(np.load("codes.npy"), np.concatenate([old, h.encode(rows)]))
+    # what another command left is begun anew if asked, and the codes stay
+    with monkeypatch.context() as patch:
+        patch.setattr(hasher.Hasher, "encode_blocks", one)
+        np.save("y.npy", hashers.vectors(300, D, 4))
+        assert append(workdir) == 130
+    assert append(workdir, "z.npy", "--overwrite") == 0
+    expected = np.concatenate([old, h.encode(rows), h.encode(z)])
+    np.testing.assert_array_equal(np.load("codes.npy"), expected)
+
+
+def test_codes_that_change_before_they_are_locked_are_not_appended_to(
+    workdir, here, collection, monkeypatch, capsys
+):
+    opened = resumable.open_output
+
+    def late(*arguments):
+        shutil.copy("codes.npy", "moved.npy")
+        os.replace("moved.npy", "codes.npy")
+        return opened(*arguments)
+
+    monkeypatch.setattr(resumable, "open_output", late)
+    assert append(workdir, "y.npy", "--skip_bad") == 2
+    assert "codes.npy: was removed or replaced by another file while" in capsys.readouterr().err
+    assert not list(here.glob("*.partial*"))
+
+
+def without_facts(here):
+    (here / "codes.npy.json").unlink()
+
+
+def damaged(here):
+    packed = np.load("codes.npy")
+    packed[0] ^= 1
+    np.save("codes.npy", packed)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "more", "words"),
+    [
+        (lambda here: (here / "codes.npy").unlink(), [], "--append: codes.npy is not there; leave"),
+        (without_facts, [], "--append: codes.npy.json is missing, so nothing tells which encoder"),
+        (damaged, [], "codes.npy.json: is about codes whose CRC-32 differs"),
+        (None, ["--queries"], "holds codes of rows_are base, these would be of queries; give"),
+        (None, ["--refine=0.5"], "holds codes of refine 0, these would be of 0.5; give"),
+        (None, ["another"], "--append: codes.npy holds codes of encoder "),
+        (None, [], "y.npy: row 7 holds NaN or infinity"),
+    ],
+)
+def test_what_cannot_be_appended_is_refused_and_the_codes_stay(
+    workdir, here, collection, capsys, tmp_path_factory, prepare, more, words
+):
+    if prepare:
+        prepare(here)
+    if more == ["another"]:
+        workdir, more = tmp_path_factory.mktemp("runs") / "other", []
+        hashers.run_directory(workdir, BITS, D, seed=1)
+    before = {p.name: p.read_bytes() for p in here.iterdir()}
+    assert append(workdir, "y.npy", *more) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and words in err and err.count("\n") == 1
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == before
+
+
+def test_codes_that_another_process_writes_are_not_appended_to(h, here, collection):
+    with locks.held(here / "codes.npy.partial"), pytest.raises(BadInput, match="another process"):
+        encode.encode_file(h, "y.npy", Path("codes.npy"), False, True, append=True)
+    assert not old_or_whole(collection)

@@ -513,6 +513,14 @@ def test_an_output_goes_on_only_with_its_encoder_and_inputs(
         assert f"out/_manifest.json: {words}" in err and err.count("\n") == 1
 
 
+def test_plain_codes_do_not_join_refined_ones(tmp_path):
+    of = {"encoder": "1a"}
+    with encode_ray.claim(tmp_path, of | {"refine": {"mu": 0.1, "iterations": 5}}):
+        (tmp_path / "00000-000000000000.parquet").write_bytes(b"codes")
+    with pytest.raises(BadInput, match="was begun with another refine"):
+        encode_ray.claim(tmp_path, of).__enter__()
+
+
 @pytest.mark.parametrize(
     ("make", "kind"),
     [

@@ -19,7 +19,7 @@ from sigah_jax import fitting
 from sigah_jax.data import datasets
 from sigah_jax.errors import BadInput
 from sigah_jax.run import checkpoints, logs
-from sigah_jax.training import prepare
+from sigah_jax.training import prepare, refinement
 
 D, BITS = 20, 24
 SHORT = {
@@ -89,6 +89,32 @@ def test_sigterm_inside_the_last_save_of_a_training_ends_it(run, rows, tmp_path,
     assert again.describe()["encoder"] == run[0].describe()["encoder"]
 
 
+@pytest.mark.parametrize("passes", [1, 2])  # before the alternation, and at the end
+def test_sigterm_while_codes_are_refined_is_not_kept_waiting(
+    run, rows, tmp_path, monkeypatch, passes
+):
+    chosen, begun = refinement.chosen, []
+
+    def choose(*args):
+        begun.append(True)
+        if len(begun) == passes:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return chosen(*args)
+
+    def leave(*_):  # as a command does, but for the end of the process
+        raise InterruptedError
+
+    left = signal.signal(signal.SIGTERM, leave)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+            patch.setattr(refinement, "chosen", choose)
+            sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+    finally:
+        signal.signal(signal.SIGTERM, left)
+    again = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+    assert again.describe()["encoder"] == run[0].describe()["encoder"]
+
+
 def test_fit_gives_what_load_gives(run, rows):
     h, workdir = run
     loaded = sigah_jax.load(workdir)
@@ -97,6 +123,7 @@ def test_fit_gives_what_load_gives(run, rows):
     told = h.describe()
     assert told["step"] == 200 and told["preset"] == "best" and 0 < told["validation"]["map"] < 1
     assert told["data"].startswith("array 1000 x 20 float32 ")
+    assert told["reference"]["rows"] == 50 and 0 < told["reference"]["error"] < 1
 
 
 def test_the_same_call_in_another_thread_trains_nothing_and_gives_the_same(run, rows, capsys):

@@ -63,7 +63,7 @@ def test_help_lists_the_subcommands(argv):
     done = sigah(*argv)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    for name in ("train", "measure", "encode", "search", "export", "download"):
+    for name in ("train", "measure", "encode", "search", "check", "export", "download"):
         assert sum(line.split()[:1] == [name] for line in lines) == 1
     assert str(ROOT / "sigah_jax" / "config.py") in lines[-1]
 
@@ -81,8 +81,8 @@ def test_an_unknown_subcommand_is_refused_in_one_line():
     done = sigah("tr\nain", "--config=x")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: tr\\nain: is not a subcommand; give one of train, measure, encode, search, export, "
-        "download, or --help\n"
+        "error: tr\\nain: is not a subcommand; give one of train, measure, encode, search, check, "
+        "export, download, or --help\n"
     )
 
 

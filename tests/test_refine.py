@@ -12,7 +12,7 @@ import pytest
 import sigah_jax.search as search
 from sigah_jax import encode
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hash_functions, hasher, refining
+from sigah_jax.encoder import code_facts, hash_functions, hasher, refining
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, refine
 from sigah_jax.run import loading
@@ -107,7 +107,7 @@ def test_bad_rows_and_values_are_refused():
 
 
 def test_a_checkpoint_is_not_refined_and_what_is_stopped_resumes_to_the_same_codes(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
     workdir = hashers.run_directory(tmp_path / "run", BITS, D)
     h = dataclasses.replace(loading.load(workdir), refinement=refining.Refinement(MU, 5))
@@ -117,7 +117,7 @@ def test_a_checkpoint_is_not_refined_and_what_is_stopped_resumes_to_the_same_cod
     argv = [f"--workdir={workdir}", f"--input={tmp_path}/x.npy", f"--output={output}"]
     assert encode.main([*argv, "--checkpoint=20"]) == 0
     np.testing.assert_array_equal(np.load(output), h.encode(x, refine=0))
-    assert encode.read_facts(f"{output}", np.load(output))["refine"] == 0
+    assert code_facts.read_facts(f"{output}", np.load(output))["refine"] == 0
 
     blocks = hasher.Hasher.encode_blocks
 
@@ -128,10 +128,15 @@ def test_a_checkpoint_is_not_refined_and_what_is_stopped_resumes_to_the_same_cod
     with monkeypatch.context() as patch:
         patch.setattr(hasher.Hasher, "encode_blocks", one)
         assert encode.main([*argv, "--overwrite"]) == 130
+    output.unlink()  # the whole one of before
+    (tmp_path / "c.npy.json").unlink()
+    for plain in ("--refine=0", "--checkpoint=20"):
+        assert encode.main([*argv, plain]) == 2
+        assert f"was begun with another refine ({MU}, now None)" in capsys.readouterr().err
     assert encode.main([*argv, "--overwrite"]) == 0
     packed = np.load(output)
     np.testing.assert_array_equal(packed, h.encode(x))
-    assert encode.read_facts(f"{output}", packed)["refine"] == MU
+    assert code_facts.read_facts(f"{output}", packed)["refine"] == MU
     with pytest.raises(BadInput, match="--overwrite"):  # other codes are not mixed with these
         encode.encode_file(h, f"{tmp_path}/x.npy", output, False, False, refine=0.1)
 
@@ -160,7 +165,7 @@ def test_refined_codes_are_not_queries_even_of_one_hash_function(tmp_path):
     for mu, rows_are in ((0, "both"), (MU, "base")):
         output = tmp_path / f"{rows_are}.npy"
         encode.encode_file(h, f"{tmp_path}/x.npy", output, False, False, refine=mu)
-        assert encode.read_facts(f"{output}", np.load(output))["rows_are"] == rows_are
+        assert code_facts.read_facts(f"{output}", np.load(output))["rows_are"] == rows_are
 
 
 def test_a_file_of_refined_codes_says_so_and_is_searched(tmp_path, capsys):
@@ -171,7 +176,7 @@ def test_a_file_of_refined_codes_says_so_and_is_searched(tmp_path, capsys):
     assert encode.main([*argv, f"--refine={MU}"]) == 0
     packed = np.load(tmp_path / "c.npy")
     np.testing.assert_array_equal(packed, hashers.untrained(BITS, D).encode(x, refine=MU))
-    assert encode.read_facts(f"{tmp_path}/c.npy", packed)["refine"] == MU
+    assert code_facts.read_facts(f"{tmp_path}/c.npy", packed)["refine"] == MU
     argv = [f"--workdir={workdir}", f"--codes={tmp_path}/c.npy", f"--queries={name}", "--k=3"]
     assert search.main([*argv, f"--rerank={name}", f"--output={tmp_path}/o.npz"]) == 0
     for wrong in ("--refine=-1", "--refine=nan"):

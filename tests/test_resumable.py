@@ -142,6 +142,8 @@ def test_what_was_begun_with_something_else_is_refused_or_begun_anew(tmp_path):
     other = OF | {"encoder": "2b"}
     with pytest.raises(BadInput, match=r"begun with another encoder \(1a, now 2b\)"):
         write(path, 0, 4, of=other)
+    with pytest.raises(BadInput, match=r"begun with another input \(x.npy, now None\)"):
+        write(path, 0, 4, of={"encoder": "1a"})
     complete(path, 0, of=other, overwrite=True)
 
 
@@ -268,15 +270,6 @@ def test_a_disk_too_small_or_a_missing_directory_is_told_before_anything_is_writ
     assert names(tmp_path) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=158))
     complete(tmp_path / "a.npy", 0)
-
-
-@pytest.fixture
-def full_at():
-    """Limits the size of files of this process, which fails as a full disk does."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, full_at):

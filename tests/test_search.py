@@ -222,6 +222,57 @@ def test_bad_rows_are_as_if_they_were_not_there(made, tmp_path, monkeypatch, cap
     np.testing.assert_array_equal(d, d_alone)
 
 
+@pytest.mark.parametrize("boolean", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"queries": "cq.npy"},
+        {"workdir": "run"},
+        {"workdir": "run", "by": "both", "rerank": "gaps.npy"},
+    ],
+)
+def test_a_subset_is_as_if_the_file_held_these_rows_alone(made, tmp_path, capsys, more, boolean):
+    kept = np.arange(3, 500, 7)
+    good = np.setdiff1d(kept, BAD)
+    np.save(tmp_path / "only.npy", np.isin(np.arange(500), kept) if boolean else kept[::-1])
+    for name, of in (("codes", "gaps_c.npy"), ("rerank", "gaps.npy")):
+        np.save(tmp_path / f"{name}.npy", np.load(made / of)[good])
+    named = {"queries", "rerank", "workdir"}
+    more = {name: made / value if name in named else value for name, value in more.items()}
+    alone = more | ({"rerank": tmp_path / "rerank.npy"} if "rerank" in more else {})
+    alone |= {"codes": tmp_path / "codes.npy"}
+    assert search.main(flags(made, tmp_path / "alone.npz", **alone)) == 0
+    capsys.readouterr()
+    more |= {"codes": made / "gaps_c.npy", "only": tmp_path / "only.npy"}
+    assert search.main(flags(made, tmp_path / "near.npz", **more)) == 0
+    assert f"among {len(good)} of 500 codes" in capsys.readouterr().out
+    (d, ids), (d_alone, ids_alone) = (found(tmp_path / f) for f in ("near.npz", "alone.npz"))
+    np.testing.assert_array_equal(ids, good[ids_alone])
+    np.testing.assert_array_equal(d, d_alone)
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        ([3, 500], "--only=only.npy: holds row 500, but rows are numbered 0 to 499"),
+        ([3, 4, 3], "--only=only.npy: holds row 3 twice; give each row once"),
+        ([True] * 499, "--only=only.npy: holds 499 booleans, expected one for each of 500 codes"),
+        ([1.5], "--only=only.npy: holds float64 [1]; give row numbers [n], or a boolean"),
+        ([3, 4], "--k=7: --only=only.npy leaves 2 codes of "),
+        ([], "leaves 0 codes of "),
+        ([None], "only.npy: cannot be read as npy (Object arrays cannot be loaded"),
+        (None, "only.npy: cannot be read (No such file"),
+    ],
+)
+def test_what_is_no_subset_of_the_codes_is_refused(
+    made, tmp_path, capsys, monkeypatch, only, words
+):
+    monkeypatch.chdir(tmp_path)
+    if only is not None:
+        np.save("only.npy", np.array(only))
+    assert words in refused(made, tmp_path, capsys, only="only.npy")
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -61,6 +61,62 @@ def test_missing_rows_are_not_found(made):
     assert not np.isin(ids, nearest).any()
 
 
+def nearest_of(d, rows, k):
+    """The k least of d `[Q, n]` among some rows, and where they are; ties to the lower id."""
+    ids = rows[np.argsort(d[:, rows], axis=1, kind="stable")[:, :k]]
+    return np.take_along_axis(d, ids, 1), ids
+
+
+@pytest.mark.parametrize("engine", ["cpu", "accelerator"])
+@pytest.mark.parametrize("size", [1, 10, 1000, 1200])
+def test_a_subset_is_searched_exactly(size, engine):
+    h, n = hashers.untrained(BITS, D), 1200
+    xq, xb = hashers.vectors(9, D, 1), hashers.vectors(n, D, 2)
+    cb, generator = h.encode(xb), np.random.default_rng(size)
+    only = generator.permutation(n)[:size]
+    rows, k = np.sort(only), min(K, size)
+    own, other = (
+        np.bitwise_count(c[:, None] ^ cb).sum(-1, dtype=int)
+        for c in h.both_codes(xq).swapaxes(0, 1)
+    )
+    for by, d in (("hamming", own), ("both", 2 * own + other)):
+        got = sigah_jax.search(h, xq, cb, k, by=by, only=only, engine=engine)
+        same(got, nearest_of(d, rows, k))
+    # of as many candidates as there are rows, and of all that are re-ranked
+    z, synthetic = h.features(xq), h.decode(cb)
+    d, ids = sigah_jax.search(h, xq, cb, k, candidates=n, only=only, engine=engine)
+    exact = ((z[:, None].astype(float) - synthetic) ** 2).sum(-1)
+    np.testing.assert_allclose(d, nearest_of(exact, rows, k)[0], rtol=1e-4)
+    assert np.isin(ids, only).all()
+    more = {"by": "both", "rerank": xb, "oversample": n, "engine": engine}
+    d, ids = sigah_jax.search(h, xq, cb, k, only=only, **more)
+    exact = ((xq[:, None].astype(float) - xb) ** 2).sum(-1)
+    same([ids], [nearest_of(exact, rows, k)[1]])
+    # every way, beside a search of these codes alone
+    for more in (
+        {"by": "projection"},
+        {"candidates": 20},
+        {"candidates": 20, "rerank": xb, "oversample": 3},
+    ):
+        alone = more | ({"rerank": xb[rows]} if "rerank" in more else {})
+        d, ids = sigah_jax.search(h, xq, cb[rows], k, engine=engine, **alone)
+        same(sigah_jax.search(h, xq, cb, k, only=only, engine=engine, **more), (d, rows[ids]))
+
+
+def test_a_boolean_for_each_row_is_a_subset_and_missing_rows_are_not_in_it(made):
+    h, xq, _xb, cb = made
+    kept = np.ones(len(cb), bool)
+    kept[sigah_jax.search(h, xq, cb, 1)[1]] = False
+    rows = np.flatnonzero(kept)
+    found = sigah_jax.search(h, xq, cb, K, only=kept)
+    same(found, sigah_jax.search(h, xq, cb, K, only=rows[::-1]))
+    assert np.isin(found[1], rows).all()
+    same(
+        sigah_jax.search(h, xq, cb, K, only=kept, missing=rows[:100]),
+        sigah_jax.search(h, xq, cb, K, only=rows[100:]),
+    )
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -75,6 +131,11 @@ def test_missing_rows_are_not_found(made):
         ({"missing": [1, 1]}, "missing: expected rising"),
         ({"missing": [360]}, "missing: expected rising"),
         ({"missing": [-1]}, "missing: expected rising"),
+        ({"only": [3, 360]}, "only: holds row 360, but rows are numbered 0 to 359"),
+        ({"only": [3, 3]}, "only: holds row 3 twice"),
+        ({"only": [True]}, "only: holds 1 booleans, expected one for each of 360 codes"),
+        ({"only": [0, 5, 9]}, "k=5: expected 1 to 3, the rows of `only` that have a code"),
+        ({"only": []}, "k=5: expected 1 to 0, the rows of `only` that have a code"),
         ({"engine": "gpu"}, "engine='gpu': expected one of auto, cpu, accelerator"),
         ({"rerank": np.zeros(D)}, r"rerank: \[20\], but there are 360 codes of 20"),
         ({"by": "cosine"}, "by='cosine': expected one of synthetic, both, hamming, projection"),

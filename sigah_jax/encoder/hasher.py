@@ -301,11 +301,11 @@ class Hasher:
         is equal. `metric` is what is near, `longest` M of the inner product. `query_head` tells
         whether queries have a hash function of their own, `refine` by which μ and iterations codes
         of base rows are refined, μ = 0 if they are not. A trained hasher also tells `data` (name or
-        file), `preset`, `config_hash`,
-        `step`, `validation`, the metrics of its checkpoint on the validation queries, {} without
-        any, whether its decoder is `refitted`, trained further on codes that stand still,
-        `refinement`, what refining changes on the training rows, if it does, and `workdir` if it
-        was loaded from a run directory.
+        file), `preset`, `config_hash`, `step`, `validation`, the metrics of its checkpoint on the
+        validation queries, {} without any, whether its decoder is `refitted`, trained further on
+        codes that stand still, `refinement`, what refining changes on the training rows, if it
+        does, `reference`, `drift.Figures` of its validation queries if these are rows that were
+        held out, and `workdir` if it was loaded from a run directory.
         """
         told = {
             "bits": self.bits,

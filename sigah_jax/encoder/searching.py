@@ -38,6 +38,7 @@ def search(
     rerank: np.ndarray | None = None,
     oversample: int = OVERSAMPLE,
     missing: np.ndarray = (),
+    only: np.ndarray | None = None,
     engine: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest base rows of each query, by their codes; ties go to the lower id.
@@ -45,7 +46,7 @@ def search(
     Args:
         queries: `[Q, d]` vectors.
         packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
-        k: 1 to n, less the missing rows.
+        k: 1 to n, less the missing rows; with `only`, at most so many rows of it have a code.
         by: "synthetic": the `candidates` nearest by both codes of the query are ranked by
             ‖z - ẑ‖², see `Hasher.features`. The others rank all rows: "both", by both codes, see
             `retrieval.both`; "hamming", by the query's own code alone, as a store does;
@@ -56,6 +57,9 @@ def search(
             by them. Also a memory map.
         oversample: how many times k rows are ranked by `rerank`, 1 or more.
         missing: `[m]` whole numbers, rising: base rows that have no code and are never found.
+        only: the rows among which neighbours are searched, the cost being that of so many: `[s]`
+            distinct row numbers, in any order; or `[n] bool`, False for what is filtered out or
+            deleted.
         engine: "cpu", "accelerator" or "auto", which fits the devices.
 
     Returns:
@@ -86,9 +90,14 @@ def search(
     missing = np.asarray(missing, np.int64)
     if missing.ndim != 1 or (np.diff(missing, prepend=-1, append=len(packed)) < 1).any():
         raise BadInput(f"missing: expected rising numbers of the {len(packed)} rows of codes")
-    rows = len(packed) - len(missing)
+    rows, subset = len(packed) - len(missing), None
+    if only is not None:
+        with _naming("only"):
+            subset = gaps.subset(np.asarray(as_array(only, "row numbers")), len(packed), missing)
+        rows = len(subset)
     if not 1 <= k <= rows:
-        raise BadInput(f"k={k}: expected 1 to {rows}, the rows that have a code")
+        of = "" if only is None else " of `only`"
+        raise BadInput(f"k={k}: expected 1 to {rows}, the rows{of} that have a code")
     if rerank is not None:
         rerank = as_array(rerank, "rerank")
         if rerank.shape != (len(packed), h.d):
@@ -109,7 +118,7 @@ def search(
             way = hamming.search if by == "hamming" else both.search
             return way(seen[chunk], cb, k, engine)
 
-        return gaps.search(find, packed, missing, k)
+        return gaps.search(find, packed, missing, k, subset)
 
     if rerank is None and by != "synthetic":
         return nearest(slice(0, len(queries)), k)

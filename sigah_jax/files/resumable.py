@@ -37,7 +37,9 @@ class Output(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -> Iterator[Output]:
+def open_output(
+    path: Path, shape: tuple[int, int], of: dict, overwrite: bool, append: bool = False
+) -> Iterator[Output]:
     """Begins an output, or resumes one that was stopped; other processes are kept out.
 
     Args:
@@ -46,18 +48,19 @@ def open_output(path: Path, shape: tuple[int, int], of: dict, overwrite: bool) -
         of: what the rows depend on, for JSON; a partial output is resumed only if all is equal.
         overwrite: an output that exists is replaced by `finish`, and a partial one that is
             damaged or depends on something else is begun anew.
+        append: the output will begin with the rows of the one that exists, which `finish` replaces.
 
     Raises:
-        BadInput: it or a `.json` of something else exists, or a partial one that is damaged or
-            depends on something else, and not `overwrite`; another process writes it; the disk
-            is full or refuses, also inside the context.
+        BadInput: it or a `.json` of something else exists and neither `overwrite` nor `append`; a
+            partial one is damaged or depends on something else and not `overwrite`; another
+            process writes it; the disk is full or refuses, also inside the context.
     """
     busy = f"{path}: another process writes it; wait for it to end"
     with whole.telling(path, whole.RESUMES), locks.held(beside(path, ".partial"), busy) as f:
         taken = [path] if path.exists() else []
         if not _is_of(beside(path, ".json"), of):
             taken.append(beside(path, ".json"))
-        if taken and not overwrite:
+        if taken and not (overwrite or append):
             raise BadInput(f"{taken[0]}: exists; use --overwrite or another --output")
         header = _header(shape)
         state = {"of": of, "rows": 0, "rows_crc32": 0}
@@ -94,9 +97,15 @@ def save(out: Output) -> None:
     whole.write_json(beside(out.path, ".partial.json"), out.state)
 
 
-def finish(out: Output) -> None:
-    """Gives the saved file its name; after a kill in between the same command ends it."""
-    out.path.unlink(missing_ok=True)  # old rows never lie beside the new state
+def finish(out: Output, append: bool = False) -> None:
+    """Gives the saved file its name; after a kill in between the same command ends it.
+
+    Args:
+        append: the state is about the old rows too, and they are there until the file replaces
+            them. Otherwise they never lie beside it.
+    """
+    if not append:
+        out.path.unlink(missing_ok=True)
     whole.write_json(beside(out.path, ".json"), out.state)
     os.replace(beside(out.path, ".partial"), out.path)
     beside(out.path, ".partial.json").unlink()
@@ -151,11 +160,12 @@ def _begun(path: Path, f: BinaryIO, of: dict, header: bytes, width: int) -> dict
         ) from e
     if not rows:
         return None  # nothing is lost, whatever it was begun with
-    for field, value in of.items():
-        if theirs.get(field) != value:
+    for field in of | theirs:
+        old, ours = theirs.get(field), of.get(field)
+        if old != ours:
             raise BadInput(
-                f"{path}.partial: was begun with another {field} ({theirs.get(field)}, now "
-                f"{value}); give the command that it was begun with, or start anew with --overwrite"
+                f"{path}.partial: was begun with another {field} ({old}, now {ours}); give "
+                "the command that it was begun with, or start anew with --overwrite"
             )
     if _rows_crc32_in(f, header, rows * width) != crc32:
         raise BadInput(

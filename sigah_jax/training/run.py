@@ -12,6 +12,7 @@ from pathlib import Path
 from sigah_jax.config import validate
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
+from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.run import checkpoints, loading, logs, rundir
 from sigah_jax.training import evaluate, prepare, refinement, stages, step, train
@@ -116,4 +117,6 @@ def _leave_encoder(
             h, _ = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
         facts = h.facts | {"seconds": seconds}
+        if data.xa is None and not data.metric.added:  # else no rows of the base are held out
+            facts["reference"] = drift.figures(h.euclidean, data.xv)._asdict()
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))

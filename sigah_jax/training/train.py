@@ -43,13 +43,16 @@ def train(
         NonFinite: a loss is not finite; the last checkpoint stays.
         Terminated: SIGTERM came, to any process; the state is saved.
     """
-    terminated, done = [], int(parallel.fetch(state.step))
+    terminated, done, packed = [], int(parallel.fetch(state.step)), None
+    if stage.codes:  # refining them takes long, and SIGTERM loses nothing: it ends them at once
+        # of equal machines they are the same, but equal replicas must not depend on that
+        packed = hosts.from_first(stage.codes(prepared.validation_truth, log))
     with (
         interrupts.handling(lambda *_: terminated.append(True), signal.SIGTERM),
         watching.open_sinks(config, stage.directory, done) as send,
         watching.profiling(config, stage.directory) as profiled,
     ):
-        _loop(config, stage, state, done, data, prepared, log, terminated, send, profiled)
+        _loop(config, stage, state, done, data, prepared, packed, log, terminated, send, profiled)
         stop = hosts.any_of(bool(terminated))
     if stop or terminated:  # it came during the last save
         log.line(f"SIGTERM: saved step {stage.training.steps}; the same command resumes from there")
@@ -63,6 +66,7 @@ def _loop(
     done: int,
     data: Dataset,
     prepared: Prepared,
+    packed: np.ndarray | None,
     log: logs.Log,
     terminated: list,
     send: Callable[[dict], None],
@@ -80,10 +84,6 @@ def _loop(
         devices=devices,
     )
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
-    packed = None
-    if stage.codes:
-        # of equal machines they are the same, but equal replicas must not depend on that
-        packed = hosts.from_first(stage.codes(prepared.validation_truth, log))
     rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)

@@ -1,0 +1,117 @@
+"""Whether new rows are like those that an encoder was trained on, or it should be trained anew.
+
+    python -m sigah_jax.check --workdir=runs/… --input=new.npy
+
+Prints figures of the rows and their codes beside those of rows that were held out from training,
+and a sentence of advice that says what it rests on: see `encoder.drift`. A training keeps the
+figures of its held-out rows with the encoder. Of an encoder that was saved before, give rows that
+are like those that it was trained on, and were not among them: `--reference=FILE`.
+
+Not responsible for the figures (`encoder.drift`) nor for formats (`formats.vectors`).
+"""
+
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax.process import interrupts
+
+    interrupts.begin()
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from sigah_jax.data.datasets import open_file
+from sigah_jax.devices import parallel
+from sigah_jax.encoder import drift
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.errors import BadInput, command
+from sigah_jax.formats.vectors import why_bad
+from sigah_jax.run import loading
+
+LEAST_ROWS = 100  # of fewer, chance alone may pass the limits of `drift.advice`
+MOST_ROWS = 10_000  # of more, as many are looked at, evenly from first to last
+LABELS = {
+    "rows": "rows",
+    "error": "error of codes, ‖z - ẑ‖²",
+    "outside": "outside of the principal directions",
+    "spread": "squared distance to the training mean",
+    "shift": "shift of the mean",
+    "imbalance": "imbalance of bits",
+    "refined": "share of bits that are refined",
+    "lost": "share of variance that codes lose",
+    "far": "share of rows whose codes lose far more",
+}
+
+
+def sample(flag: str, name: str, h: Hasher) -> np.ndarray:
+    """Rows of a file, `[n, d]`: all, or `MOST_ROWS` of them.
+
+    Raises:
+        BadInput: another d, fewer than `LEAST_ROWS`, a row that cannot be encoded.
+    """
+    v = open_file(name)
+    n = v.shape[0]
+    if v.shape[1] != h.d:
+        raise BadInput(f"--{flag}={name}: d={v.shape[1]}, this hasher was trained on d={h.d}")
+    if n < LEAST_ROWS:
+        raise BadInput(
+            f"--{flag}={name}: {n} rows tell too little; give {LEAST_ROWS} or more, for example "
+            "those of several days"
+        )
+    numbers = np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS)).astype(int))
+    x = v.view()[numbers] if v.view else v.read(0, n)[numbers]
+    good = np.concatenate([good for _, _, good in h.encode_blocks(lambda i, j: x[i:j], 0, len(x))])
+    if not good.all():
+        row = int(good.argmin())
+        raise BadInput(f"--{flag}={name}: {why_bad(x[row], numbers[row])}")
+    return x
+
+
+def table(columns: dict[str, drift.Figures]) -> str:
+    """The figures as text, a column for each name."""
+    lines = [["", *columns]]
+    for field, label in LABELS.items():
+        values = (getattr(figures, field) for figures in columns.values())
+        lines.append([label, *(f"{v}" if field == "rows" else f"{v:.3f}" for v in values)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    )
+
+
+@command("nothing was written")
+@parallel.default_settings()
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 keep the encoder, 1 train anew, 2 bad input, 130 interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
+    )
+    parser.add_argument("--input", required=True, help="vectors; FILE.hdf5:NAME for one array")
+    parser.add_argument(
+        "--reference",
+        help="rows like those of training, but not among them; default: figures of held-out rows "
+        "that the training kept",
+    )
+    args = parser.parse_args(argv)
+    h = loading.load(args.workdir)
+    if args.reference:
+        held_out = drift.figures(h, sample("reference", args.reference, h))
+    else:
+        held_out = drift.reference(h)
+    if held_out is None:
+        raise BadInput(
+            f"--workdir={args.workdir}: this encoder was saved without figures of held-out rows; "
+            "give rows that are like those of its training, and not among them, as --reference"
+        )
+    found = drift.figures(h, sample("input", args.input, h), held_out)
+    print(table({"held out": held_out, Path(args.input).name: found}))
+    anew, sentence = drift.advice(found, held_out)
+    print(f"\n{sentence}")
+    return int(anew)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Whether rows are still like those that an encoder was trained on.
+
+Each row is compared with what the decoder makes of its code; r = ‖x - x̂‖² / s², s² the variance of
+the training rows, is what a code loses of it, also outside of the P principal directions:
+r = ‖z - ẑ‖² + (‖x - μ‖² / s² - ‖z‖²). Rows that were held out from training give the measure of it.
+
+Shapes: n rows, d columns, K bits, P features.
+
+ours. Not responsible for which rows are held out (`training.run`) nor for files
+(`sigah_jax.check`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.retrieval.metric import base_rows
+
+USUAL = 0.99  # the share of held-out rows whose r is at most `Figures.limit`
+FAR = 1.5  # a row is far if r is more than this many times the limit
+MOST_FAR = 0.05  # of the rows; of held-out rows nearly none is
+MOST_LOST = 1.5  # times the share of variance that codes of held-out rows lose
+
+
+class Figures(NamedTuple):
+    """Of some rows and their codes. Squared lengths are in units of s², E‖x - μ‖² in training."""
+
+    rows: int  # n
+    error: float  # mean ‖z - ẑ‖²
+    outside: float  # mean squared length outside of the P directions
+    spread: float  # mean squared distance to the training mean; 1 in training
+    shift: float  # ‖mean of z‖, how far the mean has moved; 0 in training
+    imbalance: float  # mean |2 p - 1| over bits, p the share of rows where a bit is set
+    refined: float  # the share of bits that refinement flips
+    lost: float  # mean r over the variance of the rows themselves, far ones left out
+    far: float  # the share of far rows
+    limit: float  # the quantile `USUAL` of r
+
+
+def figures(h: Hasher, x: np.ndarray, held_out: Figures | None = None) -> Figures:
+    """The figures of rows `[n, d]`, n >= 1.
+
+    Args:
+        held_out: the figures whose limit tells which rows are far; None: those of x itself.
+
+    Raises:
+        BadInput: as `Hasher.encode`.
+    """
+    x, h = base_rows(h.metric, h.check(x)), h.euclidean
+    packed, plain = h.encode(x), h.encode(x, refine=0)
+    z, z_hat = (a.astype(np.float64) for a in (h.features(x), h.decode(packed)))
+    mean, projection = (h.params["standardiser"][name] for name in ("mean", "projection"))
+    s2 = 1 / np.mean(np.sum(np.asarray(projection, np.float64) ** 2, axis=0))
+    distances = np.sum((np.asarray(x, np.float64) - mean) ** 2, axis=1) / s2
+    outside = np.maximum(distances - np.sum(z**2, axis=1), 0)  # not negative by rounding
+    if z.shape[1] == h.d:
+        outside[:] = 0
+    errors = np.sum((z - z_hat) ** 2, axis=1)
+    r = errors + outside
+    limit = np.quantile(r, USUAL)
+    far = r > FAR * (held_out.limit if held_out else limit)
+    near = ~far if not far.all() else far
+    variance = z[near].var(axis=0).sum() + outside[near].mean()
+    balance = np.unpackbits(packed, axis=1, count=h.bits).mean(axis=0)
+    found = {
+        "error": errors.mean(),
+        "outside": outside.mean(),
+        "spread": distances.mean(),
+        "shift": np.linalg.norm(z.mean(axis=0)),
+        "imbalance": np.abs(2 * balance - 1).mean(),
+        "refined": np.bitwise_count(packed ^ plain).sum() / (len(x) * h.bits),
+        "lost": r[near].mean() / variance if variance else np.inf,
+        "far": far.mean(),
+        "limit": limit,
+    }
+    return Figures(len(x), **{name: float(value) for name, value in found.items()})
+
+
+def reference(h: Hasher) -> Figures | None:
+    """The figures of rows held out from the training of h; None if it was saved without them."""
+    held = h.facts.get("reference")
+    return Figures(**held) if held else None
+
+
+def advice(found: Figures, held_out: Figures) -> tuple[bool, str]:
+    """Whether to train anew, and a sentence that says so and what it rests on.
+
+    Rows that are unlike those of training are far. Rows that have become more alike need not be,
+    but their codes tell less of what is left of their differences.
+    """
+    lost = found.lost / held_out.lost
+    anew = found.far > MOST_FAR or lost > MOST_LOST
+    what = "train anew, and encode all rows by the new encoder" if anew else "keep the encoder"
+    return anew, (
+        f"{what}: codes of {found.far:.1%} of the rows lose more than {FAR} times what codes of "
+        f"{USUAL:.0%} of the held-out rows lose at most (train anew above {MOST_FAR:.0%}); codes "
+        f"of the others lose {lost:.2f} times as large a share of their variance as those of "
+        f"held-out rows (above {MOST_LOST:g})"
+    )
