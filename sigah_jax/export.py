@@ -101,8 +101,11 @@ def plain_arrays(h: Hasher) -> dict[str, np.ndarray]:
 
 def projections(h: Hasher, params: dict, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
     """u of vectors as base rows and u as queries, `[n, K] f32` each."""
-    base, _, _ = hash_functions.projections(h.nets, params, base_rows(h.metric, vectors))
-    _, query, _ = hash_functions.projections(h.nets, params, queries_of(h.metric, vectors))
+    points = base_rows(h.metric, vectors)
+    base, query, _ = hash_functions.projections(h.nets, params, points)
+    if h.metric.added:
+        points = queries_of(h.metric, vectors)
+        _, query, _ = hash_functions.projections(h.nets, params, points)
     return base, query
 
 

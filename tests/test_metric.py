@@ -13,7 +13,7 @@ import sigah_jax
 from launch import ray_encoder
 from sigah_jax import encode, export, measure
 from sigah_jax.data import datasets
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder import drift, hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import metric, neighbours, rerank
 from sigah_jax.run import rundir
@@ -39,9 +39,9 @@ def cosines(xq, xb):
     return xq @ xb.T / np.linalg.norm(xq, axis=1)[:, None] / np.linalg.norm(xb, axis=1)
 
 
-def measuring(of, bits=BITS, d=D):
+def measuring(of, bits=BITS, d=D, **model):
     """An untrained hasher of a metric, standardised for rows of `hashers.vectors`."""
-    h = hashers.untrained_for(metric.base_rows(of, hashers.vectors(400, d)), bits)
+    h = hashers.untrained_for(metric.base_rows(of, hashers.vectors(400, d)), bits, **model)
     params = h.params | {"standardiser": h.params["standardiser"] | of.arrays}
     return dataclasses.replace(h, metric=of, params=params)
 
@@ -321,6 +321,24 @@ def test_a_row_of_zeros_in_a_file_is_named_before_a_training(tmp_path):
     x[2500] = 0
     with pytest.raises(BadInput, match=r"mine\.npy: row 2500 is all zeros"):
         datasets.assemble(x, None, None, data, "here")
+
+
+@pytest.mark.parametrize("of, rows_are", [(COSINE, "both"), (IP, "base")])
+def test_codes_of_one_hash_function_are_of_queries_too_only_where_points_are(
+    of, rows_are, tmp_path
+):
+    h, x = measuring(of, query_head=False), hashers.vectors(50, D)
+    assert (h.encode(x) == h.encode_queries(x)).all() == (of == COSINE)
+    np.save(tmp_path / "x.npy", x)
+    encode.encode_file(h, str(tmp_path / "x.npy"), tmp_path / "c.npy", False, False)
+    assert json.loads((tmp_path / "c.npy.json").read_text())["of"]["rows_are"] == rows_are
+
+
+@pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
+def test_figures_of_drift_are_of_points(of):
+    h, x = measuring(of), hashers.vectors(50, D)
+    assert drift.figures(h, x) == drift.figures(h.euclidean, metric.base_rows(of, x))
+    assert drift.figures(h, x) != drift.figures(h.euclidean, metric.base_rows(of, x[:, ::-1]))
 
 
 @pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
