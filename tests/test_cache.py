@@ -81,6 +81,17 @@ def test_a_failed_computation_leaves_nothing_and_is_told_as_it_is(tmp_path):
     assert not isinstance(e.value, BadInput) and not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_at):
+    make = lambda: np.arange(10_000)  # noqa: E731
+    for size in (100, 50_000):  # of 80,144
+        full_at(size)
+        with pytest.raises(BadInput, match=r"cannot be used for ground truth .*\(.*\); free space"):
+            cache.cached(tmp_path, "a", [1], make)
+        assert not list(tmp_path.iterdir())
+    full_at(2**30)
+    np.testing.assert_array_equal(cache.cached(tmp_path, "a", [1], make), make())
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -10,6 +10,7 @@ import sets
 
 from sigah_jax import check
 from sigah_jax.encoder import drift
+from sigah_jax.formats import raw
 from sigah_jax.run import loading
 
 BITS, D = 64, 24
@@ -56,7 +57,7 @@ def test_other_rows_of_the_same_set_keep_the_encoder(here, capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["held", "out", "new.npy"]
     assert out.splitlines()[1].split() == ["rows", "500", "2500"]
-    assert out.splitlines()[-1].startswith("keep the encoder: codes of ")
+    assert out.splitlines()[-1].startswith("keep the encoder: ")
 
 
 @pytest.mark.parametrize("name", ["tripled.npy", "shrunk.npy", "other.npy", "mixed.npy"])
@@ -77,13 +78,16 @@ def test_an_encoder_without_figures_needs_rows_to_compare_with(here, capsys):
     assert run(here, "tripled.npy", f"--reference={here / 'tripled.npy'}") == 0
 
 
-def test_many_rows_are_sampled_from_first_to_last(here, monkeypatch):
+@pytest.mark.parametrize("name", ["new.npy", "new.hdf5"])
+def test_many_rows_are_sampled_from_first_to_last(here, monkeypatch, name):
+    x = np.load(here / "new.npy")
+    if name == "new.hdf5":
+        with pytest.importorskip("h5py").File(here / name, "w") as f:
+            f["x"] = x
     monkeypatch.setattr(check, "MOST_ROWS", 101)
-    h = loading.load(here / "h.npz")
-    x = check.sample("input", str(here / "new.npy"), h)
-    np.testing.assert_array_equal(
-        x, np.load(here / "new.npy")[np.linspace(0, 2499, 101).astype(int)]
-    )
+    monkeypatch.setattr(raw, "BLOCK_BYTES", 100 * x[0].nbytes)
+    found = check.sample("input", str(here / name), loading.load(here / "h.npz"))
+    np.testing.assert_array_equal(found, x[np.linspace(0, 2499, 101).astype(int)])
 
 
 def short(here):

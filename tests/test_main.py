@@ -321,6 +321,16 @@ def test_rows_that_were_removed_before_a_resume_are_missed(finished, tmp_path):
     assert done.stdout.count("rows are missing or were changed") == 2
 
 
+def test_rows_that_were_changed_after_the_end_are_missed(finished, tmp_path):
+    workdir = copy_of(finished, tmp_path / "run")
+    rows = (workdir / "metrics.jsonl").read_text()
+    for text, said in ((rows.replace("1", "2", 1), 1), (rows, 0)):
+        (workdir / "metrics.jsonl").write_text(text)
+        done = run(workdir, "--mode=eval")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("rows are missing or were changed") == said
+
+
 def test_a_damaged_checkpoint_is_named_and_left_alone(finished, tmp_path):
     workdir = copy_of(finished, tmp_path / "damaged", "encoder.npz", "refit")
     best = best_of(finished, workdir)

@@ -68,9 +68,12 @@ def cached(
                 streams.show(f"{path}: damaged, or without a hash; it is computed again")
             for left in directory.glob(f"{path.name}.partial-*"):  # only we write it now
                 left.unlink(missing_ok=True)
-        array = compute()
+        array = np.ascontiguousarray(compute())
         with _using(directory), whole.writing(path) as f:
-            np.save(f, array)
+            # by `np.save` a full disk has no errno
+            about = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(f, about)
+            f.write(array.data)
             f.write(content_hash([array]).encode())
     with _using(directory):
         return np.load(path, mmap_mode="r")

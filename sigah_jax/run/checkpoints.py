@@ -31,6 +31,7 @@ from sigah_jax.files import whole
 from sigah_jax.run.rundir import OLD_SEAL, SEAL, saved_steps
 
 LATEST = 2  # kept beside the best
+_OVERHEAD_BYTES = 2**20  # of a checkpoint beside its arrays: small files, each a block at least
 _DAMAGED = "remove its directory, then a training resumes from an earlier one"
 
 
@@ -71,7 +72,8 @@ def save(
     def make_room() -> None:
         if hosts.first():
             with _saving(path):
-                _check_room(directory, 2 * sum(a.nbytes for a in jax.tree.leaves(state)))
+                arrays_bytes = sum(a.nbytes for a in jax.tree.leaves(state))
+                _check_room(directory, 2 * arrays_bytes + _OVERHEAD_BYTES)
 
     def seal() -> None:
         if not hosts.first():

@@ -21,7 +21,7 @@ from sigah_jax.report import plots, tables
 from sigah_jax.retrieval import codes
 from sigah_jax.retrieval.metric import rows_of
 from sigah_jax.run import logs, rundir
-from sigah_jax.training import evaluate
+from sigah_jax.training import evaluate, train
 
 SHEET_IMAGES = 20
 _REMEDY = "remove it, then the training's command evaluates again"
@@ -42,6 +42,7 @@ def write(
     start, euclidean = time.monotonic(), h.euclidean
     values, curves, parts = evaluate.test(config, cache, data, euclidean)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
+    train.check_rows(workdir, config.train.steps, log)
     draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, euclidean, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)

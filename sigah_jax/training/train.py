@@ -4,16 +4,18 @@ Not responsible for what comes before the first step (`prepare`, `stages`) nor f
 made of (`run`).
 """
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.errors import NonFinite
+from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.process import interrupts
 from sigah_jax.run import checkpoints, logs, rundir, watching
 from sigah_jax.training import batches, evaluate, step
@@ -87,7 +89,7 @@ def _loop(
     rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
-    check_rows(stage, done, log)
+    check_rows(stage.directory, done, log)
 
     def next_batch(done: int) -> batches.Batch:
         batch = batches.batches(
@@ -143,16 +145,17 @@ def _loop(
     log.end_progress()
 
 
-def check_rows(stage: Stage, done: int, log: logs.Log) -> None:
-    """Says so if the rows of metrics.jsonl are not those that the checkpoint was saved with."""
-    if not done or not hosts.first():
+def check_rows(directory: Path, done: int, log: logs.Log) -> None:
+    """Says so if metrics.jsonl is not what it was when the checkpoint of step `done` was saved."""
+    if not hosts.first():
         return
-    path = stage.directory / "metrics.jsonl"
-    held = checkpoints.facts(stage.directory, done).get("rows_hash")
+    path, held = directory / "metrics.jsonl", None
+    with contextlib.suppress(BadInput):  # none, or damaged: who needs it refuses it
+        held = checkpoints.facts(directory, done).get("rows_hash")
     if held not in (None, logs.rows_hash(path)):
         log.line(
-            f"{path}: is not as it was at step {done}: rows are missing or were changed. Training "
-            "resumes, and its plots show the rows that are there"
+            f"{path}: is not as it was at step {done}: rows are missing or were changed. Plots "
+            "show the rows that are there"
         )
 
 
