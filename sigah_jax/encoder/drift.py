@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.retrieval.metric import base_rows
 
 USUAL = 0.99  # the share of held-out rows whose r is at most `Figures.limit`
 FAR = 1.5  # a row is far if r is more than this many times the limit
@@ -46,6 +47,7 @@ def figures(h: Hasher, x: np.ndarray, held_out: Figures | None = None) -> Figure
     Raises:
         BadInput: as `Hasher.encode`.
     """
+    x, h = base_rows(h.metric, h.check(x)), h.euclidean
     packed, plain = h.encode(x), h.encode(x, refine=0)
     z, z_hat = (a.astype(np.float64) for a in (h.features(x), h.decode(packed)))
     mean, projection = (h.params["standardiser"][name] for name in ("mean", "projection"))
