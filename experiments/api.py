@@ -21,7 +21,8 @@ FRONT = """fitting.fit run.loading.load encoder.searching.search encoder.hasher.
 errors.BadInput"""
 OTHERS = """retrieval.codes.pack retrieval.codes.unpack retrieval.hamming.search
 retrieval.both.search retrieval.both.distances retrieval.asymmetric.by_projection
-retrieval.asymmetric.by_feature retrieval.rerank.rerank retrieval.euclidean.knn
+retrieval.asymmetric.by_feature retrieval.rerank.rerank retrieval.metric.base_rows
+retrieval.metric.queries_of retrieval.euclidean.knn
 retrieval.neighbours.nearest_sets retrieval.histograms.distance_histograms retrieval.metrics.summary
 retrieval.metrics.by_query retrieval.metrics.pr_curve model.binarize.straight_through
 model.sparse.ista model.losses.ordinal model.rotation.rotate encoder.numpy_encoder.encode

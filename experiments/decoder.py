@@ -59,7 +59,7 @@ def alike(z: np.ndarray, synthetic: np.ndarray) -> tuple[str, str]:
 
 def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
     """The texts of one run."""
-    h = loading.load(workdir)
+    h = loading.load(workdir).euclidean
     z, synthetic = h.features(data.xq), h.decode(h.encode(data.xq))
     error = ((z - synthetic) ** 2).sum(1).mean()
     base = h.decode(h.encode(data.xb))

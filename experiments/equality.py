@@ -1,6 +1,6 @@
 """Whether an accelerator gives what a CPU gives: the same work on both, compared.
 
-    python -m experiments.equality DIRECTORY [--small]
+    python -m experiments.equality DIRECTORY --small
 
 is the CPU's side: a process of its own on one device under `JAX_PLATFORMS=cpu`, with faiss and
 numpy as search engine, that leaves its results in DIRECTORY. `checks` starts it, does the same work

@@ -151,7 +151,8 @@ def short(found: Sequence[Cell], dataset: str, lengths: Sequence[int]) -> compar
     """SiGAH and the peers that newcomers know, by Hamming distance and by real queries.
 
     Of a Hamming ranking, recall@10 of its 100 first rows re-ranked by the vectors is its
-    recall@100: each true neighbour among them comes to its place.
+    recall@100: each true neighbour among them comes to its place. A method that has no code of so
+    many bytes has no row.
     """
     held = []
     for c in found:
@@ -163,7 +164,9 @@ def short(found: Sequence[Cell], dataset: str, lengths: Sequence[int]) -> compar
         opq, _ = comparison.best_of(held, dataset, OPQ, bits, "recall@10")
         rows = [(opq or OPQ[0]) if row is OPQ else row for row in SHORT]
         header, table = comparison.over_metrics(held, dataset, bits, rows, NEWCOMERS)
-        body += [[name, (str(bits // 8), 0), *values] for name, *values in table]
+        for name, *values in table:
+            if any(text != MISSING for text, _ in values):
+                body.append([name, (str(bits // 8), 0), *values])
     return [dataset, "bytes", *header[1:]], body
 
 

@@ -26,6 +26,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
+from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import why_bad
 from sigah_jax.run import loading
 
@@ -60,7 +61,13 @@ def sample(flag: str, name: str, h: Hasher) -> np.ndarray:
             "those of several days"
         )
     numbers = np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS)).astype(int))
-    x = v.view()[numbers] if v.view else v.read(0, n)[numbers]
+    if v.view:
+        x = v.view()[numbers]
+    else:  # all is read, a block at a time
+        blocks = row_blocks(v.shape, v.dtype.itemsize)
+        x = np.concatenate(
+            [v.read(i, j)[numbers[(i <= numbers) & (numbers < j)] - i] for i, j in blocks]
+        )
     good = np.concatenate([good for _, _, good in h.encode_blocks(lambda i, j: x[i:j], 0, len(x))])
     if not good.all():
         row = int(good.argmin())

@@ -14,6 +14,7 @@ from ml_collections import config_dict
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.benchmarks import BENCHMARKS
 from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import metric
 
 PRESETS = ("best", "paper")
 SINKS = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # and the packages that they need
@@ -42,11 +43,15 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.data.base = ""  # for experiments/vectors.py: file of the base; file.hdf5:name for one array
     c.data.queries = ""  # file of test queries; "": test_queries random rows of the base
     c.data.train = ""  # file of training rows; "": the base
+    c.data.queries_train = ""  # file of queries to train with; "": the training rows are queries
     c.data.test_queries = 1000  # drawn from the base and removed from it if there is no file
-    c.data.val_queries = 500  # validation queries, carved out of the training rows
+    c.data.val_queries = (
+        500  # validation queries, carved out of these queries, or of the training rows
+    )
     c.data.train_rows = 0  # how many training rows are used, drawn at random; 0: all
     c.data.split_seed = 0  # for these random draws
     c.data.max_rows = 0  # use only this many rows of the base, for a short trial; 0: all
+    c.data.metric = "l2"  # what is near: l2, cosine or ip, the inner product; docs/metrics.md
 
     c.model = config_dict.ConfigDict()
     c.model.bits = bits  # K, code length
@@ -276,6 +281,7 @@ _RANGES = {
 _CHOICES = {
     "preset": PRESETS,
     "data.name": ("mnist", "tiny100k", "vectors", *BENCHMARKS),
+    "data.metric": metric.NAMES,
     "engine": ("auto", "cpu", "accelerator"),
     "distributed": ("auto", "on", "off"),
     "model.decoder": ("ista", "linear", "mlp"),
@@ -309,7 +315,7 @@ def validate(config, devices: int) -> None:
     for name in config.eval.baselines:
         if name not in METHODS:
             raise BadInput(f"config.eval.baselines: {name!r} is none of {tuple(METHODS)}")
-    for field in ("base", "queries", "train"):
+    for field in ("base", "queries", "train", "queries_train"):
         given = value[f"data.{field}"]
         if given and config.data.name != "vectors":
             raise BadInput(
@@ -344,6 +350,11 @@ def validate(config, devices: int) -> None:
             "config.refit: no loss of the decoder has a weight; set refit.share=0, refine.share=0"
         )
     ordinal = config.loss.ordinal > 0 or config.loss.ordinal_synthetic > 0
+    if t.graph == "approximate" and (config.data.metric == "ip" or config.data.queries_train):
+        raise BadInput(
+            "config.train.graph=approximate: is of rows that are queries too; with data.metric=ip "
+            "or data.queries_train leave it exact"
+        )
     if ordinal and not t.graph_neighbours:
         raise BadInput("config.train.graph_neighbours=0: the ordinal losses need a graph")
 

@@ -13,8 +13,10 @@ The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `
 and faiss's binary indexes take them as they are. `codes.npy.json` beside it says what they are:
 the input and a fingerprint of its content, the hash of the encoder, the bits, how codes were
 refined, if they were, whether rows are of the base, queries or may be both, how many there are,
-their CRC-32, and which of them are bad and have no code. `sigah_jax.search` reads it, so keep them
-together. After an interruption or a kill the same command resumes where it stopped.
+their CRC-32, and which of them are bad and have no code; of the inner product also the length of
+the longest row, and a line says so if no row of training was that long. `sigah_jax.search` reads
+it, so keep them together. After an interruption or a kill the same command resumes where it
+stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 
@@ -40,11 +42,11 @@ from sigah_jax.data.datasets import open_file
 from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
-from sigah_jax.files import progress, resumable
+from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import Vectors, as_array, check_unchanged, why_bad
-from sigah_jax.retrieval import codes
+from sigah_jax.retrieval import codes, metric
 from sigah_jax.run import loading
 
 _SAVE_EVERY_SECS = 2
@@ -102,7 +104,8 @@ def encode_file(
     source = {"input": os.path.abspath(os.path.expanduser(name)), **content}
     made = {"encoder": h.describe()["encoder"], "bits": h.bits, "rows_are": kind}
     how = h.refined(refine if kind == "base" else 0)
-    if not h.query_head and not how.mu and kind in ("base", "queries"):
+    alike = not (h.query_head or how.mu or h.metric.added)
+    if alike and kind in ("base", "queries"):
         made["rows_are"] = "both"
     if how.mu:
         made |= {"refine": how.mu, "refine_iterations": how.iterations}
@@ -183,9 +186,16 @@ def _copy(packed: np.ndarray, out: resumable.Output) -> None:
 def _append_codes(h: Hasher, v: Vectors, kind: str, first: int, out: resumable.Output) -> None:
     """Writes the codes of v that are not there yet, behind the `first`; saves now and then."""
     begun, n, saved = out.state["rows"] - first, v.shape[0], time.monotonic()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        x = v.read(start, stop)
+        if h.metric.added and kind == "base":
+            out.state["longest"] = max(out.state.get("longest", 0.0), metric.longest(x))
+        return x
+
     with progress.showing(out.path.name, begun, n, "row") as show:
         refine = out.state["of"].get("refine", 0.0)
-        for start, packed, good in h.encode_blocks(v.read, begun, n, kind, refine):
+        for start, packed, good in h.encode_blocks(read, begun, n, kind, refine):
             bad = start + np.flatnonzero(~good)
             if len(bad) and not out.state["of"]["skip_bad"]:
                 resumable.discard(out)
@@ -197,6 +207,17 @@ def _append_codes(h: Hasher, v: Vectors, kind: str, first: int, out: resumable.O
             if time.monotonic() - saved > _SAVE_EVERY_SECS:
                 resumable.save(out)
                 saved = time.monotonic()
+
+
+def told_of_longer(h: Hasher, path: Path) -> str:
+    """A line for people if rows of the file of codes `path` are longer than those of training."""
+    longest = whole.read_json(resumable.beside(path, ".json"), "encode anew").get("longest", 0.0)
+    if longest <= h.metric.largest:
+        return ""
+    return (
+        f"\n{path}: the longest row has length {longest:.6g}, that of training "
+        f"{h.metric.largest:.6g}; by its code a longer row ranks too low, re-ranked it is exact"
+    )
 
 
 @command("the same command resumes where it stopped")
@@ -256,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.append:
         what = f"{n} codes added as rows {done.first} to {done.stop - 1}"
     skipped = f"; {done.bad} bad rows have zeros and are listed in {args.output}.json"
-    print(f"{args.output}: {what}{skipped if done.bad else ''}")
+    print(f"{args.output}: {what}{skipped if done.bad else ''}{told_of_longer(h, args.output)}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 - `.npz`: what `Hasher.save` writes: `sigah_jax.load` reads it, and `numpy_encoder.py`, which needs
   numpy alone.
 
+All take vectors as they are, and make of them what the metric of the encoder asks for.
 Codes of base rows are not refined, whatever the run chose: see `Hasher.encode`, refine=0. The
 `.npz` file keeps what it chose for `sigah_jax.load`.
 
@@ -27,6 +28,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import functools
 import importlib
 import io
 import json
@@ -47,6 +49,7 @@ from sigah_jax.encoder.hasher import Hasher, to_bytes
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
+from sigah_jax.retrieval.metric import TINY, Metric, base_rows, queries_of
 from sigah_jax.run import loading
 
 MARGIN = 1e-5
@@ -80,7 +83,7 @@ def plain_arrays(h: Hasher) -> dict[str, np.ndarray]:
     )
     features, layers = standardiser["projection"].shape[1], len(h.nets.hash.widths)
     scale = np.float32(math.sqrt(features))  # of `HashNetwork`
-    arrays = dict(standardiser)
+    arrays = dict(standardiser)  # z is of rows that went through the metric
     for i in range(layers):
         layer = net[f"hidden{i}"]
         kernel = layer["kernel"] if i else layer["kernel"] * scale
@@ -96,12 +99,22 @@ def plain_arrays(h: Hasher) -> dict[str, np.ndarray]:
     return arrays
 
 
+def projections(h: Hasher, params: dict, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """u of vectors as base rows and u as queries, `[n, K] f32` each."""
+    points = base_rows(h.metric, vectors)
+    base, query, _ = hash_functions.projections(h.nets, params, points)
+    if h.metric.added:
+        points = queries_of(h.metric, vectors)
+        _, query, _ = hash_functions.projections(h.nets, params, points)
+    return base, query
+
+
 def to_stablehlo(h: Hasher) -> bytes:
     """A serialised `jax.export.Exported` of `[n, d] f32 -> Outputs`."""
     params = jax.tree.map(np.asarray, h.params)
 
     def encode(vectors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        base, query, _ = hash_functions.projections(h.nets, params, vectors)
+        base, query = projections(h, params, vectors)
         return codes.pack(base > 0), codes.pack(query > 0), query
 
     # a dimension variable is at least 1, and there may be no rows
@@ -119,20 +132,26 @@ def to_onnx(h: Hasher) -> bytes:
     arrays["places"] = np.zeros((h.bits, codes.packed_bytes(h.bits)), np.float32)
     for bit in range(h.bits):
         arrays["places"][bit, bit // 8] = 128 >> bit % 8
-    arrays["zero"] = np.zeros((), np.float32)
+    arrays |= {"zero": np.float32(0), "one": np.float32(1), "tiny": np.asarray(TINY)}
     nodes = []
 
     def add(kind: str, inputs: list[str], output: str, **attributes) -> str:
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    centred = add("Sub", ["vectors", "mean"], "centred")
-    z = top = add("MatMul", [centred, "projection"], "z")
-    for i in range(len(h.nets.hash.widths)):
-        product = add("MatMul", [top, f"kernel{i}"], f"product{i}")
-        top = add("Relu", [add("Add", [product, f"bias{i}"], f"layer{i}")], f"relu{i}")
-    linear = add("MatMul", [z, "linear"], "linear_path")
+    def layers(prefix: str) -> tuple[str, str]:
+        """The last hidden layer of base rows or queries, and their linear path."""
+        centred = add("Sub", [_points(h.metric, prefix, add), "mean"], f"{prefix}centred")
+        z = top = add("MatMul", [centred, "projection"], f"{prefix}z")
+        for i in range(len(h.nets.hash.widths)):
+            product = add("MatMul", [top, f"kernel{i}"], f"{prefix}product{i}")
+            layer = add("Add", [product, f"bias{i}"], f"{prefix}layer{i}")
+            top = add("Relu", [layer], f"{prefix}relu{i}")
+        return top, add("MatMul", [z, "linear"], f"{prefix}linear_path")
+
     for prefix, u in (("", "base_projections"), ("query_", "projections")):
+        if not prefix or h.metric.added:  # else both are the same points
+            top, linear = layers(prefix)
         product = add("MatMul", [top, f"{prefix}out"], f"{prefix}product")
         network = add("Add", [product, f"{prefix}out_bias"], f"{prefix}network")
         bits = add("Greater", [add("Add", [network, linear], u), "zero"], f"{prefix}bits")
@@ -158,6 +177,30 @@ def to_onnx(h: Hasher) -> bytes:
     helper.set_model_props(model, {"about": json.dumps(about)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _points(metric: Metric, prefix: str, add: Callable) -> str:
+    """Adds the nodes of `metric.base_rows`, or of `queries_of` where there is a prefix."""
+    if metric.name == "l2":
+        return "vectors"
+    if metric.added and not prefix:
+        x = add("Div", ["vectors", "largest"], "over_largest")
+        squared = add("ReduceSumSquare", [x], "squared", axes=[1], keepdims=1)
+        longer = add("Max", [squared, "one"], "longer")
+        rows = add("Div", [x, add("Sqrt", [longer], "scale")], "scaled")
+        share = add("Div", [squared, longer], "share")
+        height = add("Sqrt", [add("Sub", ["one", share], "rest")], "height")
+        return add("Concat", [rows, height], "points", axis=1)
+    rows = "vectors"
+    for kind in ("Max", "L2"):
+        sizes = add("Abs", [rows], f"{prefix}sizes_{kind}")
+        size = add(f"Reduce{kind}", [sizes], f"{prefix}size_{kind}", axes=[1], keepdims=1)
+        size = add("Max", [size, "tiny"], f"{prefix}divisor_{kind}")
+        rows = add("Div", [rows, size], f"{prefix}over_{kind}")
+    if metric.added:
+        height = add("Sub", [size, size], f"{prefix}height")
+        rows = add("Concat", [rows, height], f"{prefix}points", axis=1)
+    return rows
 
 
 def run_npz(data: bytes) -> Callable[[np.ndarray], Outputs]:
@@ -215,8 +258,7 @@ def compare(h: Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
     generator = np.random.default_rng(0)
     width = codes.packed_bytes(h.bits)
     x = h.synthesise(generator.integers(0, 256, (SAMPLE_ROWS, width), np.uint8))
-    project = jax.jit(hash_functions.projections, static_argnums=0)
-    us = [np.asarray(u) for u in project(h.nets, h.params, x)[:2]]
+    us = [np.asarray(u) for u in jax.jit(functools.partial(projections, h))(h.params, x)]
     *packed, other = run(x)
     ours = h.encode(x, refine=0), h.encode_queries(x)
     differ = [

@@ -31,6 +31,9 @@ def fit(
     bits: int = 128,
     workdir: str | Path | None = None,
     changes: dict | None = None,
+    *,
+    metric: str = "l2",
+    queries: np.ndarray | jax.Array | None = None,
 ) -> Hasher:
     """Trains `preset=best` on vectors.
 
@@ -48,46 +51,78 @@ def fit(
         changes: config fields by dotted name, as `--config.field=value`, for example
             `{"train.steps": 1000, "seed": 1}`; the fields are in `sigah_jax/config.py`. Of the
             data only `val_queries`, `train_rows` and `split_seed`: the rest is x.
+        metric: what is near, "l2", "cosine" or "ip", the inner product: see `retrieval.metric`. The
+            hasher keeps it.
+        queries: `[m, d]`, queries to train with, which may be of another kind than x: 500 random
+            ones become the validation queries, and then no row of x does; the neighbours of the
+            others are rows of x. None: the training rows are queries too.
 
     Returns:
         What `sigah_jax.load(workdir)` returns.
 
     Raises:
         BadInput: n too small, masked values, rows with NaN or infinity or that float32 cannot tell
-            apart, a bad field, a `workdir` where another array or config was trained on.
+            apart, rows of zeros under cosine, a bad field, a `workdir` where another array or
+            config was trained on.
         NonFinite: a loss is not finite.
     """
     if workdir is None:
         with tempfile.TemporaryDirectory(prefix="sigah_jax-") as directory:
-            h = fit(x, bits, directory, changes)
+            h = fit(x, bits, directory, changes, metric=metric, queries=queries)
         facts = {name: fact for name, fact in h.facts.items() if name != "workdir"}
         return dataclasses.replace(h, facts=facts)
-    x = np.asarray(as_array(x, "x"))
-    x = x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
-    config = config_of(x, bits, changes or {})
+    x = _of_numpy(x, "x")
+    queries = None if queries is None else _of_numpy(queries, "queries")
+    config = config_of(x, bits, changes or {}, metric, queries)
     workdir, none = Path(os.path.expanduser(workdir)), x[:0]  # neither a base nor test queries
-    data = lambda: assemble(none, none, x, config.data, config.data.base)  # noqa: E731
+    name = config.data.base
+    data = lambda: assemble(none, none, x, config.data, name, asked=queries)  # noqa: E731
     return run(config, workdir, workdir / "data", data)
 
 
-def config_of(x: np.ndarray, bits: int, changes: dict):
+def _of_numpy(x, name: str) -> np.ndarray:
+    x = np.asarray(as_array(x, name))
+    return x.astype(np.float32) if x.dtype == jnp.bfloat16 else x  # numpy knows it by name only
+
+
+def config_of(
+    x: np.ndarray,
+    bits: int,
+    changes: dict,
+    metric: str = "l2",
+    queries: np.ndarray | None = None,
+):
     """The config of `fit`, which names the array by its content; BadInput if x cannot be used."""
     config = vectors_config(f"preset=best,bits={bits}")
     config.eval.baselines = ()
+    change(config, "data.metric", metric)
     for name, value in changes.items():
-        if name in ("preset", "model.bits"):
-            raise BadInput(f"config.{name}: `fit` takes `bits`, and is `preset=best`")
+        if name in ("preset", "model.bits", "data.metric"):
+            raise BadInput(f"config.{name}: `fit` takes `bits` and `metric`, and is `preset=best`")
         if name not in DATA_FIELDS and name.startswith(("data.", "eval.baselines")):
             raise BadInput(f"config.{name}: `fit` takes its rows from x, and fits no baselines")
         change(config, name, value)
     if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "iuf":
         raise BadInput(f"x is {x.dtype} {list(x.shape)}: expected integers or floats, [n, d]")
-    queries, wanted = config.data.val_queries, prepare.pool_rows(config)
+    if queries is not None:
+        if queries.ndim != 2 or queries.shape[1] != x.shape[1] or queries.dtype.kind not in "iuf":
+            raise BadInput(
+                f"queries is {queries.dtype} {list(queries.shape)}: expected integers or floats, "
+                f"[m, {x.shape[1]}] as x"
+            )
+        config.data.queries_train = _name(queries)
+    validation, wanted = config.data.val_queries, prepare.pool_rows(config)
+    if len(x) < wanted and queries is not None:
+        raise BadInput(f"x has {len(x)} rows, expected at least {wanted} training rows")
     if len(x) < wanted:
         raise BadInput(
-            f"x has {len(x)} rows, expected at least {wanted}: {queries} validation queries and "
-            f"{wanted - queries} training rows"
+            f"x has {len(x)} rows, expected at least {wanted}: {validation} validation queries and "
+            f"{wanted - validation} training rows"
         )
-    config.data.base = f"array {len(x)} x {x.shape[1]} {x.dtype} {content_hash([x])}"
+    config.data.base = _name(x)
     validate(config, len(parallel.local_devices()))
     return config
+
+
+def _name(x: np.ndarray) -> str:
+    return f"array {len(x)} x {x.shape[1]} {x.dtype} {content_hash([x])}"

@@ -40,7 +40,7 @@ from sigah_jax.errors import BadInput, BitsRefused, command
 from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
-from sigah_jax.retrieval import euclidean, hamming, neighbours, rerank
+from sigah_jax.retrieval import euclidean, hamming, metric, neighbours, rerank
 from sigah_jax.run import rundir
 from sigah_jax.training import evaluate, prepare
 from sigah_jax.training.run import run
@@ -119,13 +119,15 @@ def exact(data: Dataset, search: Search) -> measured.Row:
     euclidean.knn(data.xq, data.xb, search.k, search.engine)
     milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
     found = {"alone": measured.Found(1.0, milliseconds)}
-    return measured.Row("vectors", "vectors", 4 * data.xb.shape[1], 0.0, 0.0, found)
+    row_bytes = 4 * (data.xb.shape[1] - data.metric.added)
+    return measured.Row("vectors", "vectors", row_bytes, 0.0, 0.0, found)
 
 
 def make_config(args, bits: int):
     """The config of the training at one length, `preset=best` but for the flags."""
     config = vectors_config(f"preset=best,bits={bits}")
     config.data.base, config.data.queries = args.input, args.queries
+    config.data.metric = args.metric
     config.eval.baselines = ()
     if args.steps is not None:
         config.train.steps = args.steps
@@ -143,7 +145,7 @@ def sigah(config, workdir: Path, cache: Path, data: Dataset, search: Search) -> 
     Of a training that was resumed no seconds are known, for they would be those of a part.
     """
     fresh, start = not workdir.exists(), time.monotonic()
-    h = run(config, workdir, cache, lambda: data)
+    h = run(config, workdir, cache, lambda: data).euclidean  # as the rows of `data` are
     fit_secs = time.monotonic() - start if fresh else None
     cb, encode_secs = timed(h.encode, data, search)
     find = functools.partial(searching.search, h, data.xq, cb, engine=search.engine)
@@ -226,6 +228,7 @@ def check_workdir(args) -> None:
         for flag, theirs, ours in (
             ("input", held.base, args.input),
             ("queries", held.queries, args.queries),
+            ("metric", held.get("metric", "l2"), args.metric),  # earlier versions had no other
         ):
             if theirs != ours:
                 raise BadInput(
@@ -266,6 +269,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
     parser.add_argument("--queries", default="", help="file of queries; default 1,000 rows")
+    parser.add_argument(
+        "--metric", default="l2", help=f"what is near: one of {', '.join(metric.NAMES)}; default l2"
+    )
     parser.add_argument("--bits", default="64,128,256", help="code lengths; default 64,128,256")
     parser.add_argument("--k", type=int, default=10, help="neighbours of a query; default 10")
     parser.add_argument(
@@ -278,6 +284,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
     args.bits = [int(k) for k in args.bits.split(",")]
+    if args.metric not in metric.NAMES:
+        raise BadInput(f"--metric={args.metric}: expected one of {', '.join(metric.NAMES)}")
     if args.oversample < 1:
         raise BadInput(f"--oversample={args.oversample}: expected 1 or more")
     if not 0 < args.target <= 1:

@@ -18,9 +18,10 @@ it is missing, on either side, a line says that this was not checked. Rows that 
 no neighbours and no candidates; queries that are bad are refused.
 
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
-[Q, k]`: float32, ‖z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, the
-squared Euclidean distance; int32 of codes, the bits that differ, those of the query's own code
-counted twice where both rank. Each row is sorted by (distance, id).
+[Q, k]`: float32, ‖z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, that of
+the encoder's metric, the squared Euclidean distance, 1 - cos or -q·x; int32 of codes, the bits that
+differ, those of the query's own code counted twice where both rank. Each row is sorted by
+(distance, id).
 
 `sigah_jax.search(h, queries, codes, k)` from Python is `encoder.searching.search`, also where this
 module was imported and has that name.

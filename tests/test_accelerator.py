@@ -14,7 +14,8 @@ from sigah_jax.errors import BadInput
 
 LONG = "--minutes=600"
 
-pytestmark = pytest.mark.accelerator  # on whatever devices JAX finds
+# on whatever devices JAX finds; a whole run compiles for half a minute, more on a busy machine
+pytestmark = [pytest.mark.accelerator, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import sets
 
 from sigah_jax import check
 from sigah_jax.encoder import drift
+from sigah_jax.formats import raw
 from sigah_jax.run import loading
 
 BITS, D = 64, 24
@@ -77,13 +78,16 @@ def test_an_encoder_without_figures_needs_rows_to_compare_with(here, capsys):
     assert run(here, "tripled.npy", f"--reference={here / 'tripled.npy'}") == 0
 
 
-def test_many_rows_are_sampled_from_first_to_last(here, monkeypatch):
+@pytest.mark.parametrize("name", ["new.npy", "new.hdf5"])
+def test_many_rows_are_sampled_from_first_to_last(here, monkeypatch, name):
+    x = np.load(here / "new.npy")
+    if name == "new.hdf5":
+        with pytest.importorskip("h5py").File(here / name, "w") as f:
+            f["x"] = x
     monkeypatch.setattr(check, "MOST_ROWS", 101)
-    h = loading.load(here / "h.npz")
-    x = check.sample("input", str(here / "new.npy"), h)
-    np.testing.assert_array_equal(
-        x, np.load(here / "new.npy")[np.linspace(0, 2499, 101).astype(int)]
-    )
+    monkeypatch.setattr(raw, "BLOCK_BYTES", 100 * x[0].nbytes)
+    found = check.sample("input", str(here / name), loading.load(here / "h.npz"))
+    np.testing.assert_array_equal(found, x[np.linspace(0, 2499, 101).astype(int)])
 
 
 def short(here):

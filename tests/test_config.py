@@ -53,6 +53,8 @@ def test_presets_are_valid(preset, bits, devices):
         ("data.name", "cifar"),
         ("data.base", "my.npy"),
         ("data.train_rows", -1),
+        ("data.metric", "dot"),
+        ("data.queries_train", "my.npy"),
         ("model.bits", 0),
         ("model.atoms", 64),
         ("refit.atoms", 64),
@@ -206,3 +208,13 @@ def test_reconstruction_weighs_more_in_long_codes():
     weights = [config.get_config(f"bits={k}").loss.reconstruction for k in (16, 64, 65, 128)]
     assert weights == [0.1, 0.1, 0.3, 0.3]
     assert config.get_config("preset=paper,bits=128").loss.reconstruction == 0.5
+
+
+@pytest.mark.parametrize("field, value", [("metric", "ip"), ("queries_train", "asked.npy")])
+def test_where_queries_differ_from_rows_the_graph_is_exact(field, value):
+    c = config.vectors_config()
+    c.data.base, c.data[field] = "mine.npy", value
+    config.validate(c, 1)
+    c.train.graph = "approximate"
+    with pytest.raises(BadInput, match=r"config\.train\.graph=approximate: .* leave it exact"):
+        config.validate(c, 1)

@@ -230,3 +230,27 @@ def test_the_file_that_holds_a_row_too_large_is_named(tmp_path):
             np.save(name, x)
         with pytest.raises(BadInput, match=f"{bad}.npy: row 17 holds values so large"):
             datasets.load_files(fields(**names))
+
+
+def test_validation_queries_are_carved_out_of_training_queries_where_these_are_given():
+    got = datasets.assemble(column(100), None, None, fields(), "", asked=column(30, 1000))
+    assert [len(x) for x in (got.xt, got.xv, got.xb, got.xq, got.xa)] == [90, 5, 90, 10, 25]
+    both = np.sort(np.concatenate([got.xv, got.xa]), 0)
+    np.testing.assert_array_equal(both, column(30, 1000))
+    np.testing.assert_array_equal(got.xt, got.xb)  # no row is held out
+    some = datasets.assemble(column(100), None, None, fields(train_rows=20), "", asked=column(30))
+    assert len(some.xt) == 20 and len(some.xa) == 25
+    with pytest.raises(BadInput, match=r"data\.val_queries: 9 training queries are too few"):
+        datasets.assemble(column(100), None, None, fields(), "", asked=column(9))
+
+
+def test_a_file_of_training_queries_is_read_and_must_have_the_width_of_the_base(tmp_path):
+    np.save(tmp_path / "base.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    for name, d in (("asked", 3), ("wide", 4)):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(1).normal(size=(20, d)))
+    data = fields(base=str(tmp_path / "base.npy"), queries_train=str(tmp_path / "asked.npy"))
+    got = datasets.load_files(data)
+    assert len(got.xa) == 15 and set(got.hashes) == {"xt", "xv", "xb", "xq", "xa"}
+    data.queries_train = str(tmp_path / "wide.npy")
+    with pytest.raises(BadInput, match=r"wide\.npy: 4 columns, but .*base\.npy has 3"):
+        datasets.load_files(data)

@@ -28,6 +28,7 @@ from experiments import api
 from sigah_jax import __main__ as console
 from sigah_jax import export
 from sigah_jax.config import fields_of, get_config, validate
+from sigah_jax.data import mnist
 from sigah_jax.encode import encode_file
 from sigah_jax.errors import BadInput
 from tests import hashers
@@ -195,6 +196,7 @@ def check_command(name: str, line: str, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     module, _, function = console.COMMANDS.get(name, (name, ""))[0].partition(":")
     module = module if "." in name else f"sigah_jax.{module}"
+    line = re.sub(r"\[(--[^]]*)\]", r"\1", line)  # what may be left out
     argv = [word for word in shlex.split(line) if word != "…"]
     monkeypatch.setattr(sys, "argv", [name, *argv])
     if module == "sigah_jax.main":
@@ -290,6 +292,20 @@ def test_a_snippet_runs(block, tmp_path, monkeypatch):
     if "query_codes" in space:
         differ = np.asarray(space["query_codes"]) != h.encode_queries(np.load("queries.npy"))
         assert differ.mean() < 0.01
+
+
+def test_the_snippet_that_trains_runs_without_its_training(monkeypatch):
+    (block,) = (b for b in PYTHON if b.page == "README.md" and "sigah_jax.fit(" in b.text)
+    images = mnist.load_images()[:2300]
+    monkeypatch.setattr(mnist, "load_images", lambda: images)
+    monkeypatch.setattr(sigah_jax, "fit", lambda x, bits, **_: hashers.untrained_for(x, bits))
+    space = {}
+    exec(compile(block.text, "README.md", "exec"), space)
+    found, x = space["ids"], images.astype(np.float32)
+    assert found.shape == (1000, 10) and space["codes"].shape == (1300, space["h"].bits // 8)
+    apart = ((x[:1000, None] - x[1000:][found]) ** 2).sum(axis=2)  # what ranks at last
+    np.testing.assert_allclose(space["distances"], apart, rtol=1e-4)
+    assert (np.diff(space["distances"], axis=1) >= 0).all()
 
 
 def test_the_api_page_is_that_of_the_docstrings(monkeypatch):

@@ -134,3 +134,12 @@ def test_refuses_two_widths_other_types_and_unknown_engines():
         euclidean.knn(x, x.astype(np.uint8), 1, "cpu")
     with pytest.raises(ValueError, match="got 'gpu'"):
         euclidean.knn(x, x, 1, "gpu")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_graph_of_rows_that_differ_as_queries_leaves_out_the_row_itself(engine):
+    queries, x = tied()[0][:30], tied()[1][:30]
+    d = ((queries[:, None] - x[None]) ** 2).sum(-1)
+    np.fill_diagonal(d, np.inf)
+    expected = np.argsort(d, axis=1, kind="stable")[:, :9]
+    np.testing.assert_array_equal(euclidean.neighbour_graph(x, 9, engine, queries), expected)

@@ -241,3 +241,38 @@ def test_bad_input_is_refused(tmp_path, x, bits, changes, words):
     with pytest.raises(BadInput, match=words) as e:
         sigah_jax.fit(x, bits, tmp_path / "run", changes)
     assert "\n" not in str(e.value)
+
+
+def test_training_queries_of_another_kind_are_found_better_than_by_rows_alone(rows, tmp_path):
+    # queries lie in three dimensions only, base rows in twelve
+    basis = np.linalg.qr(np.random.default_rng(3).normal(size=(D, 3)))[0]
+    queries = ((rows - rows.mean(0)) @ basis @ basis.T + rows.mean(0)).astype(np.float32)[::-1]
+    asked, test = queries[:700], queries[700:]
+    h = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT, queries=asked)
+    told = (tmp_path / "run" / "log.txt").read_text()
+    assert "1000 training rows, 650 training queries, 50 validation queries" in told
+    truth = np.argsort(((test[:, None] - rows[None]) ** 2).sum(-1), 1)[:, :10]
+
+    def recall(h):
+        ids = sigah_jax.search(h, test, h.encode(rows), 10, by="hamming")[1]
+        return np.mean([np.isin(row, true).mean() for row, true in zip(ids, truth, strict=True)])
+
+    assert recall(h) > recall(sigah_jax.fit(rows, BITS, changes=SHORT)) + 0.01
+    with pytest.raises(BadInput, match="made by another config"):
+        sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT, queries=asked[1:])
+
+
+@pytest.mark.parametrize(
+    "n, queries, words",
+    [
+        (2000, np.zeros((200, 6)), r"queries is float64 \[200, 6\]: expected .*\[m, 5\] as x"),
+        (2000, np.zeros(5), r"queries is float64 \[5\]: expected"),
+        (2000, NORMAL[:99], "data.val_queries: 99 training queries are too few, expected at least"),
+        (191, NORMAL, "x has 191 rows, expected at least 192 training rows"),
+        (2000, NORMAL * [[np.nan]], r"array 2000 x 5 float64 .*: row 0 holds NaN"),
+    ],
+)
+def test_training_queries_that_cannot_be_used_are_refused(n, queries, words, tmp_path):
+    with pytest.raises(BadInput, match=words) as e:
+        sigah_jax.fit(NORMAL[:n], 8, tmp_path / "run", SHORT, queries=queries)
+    assert "\n" not in str(e.value)

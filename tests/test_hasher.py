@@ -329,6 +329,7 @@ def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
     assert told.pop("config_hash") == json.loads((workdir / "config.json").read_text())["hash"]
     assert told == {
         "bits": 30,
+        "metric": "l2",
         "query_head": True,
         "code_bytes": 4,
         "d": 20,

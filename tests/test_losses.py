@@ -73,6 +73,9 @@ def test_batch_positives_are_the_columns_at_their_ranks():
     columns, ranks = losses.batch_positives(distance, own, jnp.full((2, 1), 0.999), 1.0)
     np.testing.assert_array_equal(ranks, [[3]] * 2)
     np.testing.assert_array_equal(columns, [[1], [2]])
+    # a query that no column is: columns at distance 0 are picked too; reach 3 of 4
+    columns, _ = losses.batch_positives(distance, None, draws, 0.75)
+    np.testing.assert_array_equal(columns, [[0, 2, 3], [1, 3, 0]])
 
 
 def test_ordinal_against_the_definition():

@@ -264,7 +264,8 @@ def finished_run(tmp_path, vectors, monkeypatch, refined=True):
     if not refined:
         del metrics["sigah_plain"]
     config = cell.make_config(f"small={vectors}", "sigah", 64, 0).to_dict()
-    run = {"config": config, "pr_curves": {method: [[1.0], [1.0]] for method in metrics}}
+    run = {"config": config, "data": f"{vectors}, rows of it"}
+    run["pr_curves"] = {method: [[1.0], [1.0]] for method in metrics}
     run["metrics"] = metrics | dict.fromkeys(cell.ROWS[1:], real)
     workdir = cell.run_directory(tmp_path / "runs", "small", "sigah", 64, 0)
     workdir.mkdir(parents=True)

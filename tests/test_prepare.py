@@ -1,5 +1,7 @@
 """What comes before the first step: checks, first arrays, graph, growth, ground truth, stages."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -165,3 +167,23 @@ def test_equal_rows_and_few_neighbours_say_nothing():
     assert prepare.growth(z, euclidean.neighbour_graph(z, 3, "cpu")) == 1.0
     twice = np.repeat(z, 2, 0)  # each row is there twice, its nearest is at 0
     assert prepare.growth(twice, euclidean.neighbour_graph(twice, 16, "cpu")) == 1.0
+
+
+def test_training_queries_have_their_neighbours_among_the_training_rows(data, tmp_path):
+    c = configuration()
+    standardiser, *_ = prepare.first_arrays(c, data.xt, 12)
+    standardiser = jax.tree.map(np.asarray, standardiser)
+    queries = data.xt[:40] * np.float32(0.5)
+    given = dataclasses.replace(data, xa=queries)
+    with logs.Log(tmp_path / "log.txt") as log:
+        prepare.check_data(c, given, log)
+        made = prepare.prepare(c, tmp_path / "cache", given, standardiser, log)
+    asked, z = ((x - standardiser["mean"]) @ standardiser["projection"] for x in (queries, data.xt))
+    np.testing.assert_allclose(made.z_queries, asked, atol=1e-5)
+    distances = ((asked[:, None].astype(float) - z[None]) ** 2).sum(-1)
+    found = np.take_along_axis(distances, made.graph, 1)
+    np.testing.assert_allclose(found, np.sort(distances, 1)[:, :8], rtol=1e-4)
+    told = (tmp_path / "log.txt").read_text()
+    assert "600 training rows, 40 training queries, 50 validation queries" in told
+    assert "neighbours of 40 training queries, k=8" in told
+    assert given.hashes.keys() - data.hashes.keys() == {"xa"}

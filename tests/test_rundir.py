@@ -37,6 +37,21 @@ def test_how_a_run_is_started_and_watched_is_no_part_of_it(tmp_path):
     rundir.claim(tmp_path / "run", c).close()
 
 
+def test_a_config_from_before_a_field_is_that_of_its_value_then(tmp_path):
+    c = config.get_config("bits=32")
+    digest = rundir.config_hash(c)
+    (tmp_path / "run").mkdir()
+    held = c.to_dict()
+    del held["data"]["metric"], held["data"]["queries_train"]
+    whole.write_json(tmp_path / "run" / "config.json", {"hash": digest, "config": held})
+    seal_a_checkpoint(tmp_path / "run")
+    rundir.claim(tmp_path / "run", c).close()
+    c.data.metric = "cosine"
+    assert rundir.config_hash(c) != digest
+    with pytest.raises(BadInput, match=r"another config \(data.metric=l2 there\)"):
+        rundir.claim(tmp_path / "run", c)
+
+
 def test_values_that_are_no_file_names_stay_apart():
     c = config.get_config()
     paths = {rundir.run_directory(c, "v", {"data.base": base}) for base in ("a/b", "a_b", "a:b")}

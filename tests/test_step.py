@@ -230,3 +230,36 @@ def test_a_batch_ends_with_the_neighbour_at_its_rank():
     got = batches.batch(0, 3, n=100, anchors=20, others=1, draws=1, graph=graph)
     assert got.neighbour_ranks.min() >= 1 and got.neighbour_ranks.max() <= 5
     np.testing.assert_array_equal(got.rows[:, -1], graph[got.rows[:, 0], got.neighbour_ranks - 1])
+
+
+def test_anchors_of_training_queries_are_drawn_from_all_of_them_with_their_neighbours():
+    graph = np.arange(7 * 5, dtype=np.int32).reshape(7, 5)
+    c = {"n": 100, "anchors": 20, "others": 1, "draws": 1}
+    got = batches.batch(0, 3, **c, graph=graph, queries=7)
+    assert set(got.anchors) == set(range(7)) and got.anchors.dtype == np.int32
+    np.testing.assert_array_equal(got.rows[:, -1], graph[got.anchors, got.neighbour_ranks - 1])
+    without = batches.batch(0, 3, **c, graph=np.zeros((100, 5), np.int32))
+    np.testing.assert_array_equal(got.rows[:, :-1], without.rows[:, :-1])  # the same columns
+    np.testing.assert_array_equal(without.anchors, without.rows[:, 0])
+
+
+def updated(c, queries, holds_anchors=True):
+    """The generator after a step, with z as `queries` makes it as the queries' features."""
+    z, made, tx, state, graph = setup(c)
+    population = POPULATION._replace(holds_anchors=holds_anchors)
+    fn = step.make_train_steps(c, made, tx, population, parallel.AXIS)
+    mapped = parallel.pmap(fn, (None, None, 0), (None, None), devices=jax.devices()[:1])
+    batch = parallel.split(call(c, graph, 0, 1), 1, jax.devices()[:1])
+    state, infos = parallel.fetch(mapped(state, step.Rows(z, None, queries(z)), batch))
+    return np.concatenate([a.ravel() for a in jax.tree.leaves(state.gen)]), infos
+
+
+def test_queries_that_are_the_rows_train_as_the_rows_do_and_others_do_not():
+    c = small()
+    rows, same, other = (updated(c, q) for q in (lambda z: None, lambda z: z, np.flip))
+    np.testing.assert_allclose(same[0], rows[0], atol=1e-5)
+    np.testing.assert_allclose(
+        same[1]["train/loss_ordinal"], rows[1]["train/loss_ordinal"], rtol=1e-5
+    )
+    assert np.abs(other[0] - rows[0]).max() > 1e-3
+    assert np.abs(updated(c, lambda z: z, False)[0] - rows[0]).max() > 1e-4

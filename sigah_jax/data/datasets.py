@@ -1,6 +1,6 @@
 """Data sets as `Dataset(xt, xv, xb, xq)`: what is trained on, chosen by, searched and asked.
 
-Shapes: d columns; nt, nv, nb, nq rows.
+Shapes: d columns; nt, nv, nb, nq, na rows.
 
 Not responsible for ground truth: `retrieval.neighbours`.
 """
@@ -8,6 +8,7 @@ Not responsible for ground truth: `retrieval.neighbours`.
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from sigah_jax.data.sources import command_for
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import Vectors, as_array, open_vectors, why_bad
+from sigah_jax.retrieval import metric as metrics
+from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of
 
+BLOCK_ROWS = 8192  # looked at or converted at once
 PRECISION_ROWS = 1000  # that `check_precision` looks at
 LOST_SPREAD = 0.05  # ours: an error of a twentieth of the spread reorders near neighbours
 MIDDLE_ROWS = 1000  # whose median `warn_of_outliers` takes for the middle
@@ -34,7 +38,8 @@ OUTLIER_VARIANCE = 100
 class Dataset:
     """Four sets of feature vectors, f32, finite as their squared norms are.
 
-    A base that a raw format holds as float32 stays a memory map.
+    They are what `retrieval.metric` makes of the rows that were given: all that is computed of them
+    is Euclidean. Of l2, a base that a raw format holds as float32 stays a memory map.
     """
 
     xt: np.ndarray  # [nt, d] training set; validation searches it
@@ -44,11 +49,14 @@ class Dataset:
     image_shape: tuple[int, ...]  # (height, width) if rows are grey images, else ()
     origin: str  # where it came from and what was carved, for people
     warning: str = ""  # of `warn_of_outliers` among the training rows
+    metric: Metric = L2  # which these rows went through
+    xa: np.ndarray | None = None  # [na, d] training queries, if they are not the rows of xt
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
-        """Of the rows of each of the four, which are read once for it."""
-        return {part: content_hash([getattr(self, part)]) for part in ("xt", "xv", "xb", "xq")}
+        """Of the rows of each part that there is, which are read once for it."""
+        parts = {part: getattr(self, part) for part in ("xt", "xv", "xb", "xq", "xa")}
+        return {part: content_hash([x]) for part, x in parts.items() if x is not None}
 
 
 def load_dataset(config) -> Dataset:
@@ -72,19 +80,20 @@ def load_dataset(config) -> Dataset:
 
 
 def load_files(data) -> Dataset:
-    """The files `data.base` and, where given, `data.queries` and `data.train`.
+    """The files `data.base` and, where given, `data.queries`, `.train` and `.queries_train`.
 
     An array inside an HDF5, MAT or parquet file is named after a colon: `my.hdf5:train`.
     """
     base = read_file(data.base)
-    queries, learn = (read_file(name) if name else None for name in (data.queries, data.train))
-    for name, x in ((data.queries, queries), (data.train, learn)):
+    names = data.queries, data.train, data.queries_train
+    queries, learn, asked = others = [read_file(name) if name else None for name in names]
+    for name, x in zip(names, others, strict=True):
         if x is not None and x.shape[1] != base.shape[1]:
             raise BadInput(
                 f"{name}: {x.shape[1]} columns, but {data.base} has {base.shape[1]}; "
                 "all files must come from one model"
             )
-    return assemble(base, queries, learn, data, data.base)
+    return assemble(base, queries, learn, data, data.base, asked=asked)
 
 
 def read_file(name: str) -> np.ndarray:
@@ -108,30 +117,37 @@ def assemble(
     data,
     origin: str,
     image_shape: tuple[int, ...] = (),
+    asked: np.ndarray | None = None,
 ) -> Dataset:
     """A data set out of its parts; what is not given is drawn at random by `data.split_seed`.
 
     Without queries, `data.test_queries` rows leave the base and become test queries. The
     training pool is `learn`, or the base where there is none; `data.val_queries` of its rows
-    become validation queries, and `data.train_rows` of the others, or all, the training set.
+    become validation queries, and `data.train_rows` of the others, or all, the training set. Of
+    training queries, where they are given, validation queries are taken in place of rows.
 
     Args:
-        base: `[n, d]`; queries: `[nq, d]`; learn: `[nl, d]`; any real dtype.
+        base: `[n, d]`; queries: `[nq, d]`; learn: `[nl, d]`; asked: `[na, d]`, training queries;
+            any real dtype.
         data: `config.data`.
         origin: where the parts come from.
 
     Raises:
-        BadInput: too few rows, or rows as in `check_finite` and `check_precision`.
+        BadInput: too few rows, rows as in `check_finite` and `check_precision`, or of zeros that
+            have no cosine.
     """
     for x, file, part in (
         (base, data.base, "base"),
         (queries, data.queries, "queries"),
         (learn, data.train, "training rows"),
+        (asked, data.queries_train, "training queries"),
     ):
         if x is not None:
             name = file or f"{data.name}, {part}"
             check_finite(x, name)
             check_precision(x, name)
+            if data.metric == "cosine":
+                check_directions(x, name)
     generator = np.random.default_rng(data.split_seed)
     rows = np.arange(len(base))  # of its file
     if queries is None:
@@ -143,16 +159,37 @@ def assemble(
         origin += f", {data.test_queries} random rows held out as test queries"
     elif data.max_rows:
         base = base[: data.max_rows]
-    xb, xq = np.asarray(base, np.float32), np.asarray(queries, np.float32)
-    pool, name = (xb, data.base) if learn is None else (learn, data.train)
-    enough(len(pool), 2 * data.val_queries, "training rows", "data.val_queries")
-    order = generator.permutation(len(pool))
-    drawn = order[data.val_queries :]
+    pool, name = (base, data.base) if learn is None else (learn, data.train)
+    asking, what = (pool, "training rows") if asked is None else (asked, "training queries")
+    enough(len(asking), 2 * data.val_queries, what, "data.val_queries")
+    order = generator.permutation(len(asking))
+    chosen, drawn = np.split(order, [data.val_queries])
+    validation, xa = asking[chosen], None
+    if asked is not None:
+        xa, drawn = asked[np.sort(drawn)], generator.permutation(len(pool))
     drawn = np.sort(drawn[: data.train_rows] if data.train_rows else drawn)
-    xv = np.asarray(pool[order[: data.val_queries]], np.float32)
-    xt = np.asarray(pool[drawn], np.float32)
+    # what will be encoded: the base, and of `fit`, which has none, all rows that it was given
+    length = max(longest(base), longest(pool)) if data.metric == "ip" else 0.0
+    metric = metrics.of(data.metric, length)
+    xb, xt = (points(base_rows, metric, x) for x in (base, pool[drawn]))
+    xq, xv = (points(queries_of, metric, x) for x in (queries, validation))
+    xa = None if xa is None else points(queries_of, metric, xa)
     warning = warn_of_outliers(xt, rows[drawn] if learn is None else drawn, name or data.name)
-    return Dataset(xt, xv, xb, xq, image_shape, origin, warning)
+    return Dataset(xt, xv, xb, xq, image_shape, origin, warning, metric, xa)
+
+
+def longest(x: np.ndarray) -> float:
+    """`metric.longest` in blocks."""
+    starts = range(0, len(x), BLOCK_ROWS)
+    return max((metrics.longest(x[start : start + BLOCK_ROWS]) for start in starts), default=0.0)
+
+
+def points(make: Callable, metric: Metric, x: np.ndarray) -> np.ndarray:
+    """`metric.base_rows` or `metric.queries_of` of all rows, f32; of l2 the same array if it is."""
+    if metric == L2:
+        return np.asarray(x, np.float32)
+    blocks = (x[start : start + BLOCK_ROWS] for start in range(0, len(x), BLOCK_ROWS))
+    return np.concatenate([make(metric, x[:0]), *(make(metric, block) for block in blocks)])
 
 
 def enough(rows: int, wanted: int, what: str, field: str) -> None:
@@ -161,7 +198,16 @@ def enough(rows: int, wanted: int, what: str, field: str) -> None:
         raise BadInput(f"config.{field}: {rows} {what} are too few, expected at least {wanted}")
 
 
-def check_finite(x: np.ndarray, name: str, block_rows: int = 8192) -> None:
+def check_directions(x: np.ndarray, name: str) -> None:
+    """Raises BadInput naming the first row of `x [n, d]` that is all zeros."""
+    for start in range(0, len(x), BLOCK_ROWS):
+        zero = ~np.any(x[start : start + BLOCK_ROWS], axis=1)
+        if zero.any():
+            row = start + int(zero.argmax())
+            raise BadInput(f"{name}: {why_bad(x[row], row)}")
+
+
+def check_finite(x: np.ndarray, name: str, block_rows: int = BLOCK_ROWS) -> None:
     """Raises BadInput naming the first row of `x [n, d]` whose squared norm float32 cannot hold.
 
     Those are rows with NaN, infinity or values so large that they or their squares overflow.
@@ -175,7 +221,9 @@ def check_finite(x: np.ndarray, name: str, block_rows: int = 8192) -> None:
             raise BadInput(f"{name}: {why_bad(x[row], row)}")
 
 
-def warn_of_outliers(x: np.ndarray, rows: np.ndarray, name: str, block_rows: int = 8192) -> str:
+def warn_of_outliers(
+    x: np.ndarray, rows: np.ndarray, name: str, block_rows: int = BLOCK_ROWS
+) -> str:
     """A warning that a few rows hold nearly all variance of `x [n, d] f32`; "" if none do.
 
     Features are scaled by the root of the mean squared distance to the middle, and a single row

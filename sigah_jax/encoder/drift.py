@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.retrieval.metric import base_rows
 
 USUAL = 0.99  # the share of held-out rows whose r is at most `Figures.limit`
 FAR = 1.5  # a row is far if r is more than this many times the limit
@@ -32,7 +33,7 @@ class Figures(NamedTuple):
     shift: float  # ‖mean of z‖, how far the mean has moved; 0 in training
     imbalance: float  # mean |2 p - 1| over bits, p the share of rows where a bit is set
     refined: float  # the share of bits that refinement flips
-    lost: float  # mean r over the variance of the rows themselves, far ones left out
+    lost: float  # mean r over the variance of the rows, without far ones unless most are far
     far: float  # the share of far rows
     limit: float  # the quantile `USUAL` of r
 
@@ -46,6 +47,7 @@ def figures(h: Hasher, x: np.ndarray, held_out: Figures | None = None) -> Figure
     Raises:
         BadInput: as `Hasher.encode`.
     """
+    x, h = base_rows(h.metric, h.check(x)), h.euclidean
     packed, plain = h.encode(x), h.encode(x, refine=0)
     z, z_hat = (a.astype(np.float64) for a in (h.features(x), h.decode(packed)))
     mean, projection = (h.params["standardiser"][name] for name in ("mean", "projection"))
@@ -58,7 +60,7 @@ def figures(h: Hasher, x: np.ndarray, held_out: Figures | None = None) -> Figure
     r = errors + outside
     limit = np.quantile(r, USUAL)
     far = r > FAR * (held_out.limit if held_out else limit)
-    near = ~far if not far.all() else far
+    near = ~far if far.mean() <= 0.5 else np.ones(len(x), bool)
     variance = z[near].var(axis=0).sum() + outside[near].mean()
     balance = np.unpackbits(packed, axis=1, count=h.bits).mean(axis=0)
     found = {
@@ -90,7 +92,7 @@ def advice(found: Figures, held_out: Figures) -> tuple[bool, str]:
     lost = found.lost / held_out.lost
     anew = found.far > MOST_FAR or lost > MOST_LOST
     what = "train anew, and encode all rows by the new encoder" if anew else "keep the encoder"
-    others = "the others" if found.far < 1 else "they"
+    others = "the others" if found.far <= 0.5 else "all of them"
     return anew, (
         f"{what}: {found.far:.1%} of the rows lose more than {FAR} times what {USUAL:.0%} of the "
         f"held-out rows lose at most (limit {MOST_FAR:.0%}), and {others} lose {lost:.2f} times as "

@@ -38,6 +38,7 @@ from sigah_jax.formats.vectors import why_bad
 from sigah_jax.model import networks
 from sigah_jax.model import refine as refinement
 from sigah_jax.retrieval import codes
+from sigah_jax.retrieval.metric import L2, NAMES, Metric, base_rows, queries_of, rows_of
 
 # what numpy raises of damaged bytes, and `unpacked` of what is not an encoder
 _DAMAGE = (ValueError, KeyError, AttributeError, TypeError, NotImplementedError, EOFError)
@@ -54,10 +55,11 @@ class Hasher:
     """Arrays, what they are arrays of, and what is known of them; `load` reads one from a file."""
 
     model: config_dict.FrozenConfigDict  # `config.model`, `atoms` those of the decoder it has
-    params: dict  # {"standardiser", "gen"} of f32 arrays
+    params: dict  # {"standardiser", "gen"} of f32 arrays, `metric.arrays` among the first
     facts: dict = dataclasses.field(default_factory=dict)  # of the run, for `describe`; JSON
     block_rows: int = 2048  # rows encoded a device and call; the codes depend on it by rounding
     refinement: refining.Refinement = refining.NONE  # of base rows, unless `encode` is told
+    metric: Metric = L2  # what is near; rows go through it before anything else
 
     def __repr__(self) -> str:
         """One line; `describe` tells more."""
@@ -80,12 +82,22 @@ class Hasher:
     @property
     def d(self) -> int:
         """Columns of the vectors that it was trained on."""
+        return self._points_width - self.metric.added
+
+    @property
+    def _points_width(self) -> int:
+        """Columns of the points that `metric` makes of vectors."""
         return self.params["standardiser"]["projection"].shape[0]
 
     @property
     def features_kept(self) -> int:
         """P, the principal directions that the networks see."""
         return self.params["standardiser"]["projection"].shape[1]
+
+    @functools.cached_property
+    def euclidean(self) -> "Hasher":
+        """The encoder of rows that went through `metric` already, as those of a `Dataset` have."""
+        return self if self.metric == L2 else dataclasses.replace(self, metric=L2)
 
     @property
     def call_rows(self) -> int:
@@ -142,8 +154,9 @@ class Hasher:
                 twentieth of the time. None: the `refinement` that training chose.
 
         Raises:
-            BadInput: another d, rows that are not numbers, NaN or infinity in a row, which is
-                named (the blocks before it are in `out` then), or an `out` that does not fit.
+            BadInput: another d, rows that are not numbers, NaN or infinity in a row, or a row of
+                zeros, which has no cosine, by its number (the blocks before it are in `out` then),
+                or an `out` that does not fit.
         """
         x = self.check(x)
         out = self._array_for(len(x), self._code_shape, np.uint8, out)
@@ -180,15 +193,19 @@ class Hasher:
 
         Yields:
             (start, codes `[b, W] u1`, of both `[b, 2 W]`, good `[b] bool`) in order. A row is bad
-            if it holds NaN or infinity, or values so large that float32 overflows; its code is all
-            zeros.
+            if it holds NaN or infinity, or values so large that float32 overflows, or has no cosine
+            where that is the metric; its code is all zeros.
         """
-        at = lambda i, j: on_host(read(i, j))  # noqa: E731
+        at = self._points(read, base_rows if kind == "base" else queries_of)
         how = self.refined(refine)
         if how.mu and kind == "base":
             return self._refined_blocks(at, first, rows, how)
         blocks = self._mapped(_OF_KIND[kind])(at, first, rows)
         return ((start, packed.reshape(len(good), -1), good) for start, (packed, good) in blocks)
+
+    def _points(self, read: Callable, make: Callable) -> Callable:
+        """`read` of rows as the networks' input: through `metric.base_rows` or `queries_of`."""
+        return lambda i, j: make(self.metric, on_host(read(i, j)))
 
     def refined(self, refine: float | None) -> refining.Refinement:
         """What `encode(x, refine=…)` does; BadInput unless μ is 0 or more."""
@@ -248,7 +265,7 @@ class Hasher:
         return self._of_vectors(hash_functions.project_queries, x, (self.bits,))
 
     def features(self, x: np.ndarray | jax.Array) -> np.ndarray:
-        """Standardised features, what the networks see of vectors: `[n, d] -> z [n, P] f32`.
+        """Standardised features, what the networks see of queries: `[n, d] -> z [n, P] f32`.
 
         For asymmetric search, beside `decode`: ‖z - ẑ‖² ranks codes as ‖x - x̂‖² does, for the
         part of x that is outside of the P directions is the same for all codes.
@@ -261,10 +278,13 @@ class Hasher:
     def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
 
+        Of cosine they stand for rows of unit length, and have about that length.
+
         Raises:
             BadInput: codes of another width or dtype.
         """
-        return self._of_codes(hash_functions.synthesise, packed, self.d)
+        points = self._of_codes(hash_functions.synthesise, packed, self._points_width)
+        return rows_of(self.metric, points)
 
     def decode(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features ẑ in the space of `features`: `[n, W] u1 -> [n, P] f32`.
@@ -278,22 +298,27 @@ class Hasher:
         """What it is, for people and JSON.
 
         `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
-        is equal. `query_head` tells whether queries have a hash function of their own, `refine`
-        by which μ and iterations codes of base rows are refined, μ = 0 if they are not. A trained
-        hasher also tells `data` (name or file), `preset`, `config_hash`, `step`, `validation`, the
-        metrics of its checkpoint on the validation queries, {} without any, whether its decoder is
-        `refitted`, trained further on codes that stand still, `refinement`, what refining changes
-        on the training rows, if it does, `reference`, `drift.Figures` of its validation queries,
-        and `workdir` if it was loaded from a run directory.
+        is equal. `metric` is what is near, `longest` M of the inner product. `query_head` tells
+        whether queries have a hash function of their own, `refine` by which μ and iterations codes
+        of base rows are refined, μ = 0 if they are not. A trained hasher also tells `data` (name or
+        file), `preset`, `config_hash`, `step`, `validation`, the metrics of its checkpoint on the
+        validation queries, {} without any, whether its decoder is `refitted`, trained further on
+        codes that stand still, `refinement`, what refining changes on the training rows, if it
+        does, `reference`, `drift.Figures` of its validation queries if these are rows that were
+        held out, and `workdir` if it was loaded from a run directory.
         """
-        return {
+        told = {
             "bits": self.bits,
             "code_bytes": codes.packed_bytes(self.bits),
             "d": self.d,
             "encoder": params_hash(self.params),
+            "metric": self.metric.name,
             "query_head": self.query_head,
             "refine": self.refinement._asdict(),
-        } | self.facts
+        }
+        if self.metric.added:
+            told["longest"] = self.metric.largest
+        return told | self.facts
 
     def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """x as an array, if it holds vectors that can be encoded; otherwise BadInput."""
@@ -316,10 +341,11 @@ class Hasher:
         dtype: type = np.float32,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """One of `hash_functions` of all rows, in `out` if it is given; BadInput for a bad row."""
+        """One of `hash_functions` of all queries, in `out` if given; BadInput for a bad row."""
         x = self.check(x)
         out = self._array_for(len(x), shape, dtype, out)
-        for start, (y, good) in self._mapped(function)(lambda i, j: on_host(x[i:j]), 0, len(x)):
+        at = self._points(lambda i, j: x[i:j], queries_of)
+        for start, (y, good) in self._mapped(function)(at, 0, len(x)):
             self._refuse_bad(x, start, good)
             out[start : start + len(y)] = y
         return out
@@ -425,6 +451,7 @@ def to_bytes(h: Hasher) -> bytes:
         "facts": h.facts,
         "block_rows": h.block_rows,
         "refine": h.refinement._asdict(),
+        "metric": h.metric.name,
         "encoder": params_hash(h.params),
     }
     data = io.BytesIO()
@@ -451,8 +478,23 @@ def unpacked(data: bytes) -> Hasher:
         raise ValueError("its arrays do not fit their hash")
     model = config_dict.FrozenConfigDict(about["model"])
     check_shapes(model, params)
-    refinement = refining.Refinement(**about.get("refine", {}))  # earlier versions wrote none
-    return Hasher(model, params, about["facts"], about["block_rows"], refinement)
+    # earlier versions wrote neither
+    refinement = refining.Refinement(**about.get("refine", {}))
+    metric = metric_of(about.get("metric", "l2"), params)
+    return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric)
+
+
+def metric_of(name: str, params: dict) -> Metric:
+    """The metric of an encoder; ValueError if there is none of that name, KeyError without its M.
+
+    Args:
+        params: of the encoder, with the `Metric.arrays` of a training.
+    """
+    if name not in NAMES:
+        raise ValueError(f"its metric is {name!r}, of a newer version")
+    return (
+        Metric(name, float(params["standardiser"]["largest"][0])) if name == "ip" else Metric(name)
+    )
 
 
 def read(path: Path, remedy: str) -> Hasher:

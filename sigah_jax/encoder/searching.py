@@ -64,7 +64,8 @@ def search(
 
     Returns:
         D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id). D is f32: ‖z - ẑ‖², with `rerank`
-        the squared Euclidean distance, by projection the weighted Hamming distance; or i32: bits
+        the distance of `rerank.rerank` by the metric of `h`, which is squared Euclidean, 1 - cos
+        or -q·x, by projection the weighted Hamming distance; or i32: bits
         that differ, for both codes 2 H(Q, b) + H(S, b).
 
     Raises:
@@ -131,7 +132,7 @@ def search(
             distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
         if rerank is not None:
             with _naming("rerank"):
-                distances, found = reranking.rerank(queries[chunk], rerank, found, k)
+                distances, found = reranking.rerank(queries[chunk], rerank, found, k, h.metric)
         d[chunk], ids[chunk] = distances, found
     return d, ids
 

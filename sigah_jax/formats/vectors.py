@@ -119,7 +119,12 @@ def check_unchanged(v: Vectors, then: dict) -> None:
 
 
 def why_bad(x: np.ndarray, row: int) -> str:
-    """What is wrong with a row `x [d]` that float32 cannot hold or compute with."""
+    """What is wrong with a row `x [d]` that float32 cannot hold or compute with.
+
+    A row of zeros is asked about only where a direction is needed.
+    """
+    if not np.any(x):
+        return f"row {row} is all zeros, which have no cosine; remove it"
     if np.isfinite(np.asarray(x, np.float64)).all():
         return f"row {row} holds values so large that float32 overflows; scale or repair it"
     return f"row {row} holds NaN or infinity; remove or repair it"

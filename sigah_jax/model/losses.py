@@ -66,7 +66,7 @@ def hamming(b: jax.Array, c: jax.Array) -> jax.Array:
 
 
 def batch_positives(
-    distance: jax.Array, self_column: jax.Array, draws: jax.Array, share: float
+    distance: jax.Array, self_column: jax.Array | None, draws: jax.Array, share: float
 ) -> tuple[jax.Array, jax.Array]:
     """Picks positives of each anchor at log-uniform ranks among the columns of the batch.
 
@@ -75,7 +75,8 @@ def batch_positives(
 
     Args:
         distance: `[A, C]` from anchors to columns.
-        self_column: `[A] int32`, the column that is the anchor itself; it is never picked.
+        self_column: `[A] int32`, the column that is the anchor itself; it is never picked. None:
+            no column is.
         draws: `[A, J]` uniform in [0, 1).
         share: of the columns that are near enough to be a positive.
 
@@ -84,7 +85,8 @@ def batch_positives(
     """
     anchors, columns = distance.shape
     reach = max(1, min(int(share * columns), columns - 1))
-    distance = distance.at[jnp.arange(anchors), self_column].set(jnp.inf)
+    if self_column is not None:
+        distance = distance.at[jnp.arange(anchors), self_column].set(jnp.inf)
     nearest = jax.lax.top_k(-distance, reach)[1]  # ties: the lower column first
     ranks = jnp.floor(jnp.exp(draws * jnp.log(reach + 1.0))).astype(jnp.int32)
     ranks = jnp.clip(ranks, 1, reach)

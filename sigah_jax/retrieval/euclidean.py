@@ -51,24 +51,33 @@ def knn(
     return d, ids
 
 
-def neighbour_graph(x: np.ndarray, k: int, engine: str) -> np.ndarray:
+def neighbour_graph(
+    x: np.ndarray, k: int, engine: str, queries: np.ndarray | None = None
+) -> np.ndarray:
     """The k nearest other rows of each row, in float32 as in `knn`.
 
     A row is never its own neighbour, duplicates of it are. k is 1 to n - 1.
 
+    Args:
+        x: `[n, d] f32`.
+        queries: `[n, d] f32`, what each row is as a query; None: the row itself.
+
     Returns:
-        `[n, k] int32` ids of the rows `[n, d] f32`, nearest first.
+        `[n, k] int32` ids of the rows, nearest first.
     """
-    return nearest_others(x, np.arange(len(x)), k, engine)
+    return nearest_others(x, np.arange(len(x)), k, engine, queries)
 
 
-def nearest_others(x: np.ndarray, rows: np.ndarray, k: int, engine: str) -> np.ndarray:
+def nearest_others(
+    x: np.ndarray, rows: np.ndarray, k: int, engine: str, queries: np.ndarray | None = None
+) -> np.ndarray:
     """`neighbour_graph` of some rows alone: `[n, d] f32, [m] ids -> [m, k] int32`."""
-    check(x, x, k, len(x) - 1, engine)
+    queries = x if queries is None else queries
+    check(queries, x, k, len(x) - 1, engine)
     graph = np.empty((len(rows), k), np.int32)
     centre = centre_of(x)
     for part in _chunks(len(rows), k + 1, engine):
-        _, ids = search(x[rows[part]], x, centre, k + 1, engine, None)
+        _, ids = search(queries[rows[part]], x, centre, k + 1, engine, None)
         graph[part] = without(ids, rows[part])
     return graph
 

@@ -1,7 +1,7 @@
-"""Re-ranking: the nearest of some candidates a query, by exact Euclidean distance of vectors.
+"""Re-ranking: the nearest of some candidates a query, by exact distance of vectors.
 
 Shapes: Q queries, c candidates a query, N base rows, d columns, k neighbours, p pairs of a query
-and a candidate. Distances are squared. Ties go to the lower id.
+and a candidate. Euclidean distances are squared. Ties go to the lower id.
 
 Not responsible for finding candidates (`hamming`, `asymmetric`) nor for decoding codes to vectors.
 """
@@ -12,7 +12,9 @@ import faiss
 import numpy as np
 
 from sigah_jax.errors import BadInput
+from sigah_jax.formats.vectors import why_bad
 from sigah_jax.retrieval import hamming, topk
+from sigah_jax.retrieval.metric import L2, Metric, unit
 
 PAIRS = 1 << 24  # pairs at once, about 80 bytes each
 ROW_BYTES = 1 << 26  # vectors at once, of those that must be converted or decoded
@@ -21,13 +23,15 @@ Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def rerank(
-    xq: np.ndarray, base: np.ndarray, candidates: np.ndarray, k: int
+    xq: np.ndarray, base: np.ndarray, candidates: np.ndarray, k: int, metric: Metric = L2
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of each query's candidates, by the original vectors.
 
     Distances are float32 sums of squared differences: equal rows are equally far, and whole
-    numbers whose squared distances stay below 2²⁴ have no rounding. Base rows are read by rising
-    id, each once for all queries, so the base may be a memory map larger than memory.
+    numbers whose squared distances stay below 2²⁴ have no rounding. Those of cosine are 1 - cos,
+    half of that sum of unit rows; those of ip are -q·x, the sums of products with their sign
+    changed, whole numbers below 2²⁴ without rounding. Base rows are read by rising id, each once
+    for all queries, so the base may be a memory map larger than memory.
 
     Args:
         xq: `[Q, d]`, integers or floats.
@@ -35,24 +39,40 @@ def rerank(
         candidates: `[Q, c]` base ids, distinct in a row, in any order. -1 stands for none, as
             faiss fills places that it finds no row for, and may come often.
         k: 1 to c.
+        metric: what is near.
 
     Returns:
-        D `[Q, k] f32` squared distances and I `[Q, k] i64`, sorted by (distance, id). Where a query
-        has fewer than k candidates, the last places are -1 at infinite distance.
+        D `[Q, k] f32` distances and I `[Q, k] i64`, sorted by (distance, id). Where a query has
+        fewer than k candidates, the last places are -1 at infinite distance.
 
     Raises:
-        BadInput: k is not from 1 to c, or a distance is not finite (the row is named).
+        BadInput: k is not from 1 to c, a distance is not finite, or a row has no cosine (the row
+            is named).
     """
     xq, base = np.asanyarray(xq), np.asanyarray(base)
     if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
         raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {base.shape}")
 
     def compare(x: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        if metric.name == "cosine":
+            units = lambda rows: _directions(base[rows], rows, "base row")  # noqa: E731
+            return block_distances(x, queries, ids, units) / 2
+        pairs = minus_products if metric.name == "ip" else pair_distances
         if base.dtype == np.float32 and base.flags.c_contiguous:
-            return pair_distances(x, queries, base, ids)
-        return block_distances(x, queries, ids, lambda rows: base[rows])
+            return pairs(x, queries, base, ids)
+        return block_distances(x, queries, ids, lambda rows: base[rows], pairs)
 
+    if metric.name == "cosine":
+        xq = _directions(xq, np.arange(len(xq)), "query")
     return nearest(xq, candidates, len(base), k, compare)
+
+
+def _directions(x: np.ndarray, numbers: np.ndarray, what: str) -> np.ndarray:
+    """Unit rows; BadInput for one of zeros, named by its number."""
+    if not (there := np.any(x, axis=1)).all():
+        place = int(there.argmin())
+        raise BadInput(f"{what} {why_bad(x[place], numbers[place]).removeprefix('row ')}")
+    return unit(x)
 
 
 def nearest(
@@ -105,10 +125,21 @@ def pair_distances(
         x: `[q, d] f32`; rows: `[n, d] f32`; both stored by rows.
         queries, places: `[p] i64`.
     """
+    return _of_pairs(faiss.pairwise_indexed_L2sqr, x, queries, rows, places)
+
+
+def minus_products(
+    x: np.ndarray, queries: np.ndarray, rows: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """-x[queries[i]] · rows[places[i]], as `pair_distances`: smaller is nearer."""
+    return -_of_pairs(faiss.pairwise_indexed_inner_product, x, queries, rows, places)
+
+
+def _of_pairs(function: Callable, x, queries, rows, places) -> np.ndarray:
     out = np.empty(len(queries), np.float32)
     arrays = x, queries, rows, places  # all contiguous and alive during the call
     pointers = (faiss.swig_ptr(a) for a in arrays)
-    faiss.pairwise_indexed_L2sqr(x.shape[1], len(out), *pointers, faiss.swig_ptr(out))
+    function(x.shape[1], len(out), *pointers, faiss.swig_ptr(out))
     return out
 
 
@@ -117,8 +148,9 @@ def block_distances(
     queries: np.ndarray,
     keys: np.ndarray,
     read: Callable[[np.ndarray], np.ndarray],
+    pairs: Callable = pair_distances,
 ) -> np.ndarray:
-    """Squared distances of x[queries[i]] and the vector of keys[i]: `[p] f32`.
+    """`pairs`, or squared distances, of x[queries[i]] and the vector of keys[i]: `[p] f32`.
 
     Args:
         keys: `[p] i64` that do not fall.
@@ -139,7 +171,7 @@ def block_distances(
                 f"{len(firsts)} vectors of d = {x.shape[1]} are compared; got {list(rows.shape)}"
             )
         places = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=stop))
-        out[part] = pair_distances(x, queries[part], rows, places)
+        out[part] = pairs(x, queries[part], rows, places)
     return out
 
 

@@ -51,14 +51,20 @@ def nearest_first(d: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, n
     """The k smallest of each row by (distance, id), `[Q, k] f32` and `[Q, k] i64`.
 
     Args:
-        d: `[Q, c] f32`, not negative.
+        d: `[Q, c] f32`, not NaN.
         ids: `[Q, c]`, 0 to 2³² - 1.
     """
-    # a float32 >= +0 sorts as its bits, so one integer holds (distance, id) in that order
-    bits = (d + np.float32(0)).view(np.uint32).astype(np.uint64)
-    keys = np.sort((bits << np.uint64(32)) | ids.astype(np.uint64), axis=1)[:, :k]
-    near = (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    return near, (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    # a float32 sorts as a whole number of its bits, so one holds (distance, id) in that order
+    bits = _ordered((d + np.float32(0)).view(np.int32))
+    keys = np.sort((bits.astype(np.int64) << 32) | ids.astype(np.int64), axis=1)[:, :k]
+    near = _ordered((keys >> 32).astype(np.int32)).view(np.float32)
+    return near, keys & 0xFFFFFFFF
+
+
+def _ordered(bits: np.ndarray) -> np.ndarray:
+    """Bits of float32 as i32 that rise with the number, and back: of a negative all but the sign
+    are turned over."""
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
 
 
 def on_devices(

@@ -94,9 +94,11 @@ def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
     params = checkpoints.read(directory, number, ("standardiser", "gen"))
     model = config_dict.FrozenConfigDict(model)
     try:
+        metric = hasher.metric_of(config.data.get("metric", "l2"), params)  # or of before it
         hasher.check_shapes(model, params)
-    except (AttributeError, ValueError) as e:
+    except (AttributeError, KeyError, ValueError) as e:
         path = directory / "checkpoints" / str(number)
         raise BadInput(f"{path}: does not fit the config of its run ({e}); train it anew") from e
     facts["refitted"] = refitted
-    return in_run(workdir, hasher.Hasher(model, params, facts, block_rows))
+    h = hasher.Hasher(model, params, facts, block_rows, metric=metric)
+    return in_run(workdir, h)

@@ -25,6 +25,9 @@ _PARTIAL += ["*/metrics.jsonl.partial-*"]  # of the decoder's trainings
 
 # fields of where and how a run is started and watched, on which no result depends
 NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
+# fields that versions before did not have, and the values by which they trained
+BEFORE = {"data.metric": "l2", "data.queries_train": ""}
+BEFORE |= {"train.graph": "exact", "train.graph_probes": 32}
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:
@@ -209,7 +212,9 @@ def _compare(path: Path, config) -> None:
     a = _held(path)
     b = _identity(json.loads(json.dumps(config.to_dict())))  # tuples are lists there
     if a != b:
-        differ = [f"{k}={a.get(k)} there" for k in sorted(a | b) if a.get(k) != b.get(k)]
+        differ = [
+            f"{k}={a.get(k, BEFORE.get(k))} there" for k in sorted(a | b) if a.get(k) != b.get(k)
+        ]
         raise BadInput(
             f"{path.parent}: made by another config ({', '.join(differ[:3])}); "
             "use another --workdir"
@@ -217,5 +222,10 @@ def _compare(path: Path, config) -> None:
 
 
 def _identity(tree: dict) -> dict:
-    """Dotted field -> value, of all that a result depends on."""
-    return {name: value for name, value in fields_of(tree).items() if name not in NOT_IDENTITY}
+    """Dotted field -> value, of all that a result depends on; those of `BEFORE` are left out."""
+    fields = fields_of(tree).items()
+    return {
+        name: value
+        for name, value in fields
+        if name not in NOT_IDENTITY and BEFORE.get(name) != value
+    }

@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, step): which rows, which neighbours, which draws.
 
-Shapes: A anchors, G rows a group, J draws an anchor, k neighbours in the graph, n rows.
+Shapes: A anchors, G rows a group, J draws an anchor, k neighbours in the graph, n rows of the
+training set, m training queries.
 
 Not responsible for features (they are on the devices) nor for splitting over devices.
 """
@@ -19,6 +20,8 @@ class Batch(NamedTuple):
     neighbour_ranks: np.ndarray | jax.Array  # [A] i32, rank of the last row of a group among the
     # neighbours of its anchor, 1 = nearest; 0 without a graph
     draws: np.ndarray | jax.Array  # [A, J] f32 uniform in [0, 1), for in-batch positives
+    anchors: np.ndarray | jax.Array  # [A] i32, rows of the graph: training queries, or the first
+    # rows of the groups where these are the queries
 
 
 @functools.lru_cache(maxsize=2)
@@ -30,7 +33,14 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def batch(
-    seed: int, step: int, n: int, anchors: int, others: int, draws: int, graph: np.ndarray | None
+    seed: int,
+    step: int,
+    n: int,
+    anchors: int,
+    others: int,
+    draws: int,
+    graph: np.ndarray | None,
+    queries: int = 0,
 ) -> Batch:
     """The batch of one step.
 
@@ -41,7 +51,9 @@ def batch(
     Args:
         n: rows of the training set, at least A·(1 + others).
         anchors: A; others: random rows beside each anchor; draws: J.
-        graph: `[n, k] i32` nearest other rows, nearest first, or None.
+        graph: `[n, k] i32` nearest other rows, nearest first, or None; `[m, k]` nearest rows of
+            training queries.
+        queries: m, of which the anchors are drawn; 0: they are the first rows of their groups.
 
     Returns:
         A batch on the host, of G = 1 + others rows a group, and one more with a graph.
@@ -55,12 +67,14 @@ def batch(
 
     generator = np.random.Generator(np.random.Philox(key=[seed, 2 * step + 1]))
     uniform = generator.random((anchors, draws), np.float32)
-    ranks = np.zeros(anchors, np.int32)
+    ranks, asked = np.zeros(anchors, np.int32), rows[:, 0]
+    if queries:
+        asked = generator.integers(queries, size=anchors, dtype=np.int32)
     if graph is not None:
         k = graph.shape[1]
         ranks = np.exp(generator.random(anchors) * np.log(k + 1)).astype(np.int32).clip(1, k)
-        rows = np.concatenate([rows, graph[rows[:, 0], ranks - 1][:, None]], 1)
-    return Batch(rows, ranks, uniform)
+        rows = np.concatenate([rows, graph[asked, ranks - 1][:, None]], 1)
+    return Batch(rows, ranks, uniform, asked)
 
 
 def batches(seed: int, first: int, steps: int, **shape) -> Batch:

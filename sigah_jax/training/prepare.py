@@ -5,6 +5,7 @@ Shapes: nt training rows, nv validation queries, d columns, P features, K bits, 
 Not responsible for the training itself (`train`) nor for what is trained (`stages`).
 """
 
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
 from sigah_jax.retrieval import approximate, euclidean
+from sigah_jax.retrieval.metric import L2, are_unit, as_queries
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
 
@@ -34,15 +36,20 @@ class Prepared(NamedTuple):
     """The training rows as every step sees them, and what they are validated by."""
 
     z_train: np.ndarray  # [nt, P] f32 standardised training set, on the host
-    graph: np.ndarray | None  # [nt, k] i32
+    # [na, P] f32 the training queries, [nt, P] the training rows as queries, or None if these are
+    # what the rows are
+    z_queries: np.ndarray | None
+    graph: np.ndarray | None  # [nt, k] i32, of na queries [na, k]
     validation_truth: np.ndarray  # [nv, k] i32
     neighbour_weight: float  # of the graph's positive in the ordinal loss
 
 
 def pool_rows(config) -> int:
-    """How many rows there must be at least for training and validation queries together."""
+    """How many rows there must be at least for training, and for validation queries among them."""
     t, queries = config.train, config.data.val_queries
     batch = max(t.anchors * (1 + t.others), t.graph_neighbours + 1)
+    if config.data.queries_train:
+        return batch
     return queries + max(queries, batch)
 
 
@@ -52,16 +59,18 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     They may be too few for a batch or the graph, all equal, or so near to one another that
     squares of their differences vanish in float32.
     """
-    nt = len(data.xt)
+    nt, d = len(data.xt), data.xt.shape[1] - data.metric.added
     log.line(f"data: {data.origin}")
     held = {
         "training rows": nt,
+        "training queries": 0 if data.xa is None else len(data.xa),
         "validation queries": len(data.xv),
         "base rows": len(data.xb),
         "test queries": len(data.xq),
-        "columns": data.xt.shape[1],
+        "columns": d,
     }
     log.line(", ".join(f"{count} {name}" for name, count in held.items() if count))
+    log.line(f"metric: {told(data)}")
     if data.warning:
         log.line(f"warning: {data.warning}")
     per_step = config.train.anchors * (1 + config.train.others)
@@ -82,6 +91,15 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
         )
 
 
+def told(data: Dataset) -> str:
+    """Which metric a training takes, and whether another is the same order."""
+    if data.metric == L2 and are_unit(data.xt):
+        return "l2; the training rows have unit length, so that cosine and ip are the same order"
+    if data.metric.added:
+        return f"{data.metric.name}; the longest row has length {data.metric.largest:.6g}"
+    return data.metric.name
+
+
 def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array, jax.Array]:
     """What the training rows give to `step.init_state`: standardiser, variances and rotation.
 
@@ -99,21 +117,35 @@ def first_arrays(config, xt: np.ndarray, features: int) -> tuple[dict, jax.Array
 
 def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Log) -> Prepared:
     """Standardises the training rows, and finds or reads graph and ground truth."""
-    z_train = parallel.map_rows(standardise, config.eval.block_rows)(standardiser, data.xt)
+    features = functools.partial(
+        parallel.map_rows(standardise, config.eval.block_rows), standardiser
+    )
+    own = data.xa is None  # a query is a training row, which is not its own neighbour
+    asked = as_queries(data.metric, data.xt) if own else data.xa
+    z_train, z_queries = features(data.xt), None if asked is data.xt else features(asked)
     engine = parallel.engine(config.engine)
     graph, weight = None, config.loss.neighbour_weight
     if config.train.graph_neighbours:
-        graph = neighbour_graph(config, cache, z_train, log)
-        found = growth(z_train, graph)
+        if own:
+            graph = neighbour_graph(config, cache, z_train, log, z_queries)
+        else:
+            graph = graph_of_queries(config, cache, z_train, z_queries, log)
+        found = growth(z_train, graph, z_queries)
         if found < config.apart.below and config.loss.ordinal > 0:
             weight = max(weight, config.apart.neighbour_weight)
             log.line(f"nearest neighbours stand apart ({found:.2f}): their weight is {weight:g}")
     truth = hosts.in_turn(lambda: evaluate.ground_truth(cache, data, "xv", "xt", engine))
-    return Prepared(z_train, graph, truth, weight)
+    return Prepared(z_train, z_queries, graph, truth, weight)
 
 
-def neighbour_graph(config, cache: Path, z: np.ndarray, log: logs.Log) -> np.ndarray:
+def neighbour_graph(
+    config, cache: Path, z: np.ndarray, log: logs.Log, queries: np.ndarray | None = None
+) -> np.ndarray:
     """The graph that `config.train` asks for, `[n, k] i32`, computed or read.
+
+    Args:
+        z: `[n, P] f32`.
+        queries: `[n, P] f32`, the same rows as queries; None: they are what the rows are.
 
     Raises:
         BadInput: an approximate one has a lower recall than `LEAST_RECALL`.
@@ -122,8 +154,9 @@ def neighbour_graph(config, cache: Path, z: np.ndarray, log: logs.Log) -> np.nda
     k, probes = t.graph_neighbours, t.graph_probes
     log.line(f"neighbour graph of {len(z)} training rows, k={k}")
     if t.graph == "exact":
-        exact = lambda: euclidean.neighbour_graph(z, k, engine)  # noqa: E731
-        return hosts.in_turn(lambda: cached(cache, "graph", [z, k], exact))
+        exact = lambda: euclidean.neighbour_graph(z, k, engine, queries)  # noqa: E731
+        of = [z, k] if queries is None else [z, queries, k]
+        return hosts.in_turn(lambda: cached(cache, "graph", of, exact))
     near = lambda: approximate.neighbour_graph(z, k, probes)  # noqa: E731
     graph = hosts.in_turn(lambda: cached(cache, "approximate_graph", [z, k, probes], near))
     found = approximate.recall(z, graph, engine)
@@ -136,7 +169,21 @@ def neighbour_graph(config, cache: Path, z: np.ndarray, log: logs.Log) -> np.nda
     return graph
 
 
-def growth(z: np.ndarray, graph: np.ndarray) -> float:
+def graph_of_queries(
+    config, cache: Path, z: np.ndarray, queries: np.ndarray, log: logs.Log
+) -> np.ndarray:
+    """The exact k nearest training rows of training queries, `[m, k] i32`, computed or read.
+
+    Args:
+        z: `[n, P] f32`; queries: `[m, P] f32`.
+    """
+    k, engine = config.train.graph_neighbours, parallel.engine(config.engine)
+    log.line(f"neighbours of {len(queries)} training queries, k={k}")
+    exact = lambda: euclidean.knn(queries, z, k, engine)[1]  # noqa: E731
+    return hosts.in_turn(lambda: cached(cache, "graph_of_queries", [z, queries, k], exact))
+
+
+def growth(z: np.ndarray, graph: np.ndarray, queries: np.ndarray | None = None) -> float:
     """How much distances grow from the √k-th neighbour to the k-th, over how much up to the √k-th.
 
     Both are medians of logarithms over `SAMPLE` rows. Where rows fill a space of one dimension at
@@ -144,15 +191,18 @@ def growth(z: np.ndarray, graph: np.ndarray) -> float:
     nearest are much nearer than the next (research log). ours.
 
     Args:
-        z: `[n, P] f32`; graph: `[n, k] i32`, nearest first, k >= 4; for less it is 1.
+        z: `[n, P] f32`.
+        graph: `[n, k] i32`, or `[m, k]` of queries, nearest first, k >= 4; for less it is 1.
+        queries: `[m, P] f32`; None: z.
     """
+    queries = z if queries is None else queries
     k = graph.shape[1]
     middle = math.isqrt(k)
     if middle < 2:
         return 1.0
-    rows = np.linspace(0, len(z) - 1, min(len(z), SAMPLE)).astype(int)
+    rows = np.linspace(0, len(queries) - 1, min(len(queries), SAMPLE)).astype(int)
     near = graph[rows][:, [0, middle - 1, k - 1]]
-    squared = ((z[rows][:, None] - z[near]) ** 2).sum(-1)
+    squared = ((queries[rows][:, None] - z[near]) ** 2).sum(-1)
     squared = squared[squared[:, 0] > 0]  # a row that is there twice has no nearest of its own
     if not len(squared):
         return 1.0

@@ -42,10 +42,11 @@ def chosen(
     Returns:
         (the encoder, packed codes `[nt, W] u1` that it gives to the training rows).
     """
-    plain = h.encode(data.xt, refine=0)
+    euclidean = h.euclidean
+    plain = euclidean.encode(data.xt, refine=0)
     auto = config.refine.mu == "auto"
     mus = MUS if auto else (float(config.refine.mu),)
-    queries, engine = h.encode_queries(data.xv), parallel.engine(config.engine)
+    queries, engine = euclidean.encode_queries(data.xv), parallel.engine(config.engine)
 
     def by_query(cb: np.ndarray) -> dict[str, np.ndarray]:
         sizes = metrics.relevance_sizes(len(cb))
@@ -58,7 +59,7 @@ def chosen(
         middle = (low + high) // 2
         mu = mus[middle]
         refined = dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
-        cb = refined.encode(data.xt)
+        cb = refined.euclidean.encode(data.xt)
         lost = list(falls(before, by_query(cb))) if auto else []
         if lost:
             log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
@@ -71,8 +72,8 @@ def chosen(
     mu, refined, cb = found
     facts = {
         "bits_changed": float(np.bitwise_count(cb ^ plain).sum(axis=1).mean()),
-        "error": error(h, data.xt, plain),
-        "error_refined": error(h, data.xt, cb),
+        "error": error(euclidean, data.xt, plain),
+        "error_refined": error(euclidean, data.xt, cb),
     }
     log.line(
         f"refinement: μ={mu} changes {facts['bits_changed']:.2f} of {h.bits} bits, "

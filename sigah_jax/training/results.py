@@ -19,6 +19,7 @@ from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.report import plots, tables
 from sigah_jax.retrieval import codes
+from sigah_jax.retrieval.metric import rows_of
 from sigah_jax.run import logs, rundir
 from sigah_jax.training import evaluate, train
 
@@ -38,11 +39,11 @@ def write(
     pictures: Path,
 ) -> None:
     """Evaluates on the test queries, writes `path` and `pictures`, a directory, prints a table."""
-    start = time.monotonic()
-    values, curves, parts = evaluate.test(config, cache, data, h)
+    start, euclidean = time.monotonic(), h.euclidean
+    values, curves, parts = evaluate.test(config, cache, data, euclidean)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
     train.check_rows(workdir, config.train.steps, log)
-    draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, h, curves)
+    draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, euclidean, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)
     made["refinement"] = h.refinement._asdict() | h.facts.get("refinement", {})
@@ -93,10 +94,12 @@ def draw(
     if data.image_shape:
         x = data.xq[:SHEET_IMAGES]
         packed = h.encode(x)
+        images = (rows_of(data.metric, points) for points in (x, h.synthesise(packed)))
+        real, synthetic = (rows.reshape(-1, *data.image_shape) for rows in images)
         plots.feature_sheet(
-            x.reshape(-1, *data.image_shape),
+            real,
             np.asarray(codes.unpack(jnp.asarray(packed), h.bits)),
-            h.synthesise(packed).reshape(-1, *data.image_shape),
+            synthetic,
             pictures / "synthetic.png",
         )
 

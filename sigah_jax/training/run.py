@@ -99,6 +99,7 @@ def _state(config, stage: stages.Stage, latest: int | None, data: Dataset, log) 
         return stage.begin()
     tx = step.make_optimisers(config, stage.training)
     like = step.abstract_state(stage.training, tx, data.xt.shape[1])
+    like = like.replace(standardiser=like.standardiser | data.metric.arrays)
     everywhere = parallel.replicated(parallel.all_devices())
     state = checkpoints.restore(stage.directory, latest, like, everywhere)
     log.line(f"training {stage.about}, resumed at step {stage.before + latest} of {stage.of}")
@@ -115,6 +116,7 @@ def _leave_encoder(
             truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
             h, _ = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
-        reference = drift.figures(h, data.xv)._asdict()
-        facts = h.facts | {"seconds": seconds, "reference": reference}
+        facts = h.facts | {"seconds": seconds}
+        if data.xa is None and not data.metric.added:  # else no rows of the base are held out
+            facts["reference"] = drift.figures(h.euclidean, data.xv)._asdict()
         dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))

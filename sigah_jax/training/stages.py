@@ -73,7 +73,8 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
 
 def _first_state(config, training: step.Training, data: Dataset) -> step.State:
     """The initial state, from the training rows."""
-    arrays = prepare.first_arrays(config, data.xt, training.nets.dis.features)
+    standardiser, *rest = prepare.first_arrays(config, data.xt, training.nets.dis.features)
+    arrays = standardiser | data.metric.arrays, *rest
     # of equal machines they are the same, but equal replicas must not depend on that
     arrays = hosts.from_first(jax.tree.map(np.asarray, arrays))
     init = jax.jit(step.init_state, static_argnums=(1, 2), out_shardings=parallel.replicated())
@@ -115,5 +116,5 @@ def _decoder_codes(
     """
     h = loading.of_checkpoint(workdir, "best")
     if not refined:
-        return h.encode(data.xt)
+        return h.euclidean.encode(data.xt)
     return refinement.chosen(config, h, data, truth, log)[1]

@@ -1,11 +1,13 @@
 """The training step: state, generator update, discriminator update, and many steps a call.
 
 Shapes: S steps a call, A anchors and G rows a group on one device, C columns over all devices,
-n training rows, P features, K bits. Symbols: z features, u real projections, b codes in {-1, +1},
-ẑ synthetic features, s sparse codes.
+n training rows, m training queries, P features, K bits. Symbols: z features, u real projections,
+b codes in {-1, +1}, ẑ synthetic features, s sparse codes.
 
 A batch is A groups of G rows. The first row of a group is an anchor; with a neighbour graph the
-last is one of the anchor's true neighbours; the rest are random. All rows of all groups on all
+last is one of the anchor's true neighbours; the rest are random. Where queries differ from base
+rows, by `retrieval.metric` or because they were given, a query is the anchor, and the first row is
+random too. All rows of all groups on all
 devices are the columns that anchors are compared with; the adversary sees the anchors alone,
 whose number is enough for it. A device's groups are one slice of the
 global batch, so the columns stand in the same order for every number of devices.
@@ -74,10 +76,15 @@ class Training(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The training rows, as every step sees them; `[A·G, ...]` those of a device and step."""
+    """The training rows, as every step sees them; `[A·G, ...]` those of a device and step.
+
+    And the training queries, where they are not these rows; `[A, P]` the anchors of a device and
+    step.
+    """
 
     z: jax.Array | np.ndarray  # [n, P] f32
     codes: jax.Array | np.ndarray | None  # [n, W] u1 where the hash network stands still; else None
+    queries: jax.Array | np.ndarray | None = None  # [m, P] f32
 
 
 class Population(NamedTuple):
@@ -85,6 +92,7 @@ class Population(NamedTuple):
 
     rows: int  # n
     neighbour_weight: float  # of an anchor's positive of the graph; one of the batch has 1
+    holds_anchors: bool = True  # the first row of a group is its anchor, and not its own neighbour
 
 
 class Optimisers(NamedTuple):
@@ -177,7 +185,16 @@ def abstract_state(training: Training, tx: Optimisers, d: int) -> State:
 
 
 def ordinal_terms(
-    config, weights: Weights, population: Population, z, b, b_query, z_hat, batch: Batch, axis: str
+    config,
+    weights: Weights,
+    population: Population,
+    anchors_z,
+    z,
+    b,
+    b_query,
+    z_hat,
+    batch: Batch,
+    axis: str,
 ) -> dict[str, jax.Array]:
     """The ordinal losses of this device's anchors, on codes and on synthetic features.
 
@@ -186,6 +203,7 @@ def ordinal_terms(
 
     Args:
         population: what batches are drawn from.
+        anchors_z: `[A, P]`, this device's anchors.
         z, b, z_hat: `[A·G, P]`, `[A·G, K]`, `[A·G, P]`: this device's columns.
         b_query: `[A, K]`, the codes of its anchors as queries.
         batch: this device's slice of one step.
@@ -199,9 +217,9 @@ def ordinal_terms(
     anchors, group = batch.rows.shape
     gather = functools.partial(lax.all_gather, axis_name=axis, tiled=True)
     own = lax.axis_index(axis) * anchors * group + jnp.arange(anchors) * group
-    anchors_z = z[::group]
     distance = losses.squared_distances(anchors_z, gather(lax.stop_gradient(z)), "highest")
-    positives, in_batch = losses.batch_positives(distance, own, batch.draws, c.reach_share)
+    itself = own if population.holds_anchors else None
+    positives, in_batch = losses.batch_positives(distance, itself, batch.draws, c.reach_share)
     # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; columns
     # that are neighbours of anchors make it 1.4 (r = 30) to 5 times (r = 1) too large: research log
     ranks = (in_batch - 0.5) * population.rows / distance.shape[1]
@@ -236,7 +254,7 @@ def gen_update(
     """One Adam step of the generator; the discriminator is left alone.
 
     Args:
-        rows: of this device's columns.
+        rows: of this device's columns, and its anchors.
 
     Returns:
         (state, means over all devices of the loss and its parts, ẑ `[A, P]` of this device's
@@ -244,11 +262,14 @@ def gen_update(
     """
     nets, weights = training.nets, training.weights
     z, group, width = rows.z, batch.rows.shape[1], config.model.straight_through_width
+    anchors_z = z[::group] if rows.queries is None else rows.queries
 
     def loss_fn(parts: dict):
         gen = state.gen | parts
         if rows.codes is None:
             u, u_query = networks.encode(nets.gen, gen, z, group)
+            if rows.queries is not None:
+                _, u_query = networks.encode(nets.gen, gen, rows.queries)
             b, b_query = (binarize.straight_through(v, width) for v in (u, u_query))
         else:  # the terms of u and of queries have no weight
             u = b_query = None
@@ -262,7 +283,8 @@ def gen_update(
         if weights.quantisation > 0:
             terms["quantisation"] = losses.quantisation(u)
         if weights.ordinal > 0 or weights.ordinal_synthetic > 0:
-            terms |= ordinal_terms(config, weights, population, z, b, b_query, z_hat, batch, axis)
+            columns = z, b, b_query, z_hat
+            terms |= ordinal_terms(config, weights, population, anchors_z, *columns, batch, axis)
         terms = lax.pmean({name: jnp.mean(value) for name, value in terms.items()}, axis)
         loss = sum(getattr(weights, name) * value for name, value in terms.items())
         info = {f"train/loss_{name}": value for name, value in terms.items()}
@@ -317,7 +339,9 @@ def make_train_steps(
     """
 
     def train_step(rows: Rows, state: State, batch: Batch) -> tuple[State, dict]:
-        rows = jax.tree.map(lambda a: a[batch.rows.reshape(-1)], rows)
+        asked = None if rows.queries is None else rows.queries[batch.anchors]
+        rows = rows._replace(queries=None)
+        rows = jax.tree.map(lambda a: a[batch.rows.reshape(-1)], rows)._replace(queries=asked)
         state, info, z_hat = gen_update(config, training, tx, state, rows, batch, population, axis)
         if training.weights.adversary > 0:
             anchors = rows.z[:: batch.rows.shape[1]]

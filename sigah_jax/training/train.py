@@ -76,7 +76,8 @@ def _loop(
 ) -> None:
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
     tx = step.make_optimisers(config, stage.training)
-    population = step.Population(len(prepared.z_train), prepared.neighbour_weight)
+    own = data.xa is None
+    population = step.Population(len(prepared.z_train), prepared.neighbour_weight, own)
     train_steps = parallel.pmap(
         step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
         in_axes=(None, None, 0),
@@ -85,7 +86,7 @@ def _loop(
         devices=devices,
     )
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
-    rows = parallel.replicate(step.Rows(prepared.z_train, packed))
+    rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage.directory, done, log)
@@ -100,6 +101,7 @@ def _loop(
             others=config.train.others,
             draws=config.loss.batch_positives + config.loss.batch_positives_synthetic,
             graph=prepared.graph,
+            queries=0 if own else len(prepared.z_queries),
         )
         return parallel.split(batch, axis=1, devices=devices)
 
