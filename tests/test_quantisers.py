@@ -72,6 +72,19 @@ def test_the_unit_of_the_vectors_changes_no_ranking(made):
     assert abs(values[0]["map@1000"] - values[1]["map@1000"]) < 0.01
 
 
+def test_few_rows_are_clustered_without_a_warning_each_and_to_the_same_codes(made, capfd):
+    few = made[0][:300]
+    for name in ("opq", "rq"):
+        quantiser = quantisers.fit(name, 0, few, 16)
+        assert capfd.readouterr() == ("", "")
+        plain = faiss.index_factory(D, quantisers.factory_key(name, 16, D))
+        drawn = few[np.random.default_rng(0).permutation(len(few))]
+        plain.train((drawn - quantiser.centre) * np.float32(quantiser.scale))
+        assert "WARNING" in capfd.readouterr().err  # of faiss, so that this can fail
+        scaled = (few - quantiser.centre) * np.float32(quantiser.scale)
+        assert (plain.sa_encode(scaled) == quantiser.index.sa_encode(scaled)).mean() > 0.99
+
+
 def test_rabitq_keeps_8_bits_of_a_query(made):
     index = quantisers.fit("rabitq", 0, made[0], 96).index
     assert faiss.downcast_index(index.index).qb == 8

@@ -66,10 +66,27 @@ def fit(name: str, seed: int, xt: np.ndarray, bits: int) -> Quantiser:
     norms = np.linalg.norm(xt - centre, axis=1)
     scale = 1 / max(np.sqrt(np.mean(norms**2, dtype=np.float64)), np.finfo(np.float32).tiny)
     quantiser = Quantiser(name, index, centre, float(scale))
-    index.train(_scaled(quantiser, xt))
+    _train(index, _scaled(quantiser, xt))
     if 8 * index.sa_code_size() != bits:
         raise ValueError(f"{name}: codes of {index.sa_code_size()} bytes in place of {bits} bits")
     return quantiser
+
+
+def _train(index: faiss.Index, x: np.ndarray) -> None:
+    """Trains as faiss does, but without a line for each clustering of few rows."""
+    chained = isinstance(index, faiss.IndexPreTransform)
+    code = faiss.downcast_index(index.index if chained else index)
+    first = faiss.downcast_VectorTransform(index.chain.at(0)) if chained else None
+    clustered = [getattr(code, part) for part in ("pq", "rq") if hasattr(code, part)]
+    if isinstance(first, faiss.OPQMatrix):
+        own = faiss.ProductQuantizer(first.d_out, first.M, 8)  # which faiss does not keep alive
+        first.pq = own
+        clustered.append(own)
+    for part in clustered:
+        part.cp.min_points_per_centroid = 1
+    index.train(x)
+    if isinstance(first, faiss.OPQMatrix):
+        first.pq = None
 
 
 def factory_key(name: str, bits: int, d: int) -> str:
