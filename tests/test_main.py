@@ -14,6 +14,7 @@ import pytest
 import sets
 from waiting import wait_for
 
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.run import loading
 
@@ -293,6 +294,16 @@ def best_of(finished, workdir):
 @pytest.mark.parametrize("without", [[], ["alternation"], ["refit", "alternation"]])
 def test_an_encoder_that_was_removed_is_made_again(finished, tmp_path, without):
     workdir = copy_of(finished, tmp_path / "run", "encoder.npz", *without)
+    assert run(workdir).returncode == 0
+    assert_same(outcome(workdir), outcome(finished[0]))
+
+
+def test_a_finished_run_without_its_encoder_is_not_its_best_checkpoint(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "encoder.npz").unlink()
+    with pytest.raises(BadInput, match=r"encoder.npz: is missing from a finished run; the train"):
+        loading.load(workdir)  # whose codes would not be refined
     assert run(workdir).returncode == 0
     assert_same(outcome(workdir), outcome(finished[0]))
 

@@ -33,8 +33,8 @@ def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
             run refines codes when it ends, so of "latest" and a step they are not refined.
 
     Raises:
-        BadInput: no run and no encoder there, one that is damaged or of another version, no such
-            checkpoint.
+        BadInput: no run and no encoder there, one that is damaged or of another version, a
+            finished run without it, no such checkpoint.
     """
     path, checkpoint = Path(os.path.expanduser(path)), str(checkpoint)
     parallel.local_devices()  # where there are none, before JAX is asked for anything else
@@ -47,6 +47,11 @@ def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
     if checkpoint == "best":
         with contextlib.suppress(FileNotFoundError):
             return in_run(path, hasher.read(rundir.encoder_path(path), REMEDY))
+        if (path / "results.json").exists():  # its best checkpoint alone is another encoder
+            raise BadInput(
+                f"{rundir.encoder_path(path)}: is missing from a finished run; the training's "
+                "command writes it anew"
+            )
     return of_checkpoint(path, checkpoint)
 
 
