@@ -59,7 +59,7 @@ def test_vectors_know_more_than_codes_and_what_does_not_exist_says_why(workdir):
         assert 0.01 < alone < reranked <= 1 and not row["why"]  # by chance 5 of 2,000, .0025
         assert row["encode_secs"] > 0 and row["found"]["reranked"]["milliseconds"] > 0
     text = (workdir / "measure.md").read_text()
-    assert "n/a: rabitq: its factors alone take 8 bytes." in text
+    assert "n/a: RaBitQ, its factors alone take 8 bytes." in text
     assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= 120
     assert "the 50 nearest by the code" in text
     assert imread(workdir / "measure.png").std() > 0.01
@@ -236,7 +236,7 @@ def test_a_table_is_aligned_and_grouped():
         "| vectors                           |   384 |     1.000 |           |       1.00 "
         "|            |             |",
     ]
-    assert lines[-1] == "n/a: rabitq: too few bytes."
+    assert lines[-1] == "n/a: RaBitQ, too few bytes."
 
 
 # of n rows 1,000 are queries unless given, 500 for validation, 768 = 256 anchors · 3 for training

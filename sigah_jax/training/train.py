@@ -57,7 +57,7 @@ def train(
         _loop(config, stage, state, done, data, prepared, packed, log, terminated, send, profiled)
         stop = hosts.any_of(bool(terminated))
     if stop or terminated:  # it came during the last save
-        log.line(f"SIGTERM: saved step {stage.training.steps}; the same command resumes from there")
+        log.line(saved_line(stage, stage.training.steps))
         raise Terminated(TERMINATED)
 
 
@@ -139,7 +139,7 @@ def _loop(
             checkpoints.save(stage.directory, done, state, metrics, held)
         if stop:
             log.end_progress()
-            log.line(f"SIGTERM: saved step {done}; the same command resumes from there")
+            log.line(saved_line(stage, done))
             raise Terminated(TERMINATED)
         finished = time.monotonic()
     log.end_progress()
@@ -157,6 +157,11 @@ def check_rows(directory: Path, done: int, log: logs.Log) -> None:
             f"{path}: is not as it was at step {done}: rows are missing or were changed. Plots "
             "show the rows that are there"
         )
+
+
+def saved_line(stage: Stage, done: int) -> str:
+    """What is said when SIGTERM ends a stage after `done` of its steps."""
+    return f"SIGTERM: saved step {stage.before + done}; the same command resumes from there"
 
 
 def progress_fields(row: dict, validated: bool, score: float | None) -> dict[str, str]:
