@@ -49,7 +49,7 @@ def page() -> str:
         path = Path("sigah_jax", *module.split(".")).with_suffix(".py")
         body = ast.parse(path.read_text("utf-8")).body
         (node,) = (node for node in body if getattr(node, "name", "") == member)
-        parts.append(entry(f"sigah_jax.{member if name in FRONT else name}", node))
+        parts.append(entry(f"sigah_jax.{member if name in FRONT.split() else name}", node))
     return "\n".join(parts)
 
 

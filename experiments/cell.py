@@ -33,6 +33,7 @@ from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import cells
 from sigah_jax.retrieval import real_queries
+from sigah_jax.run import rundir
 from sigah_jax.training import evaluate, results
 from sigah_jax.training.experiment import train_and_evaluate
 from sigah_jax.training.step import PARTS
@@ -62,8 +63,6 @@ VARIANTS |= {name: {"refine.iterations": 0} | changes for name, changes in _CHAN
 # other searches of the codes of a run of `sigah`: by both codes of a query, and by real queries
 ROWS = ("sigah_both", "sigah_projection", "sigah_synthetic", "sigah_stages")
 GROUPS = (*PARTS, "apart", "refine", "refit")  # of the config, all that a line of SiGAH depends on
-# fields that the first lines do not have, and what was done before there were such fields
-YOUNGER = {"train": {"graph": "exact", "graph_probes": 32}}
 
 
 def data_name(data: str) -> str:
@@ -121,8 +120,8 @@ def of_other_settings(line: cells.Line) -> bool:
     now = _variant(get_config, method, line.bits)
     now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
     groups = GROUPS if now["refine"]["iterations"] else GROUPS[:-1]
-    was = {group: YOUNGER.get(group, {}) | held["config"].get(group, {}) for group in groups}
-    return any(was[group] != now[group] for group in groups)
+    was = rundir.with_fields_of_before(held["config"])
+    return any(was.get(group, {}) != now[group] for group in groups)
 
 
 def of_other_file(line: cells.Line, data: str) -> bool:

@@ -37,7 +37,6 @@ from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.measure import recall
 from sigah_jax.retrieval import asymmetric, hamming, metrics, neighbours, rerank
 
 ITERATIONS = 50  # of ITQ
@@ -113,7 +112,7 @@ def pipeline(args) -> Sides:
         return rerank.rerank(x, xb, candidates, 10)[1]
 
     count = 10
-    while (got := recall(xq[:half], xb, found(xq[:half], count), truth)) < RECALL:
+    while (got := neighbours.recall(xq[:half], xb, found(xq[:half], count), truth)) < RECALL:
         count *= 2
     print(f"{count} codes are re-ranked: recall@10 {got:.3f}")
     print(f"vectors {xb.nbytes / 1e6:.0f} MB, codes {cb.nbytes / 1e6:.0f} MB")

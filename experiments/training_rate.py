@@ -39,7 +39,7 @@ def training(
         "refine.iterations": 0,
         "profile.steps": f"{sizes.steps - CALL + 1}:{sizes.steps}",
     }
-    fitting.fit(x, rates.BITS, workdir, changes).save(workdir / "encoder.npz")
+    fitting.fit(x, rates.BITS, workdir, changes)
     rows = logs.read_rows(workdir / "metrics.jsonl")
     # the first call compiles, and tracing slows the last
     rate = statistics.median([row["time/examples_per_sec"] for row in rows[1:-1] or rows[1:]])

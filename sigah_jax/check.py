@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def sample(flag: str, name: str, h: Hasher) -> np.ndarray:
         x = np.concatenate(
             [v.read(i, j)[numbers[(i <= numbers) & (numbers < j)] - i] for i, j in blocks]
         )
-    good = np.concatenate([good for _, _, good in h.encode_blocks(lambda i, j: x[i:j], 0, len(x))])
+    blocks = h.encode_blocks(lambda i, j: x[i:j], 0, len(x), refine=0)
+    good = np.concatenate([good for _, _, good in blocks])
     if not good.all():
         row = int(good.argmin())
         raise BadInput(f"--{flag}={name}: {why_bad(x[row], numbers[row])}")
@@ -112,6 +114,11 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(
             f"--workdir={args.workdir}: this encoder was saved without figures of held-out rows; "
             "give rows that are like those of its training, and not among them, as --reference"
+        )
+    if not math.isfinite(held_out.lost):
+        raise BadInput(
+            f"--reference={args.reference}: its rows are all equal, nothing can be compared "
+            "with them; give others"
         )
     found = drift.figures(h, sample("input", args.input, h), held_out)
     print(table({"held out": held_out, Path(args.input).name: found}))

@@ -45,9 +45,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.data.train = ""  # file of training rows; "": the base
     c.data.queries_train = ""  # file of queries to train with; "": the training rows are queries
     c.data.test_queries = 1000  # drawn from the base and removed from it if there is no file
-    c.data.val_queries = (
-        500  # validation queries, carved out of these queries, or of the training rows
-    )
+    c.data.val_queries = 500  # validation queries, out of queries_train or of the training rows
     c.data.train_rows = 0  # how many training rows are used, drawn at random; 0: all
     c.data.split_seed = 0  # for these random draws
     c.data.max_rows = 0  # use only this many rows of the base, for a short trial; 0: all

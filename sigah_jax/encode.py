@@ -126,6 +126,8 @@ def encode_file(
             if append:
                 check_unchanged(old.vectors, old.content)  # until the lock was there
                 out.state["earlier"] = old.parts
+                if h.metric.added:
+                    out.state["longest"] = max(old.longest, out.state.get("longest", 0.0))
                 _copy(old.packed, out)
             _append_codes(h, v, kind, first, out)
             check_unchanged(v, content)
@@ -149,6 +151,7 @@ class _Old(NamedTuple):
     packed: np.ndarray  # [n, W] u1
     parts: list[dict]  # see `code_facts`
     bad: list[int]
+    longest: float  # row, where the metric asks for it
     vectors: Vectors  # the file of the codes
     content: dict  # its fingerprint
 
@@ -173,7 +176,7 @@ def _appended_to(path: Path, made: dict) -> _Old:
                 f"--append: {path} holds codes of {field} {theirs}, these would be of {ours}; give "
                 "the encoder and the flags that it was made with, or encode all rows anew"
             )
-    return _Old(packed, facts["parts"], facts["bad"].tolist(), v, content)
+    return _Old(packed, facts["parts"], facts["bad"].tolist(), facts["longest"], v, content)
 
 
 def _copy(packed: np.ndarray, out: resumable.Output) -> None:

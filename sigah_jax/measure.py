@@ -58,18 +58,6 @@ class Search(NamedTuple):
     block_rows: int  # encoded at once
 
 
-def recall(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray, truth: np.ndarray) -> float:
-    """The share of the found rows that are as near as the k-th true neighbour, over all queries.
-
-    By distance and not by id: of base rows at equal distance each is as good as the other.
-
-    Args:
-        ids, truth: `[Q, k]` base ids, distinct in a row.
-    """
-    limits = neighbours.exact_distances(xq, xb, truth).max(axis=1, keepdims=True)
-    return float((neighbours.exact_distances(xq, xb, ids) <= limits).mean())
-
-
 def found_by(
     alone: Callable[[int], np.ndarray],
     reranked: Callable[[], np.ndarray],
@@ -88,7 +76,7 @@ def found_by(
         start = time.monotonic()
         ids = find()
         milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
-        share = recall(data.xq, data.xb, ids, search.truth)
+        share = neighbours.recall(data.xq, data.xb, ids, search.truth)
         found[name] = measured.Found(share, milliseconds)
     return found
 
@@ -228,7 +216,7 @@ def check_workdir(args) -> None:
         for flag, theirs, ours in (
             ("input", held.base, args.input),
             ("queries", held.queries, args.queries),
-            ("metric", held.get("metric", "l2"), args.metric),  # earlier versions had no other
+            ("metric", held.metric, args.metric),
         ):
             if theirs != ours:
                 raise BadInput(
@@ -260,7 +248,8 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
         found += [baseline(name, config, bits, data, search) for name in baselines(bits, d)]
         found += [opq(config, bits, data, search)]
         found += [quantiser(name, config, bits, data, search) for name in PEERS]
-    found.append(baseline("sign", configs[0], d, data, search))
+    if not data.metric.added:  # the signs of lifted rows are not those that a store takes
+        found.append(baseline("sign", configs[0], d, data, search))
     return sorted(found, key=lambda row: row.code_bytes)
 
 

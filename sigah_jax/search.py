@@ -97,7 +97,7 @@ def search(args) -> str:
         note = _check_encoder(args, facts, h.describe())
         queries = read_file(args.queries)
         base = read_file(args.rerank) if args.rerank else None
-        _check_vectors(args, h, cb, facts, bad, queries, base)
+        _check_vectors(args, h, cb, facts, bad, subset, queries, base)
     else:
         queries, of_queries = _read_codes("--queries", args.queries)
         if of_queries and of_queries["rows_are"] == "base":
@@ -271,6 +271,7 @@ def _check_vectors(
     cb: np.ndarray,
     facts: dict | None,
     bad: np.ndarray,
+    subset: np.ndarray | None,
     xq: np.ndarray,
     base: np.ndarray | None,
 ) -> None:
@@ -292,8 +293,9 @@ def _check_vectors(
             f"--rerank={args.rerank}: {len(base)} rows, but {args.codes} holds {len(cb)} codes; "
             "give the file that was encoded"
         )
-    rows = np.unique(np.linspace(0, len(cb) - len(bad) - 1, SAMPLE_ROWS).astype(int))
-    rows = gaps.present(rows, bad)
+    count = len(cb) - len(bad) if subset is None else len(subset)
+    rows = np.unique(np.linspace(0, count - 1, SAMPLE_ROWS).astype(int))
+    rows = gaps.present(rows, bad) if subset is None else subset[rows]  # others may be gone
     sample = base[rows]
     read = lambda i, j: sample[i:j]  # noqa: E731
     # where nothing is known of them, codes are refined as by default, or plain, as exported

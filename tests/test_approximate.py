@@ -49,3 +49,9 @@ def test_recall_by_hand():
 def test_an_impossible_k_is_refused():
     with pytest.raises(ValueError, match="from 1 to 4"):
         approximate.neighbour_graph(np.zeros((5, 2), np.float32), 5, 1)
+
+
+def test_rows_that_are_equally_near_are_as_good_as_one_another():
+    x = np.stack(np.meshgrid(*[np.arange(6.0)] * 3), axis=-1).reshape(-1, 3).astype(np.float32)
+    graph = approximate.neighbour_graph(x, 7, len(x))  # 6 at distance 1 within, 12 at √2
+    assert approximate.recall(x, graph, "cpu") == 1

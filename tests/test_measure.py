@@ -125,14 +125,14 @@ def test_recall_by_hand():
         np.array([[1, 2, 3], [3, 4, 5]]),
         [[0, 1, 2], [5, 4, 3]],
     )
-    assert measure.recall(xq, xb, ids, np.array(truth)) == pytest.approx(5 / 6)
+    assert neighbours.recall(xq, xb, ids, np.array(truth)) == pytest.approx(5 / 6)
 
 
 def test_of_rows_at_equal_distance_each_is_a_hit():
     # rows 1 to 3 are equally far from 0, and so the two nearest are row 0 and any one of them
     xq, xb = np.zeros((1, 2), np.float32), np.float32([[0, 1], [2, 0], [0, 2], [-2, 0], [9, 9]])
     found = [
-        measure.recall(xq, xb, np.array([ids]), np.array([[0, 1]])) for ids in ([0, 3], [4, 0])
+        neighbours.recall(xq, xb, np.array([ids]), np.array([[0, 1]])) for ids in ([0, 3], [4, 0])
     ]
     assert found == [1.0, 0.5]
 
@@ -145,8 +145,8 @@ def test_recall_does_not_depend_on_the_order_of_the_base():
     order = rng.permutation(400)
     place = np.argsort(order)  # row i of the base is row place[i] of the shuffled one
     truths = [neighbours.nearest_sets(xq, x, (10,), "cpu") for x in (xb, xb[order])]
-    want = measure.recall(xq, xb, found, truths[0])
-    assert want == measure.recall(xq, xb[order], place[found], truths[1]) > 0
+    want = neighbours.recall(xq, xb, found, truths[0])
+    assert want == neighbours.recall(xq, xb[order], place[found], truths[1]) > 0
 
 
 def row(method, size, alone, reranked, group="bits"):

@@ -366,6 +366,10 @@ def test_encode_tells_of_rows_longer_than_those_of_training(of, tmp_path, capsys
         assert (longest in out) == told and out.count("\n") == 1 + told
     codes, good = np.load(tmp_path / "c.npy"), np.arange(100) != 71
     np.testing.assert_array_equal(codes[good], h.encode(x[good]))
+    np.save(tmp_path / "y.npy", x[:50])  # none is longer, but one before them was
+    argv[1:] = [f"--input={tmp_path / 'y.npy'}", f"--output={tmp_path / 'c.npy'}", "--append"]
+    assert encode.main([*argv, "--skip_bad"]) == 0
+    assert (longest in capsys.readouterr().out) == (of == IP)
 
 
 def test_a_base_is_scaled_in_blocks(monkeypatch):

@@ -33,7 +33,8 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
     Returns:
         {"encoder": hash, "bits": K, "rows_are": as in `Hasher.encode_blocks`, or "both" where base
         rows and queries share a hash function, "refine": μ or 0, "refine_iterations": 0 without,
-        "bad": `[b] i64` rising numbers of the rows without a code, "parts": of each input {the
+        "bad": `[b] i64` rising numbers of the rows without a code, "longest": the length of the
+        longest row of all parts where the metric asks for it, else 0, "parts": of each input {the
         fields of `SOURCE`, "rows": behind its last one, "rows_crc32": of all up to there}}.
 
     Raises:
@@ -53,6 +54,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         rows, crc32 = parts[-1]["rows"], parts[-1]["rows_crc32"]
         bad = state["bad"] if rows == state["rows"] else [i for i in state["bad"] if i < rows]
         facts["bad"] = _row_numbers(bad, rows)
+        facts["longest"] = float(state.get("longest", 0.0))
         width = codes.packed_bytes(facts["bits"])
         twice = facts["rows_are"] == "both codes of queries"
         shape = (rows, 2 * width if twice else width)

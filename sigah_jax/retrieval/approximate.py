@@ -11,7 +11,7 @@ Not responsible for exact graphs (`euclidean`), nor for what recall is enough.
 import faiss
 import numpy as np
 
-from sigah_jax.retrieval import euclidean
+from sigah_jax.retrieval import euclidean, neighbours
 
 LISTS_ROOT = 4  # lists over √n: centres and rows then take about equal time
 CENTRE_ROWS = 64  # a list, that k-means sees
@@ -51,12 +51,11 @@ def neighbour_graph(x: np.ndarray, k: int, probes: int) -> np.ndarray:
 
 
 def recall(x: np.ndarray, graph: np.ndarray, engine: str) -> float:
-    """The share of the exact k nearest other rows that a graph has, over `SAMPLE` rows.
+    """The share of a graph's neighbours that are as near as the exact k nearest, of `SAMPLE` rows.
 
     Args:
         x: `[n, d] f32`; graph: `[n, k] i32`; engine: as in `euclidean.knn`.
     """
     rows = np.linspace(0, len(x) - 1, min(len(x), SAMPLE)).astype(int)
     exact = euclidean.nearest_others(x, rows, graph.shape[1], engine)
-    pairs = zip(graph[rows], exact, strict=True)
-    return float(np.mean([np.isin(found, near).mean() for found, near in pairs]))
+    return neighbours.recall(x[rows], x, graph[rows], exact)

@@ -101,6 +101,18 @@ def exact_distances(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray) -> np.ndarr
     return np.stack([_exact_distances(x, xb, row) for x, row in zip(xq, ids, strict=True)])
 
 
+def recall(xq: np.ndarray, xb: np.ndarray, ids: np.ndarray, truth: np.ndarray) -> float:
+    """The share of the found rows that are as near as the k-th true neighbour, over all queries.
+
+    By distance and not by id: of base rows at equal distance each is as good as the other.
+
+    Args:
+        xq: `[Q, d]`; xb: `[N, d]`; ids, truth: `[Q, k]` base ids, distinct in a row.
+    """
+    limits = exact_distances(xq, xb, truth).max(axis=1, keepdims=True)
+    return float((exact_distances(xq, xb, ids) <= limits).mean())
+
+
 def _sample_rank(k: int, nb: int, widen: int) -> tuple[int, int]:
     """(rank among a sample of the base that lies beyond the k-th row, rows of the sample).
 

@@ -105,6 +105,7 @@ def on_devices(
             found = search_slices(steps.reshape(-1, step, *queries.shape[1:]))
             near, at = (a.reshape(-1, a.shape[-1])[:count] for a in found)
             best[number] = [merge([*best[number], (near, at.astype(np.int64) + start)], k)]
+        del search_slices  # and its rows, before the next ones are brought
     for chunk, ((near, at),) in zip(chunks, best, strict=True):
         d[chunk], ids[chunk] = near, at
     return d, ids

@@ -99,7 +99,7 @@ def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
     params = checkpoints.read(directory, number, ("standardiser", "gen"))
     model = config_dict.FrozenConfigDict(model)
     try:
-        metric = hasher.metric_of(config.data.get("metric", "l2"), params)  # or of before it
+        metric = hasher.metric_of(config.data.metric, params)
         hasher.check_shapes(model, params)
     except (AttributeError, KeyError, ValueError) as e:
         path = directory / "checkpoints" / str(number)

@@ -186,18 +186,32 @@ def _claim_data(workdir: Path, hashes: dict[str, str]) -> None:
 
 
 def read_config(workdir: Path) -> tuple[config_dict.ConfigDict, str]:
-    """The config of a run directory and its hash; BadInput if there is none."""
+    """The config of a run directory, with the fields of `BEFORE`, and its hash.
+
+    Raises:
+        BadInput: there is none.
+    """
     _check_name(workdir)
     path = workdir / "config.json"
     try:
         held = whole.read_json(path, "train in another --workdir")
-        return config_dict.ConfigDict(held["config"]), held["hash"]
+        return config_dict.ConfigDict(with_fields_of_before(held["config"])), held["hash"]
     except FileNotFoundError as e:
         raise BadInput(f"{workdir}: has no config.json, so it is not a run's; train first") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         if isinstance(e, BadInput):
             raise
         raise BadInput(f"{path}: is not a run's config ({e}); train anew") from e
+
+
+def with_fields_of_before(groups: dict) -> dict:
+    """A config, or some of its groups, with the fields of `BEFORE` that it lacks."""
+    filled = dict(groups)
+    for name, value in BEFORE.items():
+        group, field = name.split(".")
+        if group in filled:
+            filled[group] = {field: value} | filled[group]
+    return filled
 
 
 def _held(path: Path) -> dict:
