@@ -92,9 +92,12 @@ def write(args) -> None:
     if found := pages.with_sigah(found):
         methods, bits = (*WAYS, *METHODS), pages.BITS
         comparison_plots.draw(found, methods, bits, pages.SHORT_BITS, directory, WAYS)
+        lengths = {c.dataset: set() for c in found}
+        for c in found:
+            lengths[c.dataset] |= {c.bits} if c.method == PLOTTED[0] else set()
+        found = [c for c in found if len(lengths[c.dataset]) > 1]  # one is not a line
         path = directory / "recall_10_bytes.png"
-        bits = pages.REAL_BITS
-        comparison_plots.over_bytes(found, "recall@10", PLOTTED, bits, path, PLOTTED)
+        comparison_plots.over_bytes(found, "recall@10", PLOTTED, pages.REAL_BITS, path, PLOTTED)
 
 
 def old(args) -> list[str]:
