@@ -238,7 +238,11 @@ def main(argv: list[str] | None = None) -> None:
     add("--column", default="", help="column of vectors, in Parquet and Lance")
     add("--output", required=True, type=Path, help="directory to write")
     add("--checkpoint", default="best", help="of the run: best, latest or a step")
-    add("--skip_bad", action="store_true", help="write null for rows with NaN or infinity")
+    add(
+        "--skip_bad",
+        action="store_true",
+        help="write null for rows without a code (NaN; zeros under cosine)",
+    )
     add("--fragment_rows", type=_at_least(1), default=2**20, help="rows of an output file")
     add("--address", default="local", help="local, auto (the running cluster) or HOST:PORT")
     add("--concurrency", type=_at_least(1), help="actors; default as many as fit")

@@ -253,7 +253,9 @@ def main(argv: list[str] | None = None) -> None:
         help="replace --output if it exists; with --append, what another command left unfinished",
     )
     parser.add_argument(
-        "--skip_bad", action="store_true", help="write zeros for rows with NaN, and list them"
+        "--skip_bad",
+        action="store_true",
+        help="write zeros for rows without a code (NaN; zeros under cosine)",
     )
     parser.add_argument(
         "--refine",

@@ -158,6 +158,7 @@ def to_onnx(h: Hasher) -> bytes:
         ones = add("Cast", [bits], f"{prefix}ones", to=kinds.FLOAT)
         packed = add("MatMul", [ones, "places"], f"{prefix}bytes")
         add("Cast", [packed], f"{prefix}codes", to=kinds.UINT8)
+    used = {name for node in nodes for name in node.input}  # runtimes warn of other arrays
     width = codes.packed_bytes(h.bits)
     graph = helper.make_graph(
         nodes,
@@ -168,7 +169,7 @@ def to_onnx(h: Hasher) -> bytes:
             helper.make_tensor_value_info("query_codes", kinds.UINT8, ["n", width]),
             helper.make_tensor_value_info("projections", kinds.FLOAT, ["n", h.bits]),
         ],
-        [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
+        [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items() if name in used],
     )
     # the oldest versions that have all of it: old runtimes refuse newer ones
     opsets = [helper.make_opsetid("", 13)]
