@@ -255,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--skip_bad",
         action="store_true",
-        help="write zeros for rows without a code (NaN; zeros under cosine)",
+        help="write zeros for rows without a code (NaN; zeros under cosine), list them",
     )
     parser.add_argument(
         "--refine",
