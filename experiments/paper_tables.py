@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import collections
 import itertools
 import sys
 from pathlib import Path
@@ -92,10 +93,9 @@ def write(args) -> None:
     if found := pages.with_sigah(found):
         methods, bits = (*WAYS, *METHODS), pages.BITS
         comparison_plots.draw(found, methods, bits, pages.SHORT_BITS, directory, WAYS)
-        lengths = {c.dataset: set() for c in found}
-        for c in found:
-            lengths[c.dataset] |= {c.bits} if c.method == PLOTTED[0] else set()
-        found = [c for c in found if len(lengths[c.dataset]) > 1]  # one is not a line
+        lengths = {(c.dataset, c.bits) for c in found if c.method == PLOTTED[0]}
+        several = collections.Counter(dataset for dataset, _ in lengths)
+        found = [c for c in found if several[c.dataset] > 1]  # one length is not a line
         path = directory / "recall_10_bytes.png"
         comparison_plots.over_bytes(found, "recall@10", PLOTTED, pages.REAL_BITS, path, PLOTTED)
 

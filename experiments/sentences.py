@@ -9,8 +9,7 @@ A text is the words of a synset and its definition, without examples: `word, wor
 Equal texts count once; of 117,784 a fixed permutation chooses 60,000. They are written beside the
 embeddings, one a line, as `<output>.txt`.
 
-On two cores that takes about two minutes, four of processor time in all; a GPU is used if JAX finds
-it.
+That takes four minutes of processor time; a GPU is used if JAX finds it.
 
 Licences: the model is Apache-2.0 (huggingface.co/sentence-transformers/all-MiniLM-L6-v2), WordNet
 has its own (Princeton University, wordnet.princeton.edu/license-and-commercial-use), which allows

@@ -15,7 +15,7 @@ from sigah_jax import fitting
 from sigah_jax.data.datasets import assemble
 from sigah_jax.devices import parallel
 from sigah_jax.run import logs
-from sigah_jax.training import batches, prepare, stages, step
+from sigah_jax.training import batches, prepare, stages, step, train
 
 CALL = 20  # steps in one call of the device, as `train.steps_per_call`
 
@@ -100,15 +100,7 @@ def _bare_step_secs(config, workdir: Path, x: np.ndarray) -> float:
     batch = batches.batches(0, 0, CALL, **shape, graph=prepared.graph)
     batch = parallel.split(batch, axis=1, devices=devices)
     rows = parallel.replicate(step.Rows(prepared.z_train, None))
-    tx = step.make_optimisers(config, stage.training)
-    population = step.Population(n, prepared.neighbour_weight)
-    train_steps = parallel.pmap(
-        step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
-        in_axes=(None, None, 0),
-        out_axes=(None, None),
-        donate_argnums=(0,),
-        devices=devices,
-    )
+    train_steps = train.mapped_steps(config, stage, data, prepared, devices)
     calls = max(1, t.steps // CALL // 4)
 
     def run() -> None:

@@ -105,10 +105,13 @@ def unit(x: Array, least: float = 0.0) -> Array:
 
 
 def longest(x: np.ndarray) -> float:
-    """The largest length of rows `[n, d]`, 0 without any; rows that are not finite do not count."""
+    """The largest length of rows `[n, d]`, 0 without any.
+
+    Rows that are not finite, or that float32 cannot compute with, have no code and do not count.
+    """
     x = np.asarray(x, np.float64)
     squared = np.einsum("nd,nd->n", x, x)
-    return float(np.sqrt(squared[np.isfinite(squared)].max(initial=0)))
+    return float(np.sqrt(squared[squared <= np.finfo(np.float32).max].max(initial=0)))
 
 
 def of(name: str, length: float) -> Metric:

@@ -75,16 +75,7 @@ def _loop(
     profiled: Callable,
 ) -> None:
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
-    tx = step.make_optimisers(config, stage.training)
-    own = data.xa is None
-    population = step.Population(len(prepared.z_train), prepared.neighbour_weight, own)
-    train_steps = parallel.pmap(
-        step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
-        in_axes=(None, None, 0),
-        out_axes=(None, None),
-        donate_argnums=(0,),
-        devices=devices,
-    )
+    train_steps = mapped_steps(config, stage, data, prepared, devices)
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
     rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
@@ -101,7 +92,7 @@ def _loop(
             others=config.train.others,
             draws=config.loss.batch_positives + config.loss.batch_positives_synthetic,
             graph=prepared.graph,
-            queries=0 if own else len(prepared.z_queries),
+            queries=0 if data.xa is None else len(prepared.z_queries),
         )
         return parallel.split(batch, axis=1, devices=devices)
 
@@ -157,6 +148,22 @@ def check_rows(directory: Path, done: int, log: logs.Log) -> None:
             f"{path}: is not as it was at step {done}: rows are missing or were changed. Plots "
             "show the rows that are there"
         )
+
+
+def mapped_steps(
+    config, stage: Stage, data: Dataset, prepared: Prepared, devices: list[jax.Device]
+) -> Callable:
+    """`step.make_train_steps` of a stage on all devices, batches split; the state is donated."""
+    tx = step.make_optimisers(config, stage.training)
+    own = data.xa is None
+    population = step.Population(len(prepared.z_train), prepared.neighbour_weight, own)
+    return parallel.pmap(
+        step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
+        in_axes=(None, None, 0),
+        out_axes=(None, None),
+        donate_argnums=(0,),
+        devices=devices,
+    )
 
 
 def saved_line(stage: Stage, done: int) -> str:
