@@ -412,4 +412,4 @@ def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):
 
 def test_a_hasher_of_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="its metric is 'hamming'"):
-        hasher.metric_of("hamming", {})
+        metric.kept("hamming", {})

@@ -124,6 +124,17 @@ def of(name: str, length: float) -> Metric:
     return Metric(name, float(largest) or 1.0)
 
 
+def kept(name: str, arrays: dict) -> Metric:
+    """The metric of that name whose `Metric.arrays` are among an encoder's; KeyError without them.
+
+    Raises:
+        ValueError: there is no metric of that name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"its metric is {name!r}, of a newer version")
+    return Metric(name, float(arrays["largest"][0])) if name == "ip" else Metric(name)
+
+
 def are_unit(x: np.ndarray) -> bool:
     """Whether all rows `[n, d] f32` have unit length: then l2, cosine and ip are one order."""
     return bool((abs(np.sqrt(np.einsum("nd,nd->n", x, x)) - 1) < UNIT).all())
