@@ -25,7 +25,8 @@ from pathlib import Path
 
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import change, get_config, validate
+from sigah_jax.config import change, get_config
+from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, BitsRefused, command
