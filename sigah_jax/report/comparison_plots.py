@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from sigah_jax.report import plots
+from sigah_jax.report import drawing
 from sigah_jax.report.cells import RECALL_AT, Cell, datasets
 from sigah_jax.report.comparison import spread, values_of
 from sigah_jax.report.tables import short_name
@@ -77,7 +77,7 @@ def recall_curves(
 
     def line(ax: Axes, dataset: str, method: str, number: int) -> None:
         values = [values_of(cells, dataset, method, bits, f"recall@{r}") for r in RECALL_AT]
-        style = plots.look(number, method)
+        style = drawing.look(number, method)
         ax.plot(RECALL_AT, list(map(statistics.mean, values)), label=short_name(method), **style)
 
     def finish(ax: Axes, dataset: str) -> None:
@@ -101,7 +101,7 @@ def precision_recall(
     def line(ax: Axes, dataset: str, method: str, number: int) -> None:
         seeds = [c for c in cells if (c.dataset, c.method, c.bits) == (dataset, method, bits)]
         curve = min(seeds, key=lambda c: c.seed).pr_curve
-        plots.precision_recall_line(ax, number, method, curve)
+        drawing.precision_recall_line(ax, number, method, curve)
 
     def finish(ax: Axes, dataset: str) -> None:
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
@@ -156,14 +156,14 @@ def _over_length(
         points = [
             (x, statistics.mean(v), spread(v)) for x, v in values.items() if isinstance(v, list)
         ]
-        style = plots.look(number, method)
+        style = drawing.look(number, method)
         ax.errorbar(*zip(*points, strict=True), label=short_name(method), **style)
 
     def finish(ax: Axes, dataset: str) -> None:
         ax.set(xscale="log", xlabel=unit, ylabel=metric, title=dataset)
         ax.set_xticks(list(places.values()), [str(x) for x in places.values()])
         ax.minorticks_off()
-        plots.name_ends(ax)
+        drawing.name_ends(ax)
 
     _panels(cells, metric, methods, list(places), always, line, finish, path)
 
@@ -189,4 +189,4 @@ def _panels(
         finish(ax, dataset)
 
     if shown:
-        plots.panels(list(shown), draw, path)
+        drawing.panels(list(shown), draw, path)
