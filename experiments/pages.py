@@ -176,13 +176,13 @@ def latex(found: Sequence[Cell]) -> str:
     tables = [comparison.latex(*against_best(found), "SiGAH / the best baseline")]
     for dataset in datasets(found):
         for metric in METRICS:
-            header, body = comparison.over_bits(found, dataset, metric, BINARY, BITS)
+            header, body = comparison.over_length(found, dataset, metric, BINARY, BITS, "bits")
             words = ["not available" if name.startswith("sigah") else "" for name in BINARY]
             body = [[*row, (word, 0)] for row, word in zip(body, words, strict=True)]
             tables.append(comparison.latex([*header, "paper"], body, f"{dataset}, {metric}"))
         if any(c.dataset == dataset and c.method in REAL for c in found):
             for metric in REAL_METRICS:
-                table = comparison.over_bytes(found, dataset, metric, REAL, REAL_BITS)
+                table = comparison.over_length(found, dataset, metric, REAL, REAL_BITS, "bytes")
                 caption = f"{dataset}, real-valued queries, {METRIC_NAMES.get(metric, metric)}"
                 tables.append(comparison.latex(*table, caption))
         if any(c.dataset == dataset and c.method in ABLATION[2:] for c in found):

@@ -4,17 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from test_config import named
 
 from sigah_jax import config, config_checks
 from sigah_jax.config_checks import validate
 from sigah_jax.errors import BadInput
 from sigah_jax.training import step
-
-
-def named(arguments=""):
-    c = config.get_config(arguments)
-    c.data.name = "mnist"
-    return c
 
 
 @pytest.mark.parametrize("preset", config.PRESETS)

@@ -372,11 +372,22 @@ def test_encode_tells_of_rows_longer_than_those_of_training(of, tmp_path, capsys
     assert (longest in capsys.readouterr().out) == (of == IP)
 
 
+def test_the_longest_row_is_found_in_any_block_and_rows_without_a_code_do_not_count(monkeypatch):
+    monkeypatch.setattr(metric, "BLOCK_ROWS", 7)
+    x = hashers.vectors(100, D)
+    for row in (0, 6, 7, 99):
+        longer = x.copy()
+        longer[row] *= 100
+        longer[[3, 50]] = np.nan
+        longer[[4, 51]] = 1e30  # its square overflows
+        assert metric.longest(longer) == pytest.approx(100 * np.linalg.norm(x[row]), rel=1e-6)
+    assert metric.longest(x[:0]) == 0
+
+
 def test_a_base_is_scaled_in_blocks(monkeypatch):
     x = hashers.vectors(100, D)
     monkeypatch.setattr(datasets, "BLOCK_ROWS", 7)
     np.testing.assert_array_equal(datasets.points(metric.base_rows, COSINE, x), metric.unit(x))
-    assert datasets.longest(x) == metric.longest(x) and datasets.longest(x[:0]) == 0
     assert datasets.points(metric.base_rows, metric.L2, x) is x
 
 

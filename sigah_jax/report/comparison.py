@@ -17,6 +17,7 @@ from sigah_jax.report.cells import COSTS, Cell, datasets
 from sigah_jax.report.tables import METRIC_NAMES, MISSING, display_name, ranks, short_name
 
 NOT_RUN = "not run"
+UNITS = {"bits": 1, "bytes": 8}  # in which the length of a code is said: bits in one
 
 # a table before its style: the header, and for each row its cells, each a text and its rank
 Grid = tuple[list[str], list[list[tuple[str, int]]]]
@@ -128,21 +129,19 @@ def escape(text: str) -> str:
     return text.replace("±", r"$\pm$").replace("x̂", r"$\hat{x}$")
 
 
-def over_bits(
-    cells: Sequence[Cell], dataset: str, metric: str, methods: Sequence[str], bits: Sequence[int]
+def over_length(
+    cells: Sequence[Cell],
+    dataset: str,
+    metric: str,
+    methods: Sequence[str],
+    bits: Sequence[int],
+    unit: str,
 ) -> Grid:
-    """One metric of one data set: a row a method, a column a code length."""
+    """One metric of one data set: a row a method, a column a code length in `UNITS`."""
     rows = {m: [values_of(cells, dataset, m, k, metric) for k in bits] for m in methods}
-    return grid(f"{dataset}, {metric}", [f"{k} bits" for k in bits], rows)
-
-
-def over_bytes(
-    cells: Sequence[Cell], dataset: str, metric: str, methods: Sequence[str], bits: Sequence[int]
-) -> Grid:
-    """The same with columns that say bytes."""
-    rows = {m: [values_of(cells, dataset, m, k, metric) for k in bits] for m in methods}
+    columns = [f"{k // UNITS[unit]} {unit}" for k in bits]
     title = f"{dataset}, {METRIC_NAMES.get(metric, metric)}"
-    return grid(title, [f"{k // 8} bytes" for k in bits], rows, [metric] * len(bits))
+    return grid(title, columns, rows, [metric] * len(bits))
 
 
 def over_metrics(

@@ -15,10 +15,11 @@ from matplotlib.axes import Axes
 
 from sigah_jax.report import drawing
 from sigah_jax.report.cells import RECALL_AT, Cell, datasets
-from sigah_jax.report.comparison import spread, values_of
+from sigah_jax.report.comparison import UNITS, spread, values_of
 from sigah_jax.report.tables import short_name
 
 LINES = 8  # of a panel
+LABELS = {"bits": "bits", "bytes": "bytes a vector"}
 
 
 def draw(
@@ -36,34 +37,41 @@ def draw(
     """
     for metric in ("map", "map@1000", "recall@100"):
         path = directory / f"{metric.replace('@', '_')}_bits.png"
-        over_bits(cells, metric, methods, bits, path, always)
+        over_length(cells, metric, methods, bits, path, "bits", always)
     for function in (recall_curves, precision_recall):
         function(cells, curve_bits, methods, directory / f"{function.__name__}.png", always)
 
 
-def over_bits(
+def over_length(
     cells: Sequence[Cell],
     metric: str,
     methods: Sequence[str],
     bits: Sequence[int],
     path: Path,
+    unit: str,
     always: Sequence[str] = (),
 ) -> None:
-    """Draws one metric over code length, with the standard deviation over seeds."""
-    _over_length(cells, metric, methods, {k: k for k in bits}, "bits", path, always)
+    """Draws one metric over code length in `UNITS`, with the standard deviation over seeds.
 
+    Bytes are for codes by Hamming distance and by real-valued queries alike.
+    """
+    places = {k: k // UNITS[unit] for k in bits}
 
-def over_bytes(
-    cells: Sequence[Cell],
-    metric: str,
-    methods: Sequence[str],
-    bits: Sequence[int],
-    path: Path,
-    always: Sequence[str] = (),
-) -> None:
-    """The same over bytes, for codes by Hamming distance and by real-valued queries alike."""
-    places = {k: k // 8 for k in bits}
-    _over_length(cells, metric, methods, places, "bytes a vector", path, always)
+    def line(ax: Axes, dataset: str, method: str, number: int) -> None:
+        values = {x: values_of(cells, dataset, method, k, metric) for k, x in places.items()}
+        points = [
+            (x, statistics.mean(v), spread(v)) for x, v in values.items() if isinstance(v, list)
+        ]
+        style = drawing.look(number, method)
+        ax.errorbar(*zip(*points, strict=True), label=short_name(method), **style)
+
+    def finish(ax: Axes, dataset: str) -> None:
+        ax.set(xscale="log", xlabel=LABELS[unit], ylabel=metric, title=dataset)
+        ax.set_xticks(list(places.values()), [str(x) for x in places.values()])
+        ax.minorticks_off()
+        drawing.name_ends(ax)
+
+    _panels(cells, metric, methods, bits, always, line, finish, path)
 
 
 def recall_curves(
@@ -138,34 +146,6 @@ def chosen(
     near = {m: max(x / (best[k] or 1) for k, x in held.items()) for m, held in others.items()}
     taken = {*own, *sorted(near, key=near.get, reverse=True)[: max(0, LINES - len(own))]}
     return [m for m in methods if m in taken]
-
-
-def _over_length(
-    cells: Sequence[Cell],
-    metric: str,
-    methods: Sequence[str],
-    places: dict[int, int],
-    unit: str,
-    path: Path,
-    always: Sequence[str],
-) -> None:
-    """Draws one metric over the places of the code lengths, whose unit is written below."""
-
-    def line(ax: Axes, dataset: str, method: str, number: int) -> None:
-        values = {x: values_of(cells, dataset, method, k, metric) for k, x in places.items()}
-        points = [
-            (x, statistics.mean(v), spread(v)) for x, v in values.items() if isinstance(v, list)
-        ]
-        style = drawing.look(number, method)
-        ax.errorbar(*zip(*points, strict=True), label=short_name(method), **style)
-
-    def finish(ax: Axes, dataset: str) -> None:
-        ax.set(xscale="log", xlabel=unit, ylabel=metric, title=dataset)
-        ax.set_xticks(list(places.values()), [str(x) for x in places.values()])
-        ax.minorticks_off()
-        drawing.name_ends(ax)
-
-    _panels(cells, metric, methods, list(places), always, line, finish, path)
 
 
 def _panels(

@@ -107,7 +107,7 @@ def plot(rows: Sequence[Row], k: int, candidates: int, path: Path) -> None:
     ]
     methods = list(dict.fromkeys(row.method for row in codes))
     sizes = sorted({point.bits for point in points})
-    comparison_plots.over_bytes(points, metric, methods, sizes, path, ALWAYS)
+    comparison_plots.over_length(points, metric, methods, sizes, path, "bytes", ALWAYS)
 
 
 def _line(row: Row) -> list[str]:

@@ -68,7 +68,6 @@ SHORT_NAMES = {
     "sgh": "SGH, graph",
     "bae": "auto-encoder",
     "opq": "OPQ",
-    "opq_all": "OPQ, all columns",
     "rq": "RQ",
 }
 METRIC_NAMES = {

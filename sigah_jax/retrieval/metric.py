@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # a config is checked without JAX
     import jax
 
 NAMES = ("l2", "cosine", "ip")
+BLOCK_ROWS = 8192  # whose lengths are computed at once
 UNIT = 1e-3  # by which the lengths of rows may differ from 1 that are called unit rows
 TINY = np.finfo(np.float32).tiny
 
@@ -105,13 +106,16 @@ def unit(x: Array, least: float = 0.0) -> Array:
 
 
 def longest(x: np.ndarray) -> float:
-    """The largest length of rows `[n, d]`, 0 without any.
+    """The largest length of rows `[n, d]`, 0 without any; x may be a memory map.
 
     Rows that are not finite, or that float32 cannot compute with, have no code and do not count.
     """
-    x = np.asarray(x, np.float64)
-    squared = np.einsum("nd,nd->n", x, x)
-    return float(np.sqrt(squared[squared <= np.finfo(np.float32).max].max(initial=0)))
+    largest = 0.0
+    for start in range(0, len(x), BLOCK_ROWS):
+        block = np.asarray(x[start : start + BLOCK_ROWS], np.float64)
+        squared = np.einsum("nd,nd->n", block, block)
+        largest = squared[squared <= np.finfo(np.float32).max].max(initial=largest)
+    return float(np.sqrt(largest))
 
 
 def of(name: str, length: float) -> Metric:
