@@ -348,8 +348,11 @@ def test_fragments_on_a_cluster_have_the_codes_of_the_whole(of, tmp_path):
     sent = hasher.unpacked(hasher.to_bytes(h))
     vectors = datasets.open_file(str(tmp_path / "x.npy"))
     parts = [ray_encoder.fragment_codes(sent, vectors, *rows) for rows in ((0, 37), (37, 100))]
-    assert all(good.all() for _, good in parts)
-    np.testing.assert_array_equal(np.concatenate([codes for codes, _ in parts]), h.encode(x))
+    assert all(good.all() for _, good, _ in parts)
+    np.testing.assert_array_equal(np.concatenate([codes for codes, *_ in parts]), h.encode(x))
+    lengths = [longest for *_, longest in parts]
+    wanted = [metric.longest(x[:37]), metric.longest(x[37:])] if of == IP else [0, 0]
+    assert lengths == wanted
 
 
 @pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
