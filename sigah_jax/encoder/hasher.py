@@ -273,15 +273,16 @@ class Hasher:
     def describe(self) -> dict:
         """What it is, for people and JSON.
 
-        `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
-        is equal. `metric` is what is near, `longest` M of the inner product. `query_head` tells
-        whether queries have a hash function of their own, `refine` by which μ and iterations codes
-        of base rows are refined, μ = 0 if they are not. A trained hasher also tells `data` (name or
-        file), `preset`, `config_hash`, `step`, `validation`, the metrics of its checkpoint on the
-        validation queries, {} without any, whether its decoder is `refitted`, trained further on
-        codes that stand still, `refinement`, what refining changes on the training rows, if it
-        does, `reference`, `drift.Figures` of its validation queries if these are rows that were
-        held out, and `workdir` if it was loaded from a run directory.
+        `encoder` is a hash of the parameters, `metric` what is near, `longest` M of the inner
+        product, which the hash covers: codes of base rows and queries can be compared if the hash
+        and the metric are equal. `query_head` tells whether queries have a hash function of their
+        own, `refine` by which μ and iterations codes of base rows are refined, μ = 0 if they are
+        not. A trained hasher also tells `data` (name or file), `preset`, `config_hash`, `step`,
+        `validation`, the metrics of its checkpoint on the validation queries, {} without any,
+        whether its decoder is `refitted`, trained further on codes that stand still, `refinement`,
+        what refining changes on the training rows, if it does, `reference`, `drift.Figures` of its
+        validation queries if these are rows that were held out, and `workdir` if it was loaded from
+        a run directory.
         """
         told = {
             "bits": self.bits,
