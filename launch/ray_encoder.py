@@ -98,7 +98,7 @@ def _write_codes(
 
 
 class Encoder:
-    """Encodes fragments, one a call. A class, because an actor of Ray Data keeps one."""
+    """Encodes fragments, one in each call. A class, because an actor of Ray Data keeps one."""
 
     def __init__(self, options: Options, encoder: bytes):
         self.options = options

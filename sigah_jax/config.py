@@ -156,7 +156,7 @@ def decoder_stages(config) -> dict[str, int]:
 
 
 def vectors_config(arguments: str = "") -> config_dict.ConfigDict:
-    """The base configuration for anybody's vectors; `data.base` is left to the caller."""
+    """The base configuration for files of vectors; `data.base` is left to the caller."""
     c = get_config(arguments)
     c.data.name = "vectors"
     c.data.train_rows = 100_000  # ours: the exact neighbour graph of more takes long on a CPU

@@ -222,7 +222,7 @@ def warn_of_outliers(
 
     Features are scaled by the root of the mean squared distance to the middle, and a single row
     of 1e10 leaves all others a spread near 0. It is compared with that of the nearest 99 % of the
-    rows. This is no error: heavy tails are such rows too, and codes can be trained on them.
+    rows. This is not an error: heavy tails are such rows too, and codes can be trained on them.
 
     Args:
         rows: `[n] i64`, the number of each row in `name`.

@@ -1,4 +1,4 @@
-"""What somebody gives an encoder, as arrays; BadInput tells what cannot be taken.
+"""What a caller gives an encoder, as arrays; BadInput names what cannot be encoded or decoded.
 
 Shapes: n rows, d columns, K bits, W packed bytes.
 
@@ -15,7 +15,7 @@ from sigah_jax.retrieval import codes
 
 
 def as_array(x, name: str) -> np.ndarray | jax.Array:
-    """What somebody gave as `name` as an array: a list, a data frame, a tensor on the CPU.
+    """What a caller gave as `name` as an array: a list, a data frame, a tensor on the CPU.
 
     Raises:
         BadInput: values are masked, the matrix is sparse, or numpy cannot make an array of it.

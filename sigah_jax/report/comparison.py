@@ -1,7 +1,7 @@
 """Tables that compare methods over data sets and code lengths, as Markdown and LaTeX.
 
 A cell is the mean over seeds, with the standard deviation where there are several; the best mean
-of a column is bold, the second underlined, by what is printed. A cell that nobody ran says so.
+of a column is bold, the second underlined, by what is printed. A cell that was not run says so.
 
 Not responsible for reading cells (`cells`) nor for writing files.
 """
@@ -59,10 +59,10 @@ def grid(
     rows: Mapping[str, Sequence[list[float] | str]],
     metrics: Sequence[str] = (),
 ) -> Grid:
-    """A table before its style, a row a method; no best of a column of `COSTS`.
+    """A table before its style, a row for each method; columns of `COSTS` have no best.
 
     Args:
-        metrics: of the columns, if not all are of shares.
+        metrics: those of the columns, if not all of them are shares.
     """
     texts = [[text_of(v) for v in values] for values in rows.values()]
     metrics = metrics or columns
@@ -92,7 +92,7 @@ def fill(text: str, write: Callable[[str, str], str]) -> str:
     """A Markdown text with each of its generated parts written anew by `write(KIND, NAME)`.
 
     A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`, a claim within a
-    sentence between `<!-- count: NAME -->` and `<!-- end -->`; nobody edits them by hand.
+    sentence between `<!-- count: NAME -->` and `<!-- end -->`; they are not edited by hand.
     """
     marks = re.compile(r"(<!-- (table|count): ([^\n]+?) -->)(\n?).*?(<!-- end -->)", re.DOTALL)
     return marks.sub(lambda m: f"{m[1]}{m[4]}{write(m[2], m[3])}{m[4]}{m[5]}", text)
@@ -135,9 +135,9 @@ def over_length(
     metric: str,
     methods: Sequence[str],
     bits: Sequence[int],
-    unit: str,
+    unit: str,  # of UNITS
 ) -> Grid:
-    """One metric of one data set: a row a method, a column a code length in `UNITS`."""
+    """One metric of one data set: a row for each method, a column for each code length."""
     rows = {m: [values_of(cells, dataset, m, k, metric) for k in bits] for m in methods}
     columns = [f"{k // UNITS[unit]} {unit}" for k in bits]
     title = f"{dataset}, {METRIC_NAMES.get(metric, metric)}"
@@ -147,7 +147,7 @@ def over_length(
 def over_metrics(
     cells: Sequence[Cell], dataset: str, bits: int, methods: Sequence[str], metrics: Sequence[str]
 ) -> Grid:
-    """One data set at one code length: a row a method, a column a metric."""
+    """One data set at one code length: a row for each method, a column for each metric."""
     rows = {m: [values_of(cells, dataset, m, bits, x) for x in metrics] for m in methods}
     names = [METRIC_NAMES.get(x, x) for x in metrics]
     return grid(f"{dataset}, {bits} bits", names, rows, metrics)

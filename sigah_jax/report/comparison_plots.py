@@ -1,8 +1,9 @@
 """Plots that compare methods: a metric against bits or bytes, recall@R, precision against recall.
 
-One panel a data set, one line a method, the mean over seeds. A panel has eight lines at most: of
-more methods, those that come nearest to the best one at some length. SiGAH's lines are thick; the
-others differ by colour, dash and marker, so that grey print and colour-blind eyes tell them apart.
+Each data set has a panel and each method a line, the mean over seeds. A panel has eight lines at
+most: of more methods, those that come nearest to the best one at some length. SiGAH's lines are
+thick; the others differ by colour, dash and marker, so that they can be told apart in grey print
+and by colour-blind readers.
 
 Not responsible for reading cells: `cells`.
 """

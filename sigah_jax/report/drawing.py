@@ -81,7 +81,7 @@ def look(number: int, method: str) -> dict:
 def panels(
     names: Sequence[str], draw: Callable[[Axes, str], None], path: Path, columns: int = 2
 ) -> None:
-    """Draws a panel a name, by `draw(ax, name)`."""
+    """Draws a panel for each name, by `draw(ax, name)`."""
     with rc_context(STYLE):
         columns = min(len(names), columns)
         rows = -(-len(names) // columns)

@@ -68,7 +68,7 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
 
 
 def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
-    """The smallest code that reaches the target, whoever made it, and the smallest of bits.
+    """The smallest code of any method that reaches the target, and the smallest of bits.
 
     Where none does, the best there is.
     """
@@ -96,7 +96,7 @@ def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
 
 
 def plot(rows: Sequence[Row], k: int, candidates: int, path: Path) -> None:
-    """Recall@k over bytes a vector, of the code alone and re-ranked: a line a method."""
+    """Recall@k over bytes a vector, of the code alone and re-ranked: a line for each method."""
     panels = {"alone": "code alone", "reranked": f"re-ranked, {candidates:,} candidates"}
     metric, codes = f"recall@{k}", [row for row in rows if row.group != "vectors"]
     points = [

@@ -71,7 +71,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None
 def precision_recall(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, path: str | Path
 ) -> None:
-    """Draws precision against recall, one point a Hamming radius, one curve a method.
+    """Draws precision against recall: a curve for each method, a point for each Hamming radius.
 
     Args:
         curves: by method, precision and recall at the radii 0..K. A radius where either is

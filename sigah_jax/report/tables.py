@@ -81,7 +81,7 @@ MISSING = "n/a"
 def method_table(
     metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str], bits: int
 ) -> str:
-    """Aligned plain text, one row a method in the order given, `*` after the best of a column.
+    """Aligned plain text, a row for each method in the order given, `*` after a column's best.
 
     Args:
         metrics: by method ("sigah", "itq", …) and metric key ("map", "recall@100", …), as

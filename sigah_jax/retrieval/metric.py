@@ -14,7 +14,7 @@ Shapes: n rows, d columns, d' columns of points: d + 1 for ip, else d. Works on 
 arrays, also inside jit.
 
 Not responsible for rows with NaN, nor for zeros that have no cosine: what is made of them holds
-NaN, and whoever reads files refuses them.
+NaN, and the modules that read rows refuse them.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Union
