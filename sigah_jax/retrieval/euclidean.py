@@ -126,7 +126,7 @@ def centre_of(xb: np.ndarray) -> np.ndarray:
 def search(
     xq: np.ndarray, xb: np.ndarray, centre: np.ndarray, k: int, engine: str, devices: Devices
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`knn` of one chunk of queries."""
+    """`knn` of some queries, without its checks."""
     queries = xq - centre
     if engine == "accelerator":
         # base rows are centred where they are compared
