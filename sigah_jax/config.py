@@ -79,7 +79,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.apart = config_dict.ConfigDict()  # ours: for data whose nearest neighbours stand apart
     c.apart.below = 0.8  # they do if `prepare.growth` is below this, as for texts; 0: never
     c.apart.neighbours = 3  # then loss.neighbours is at least this,
-    c.apart.neighbour_weight = 32.0  # and loss.neighbour_weight this
+    c.apart.neighbour_weight = min(100.0, (640 / bits) ** 2)  # and loss.neighbour_weight this
 
     c.began = config_dict.ConfigDict()
     # κ reaches its greatest value within 100 steps and stays there, since e(ẑ) stays below γ e(z)
