@@ -31,6 +31,7 @@ from ml_collections import config_dict
 
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hash_functions, refining
+from sigah_jax.encoder.calibration import Pairs
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.files.cache import content_hash
@@ -60,6 +61,7 @@ class Hasher:
     block_rows: int = 2048  # rows encoded a device and call; the codes depend on it by rounding
     refinement: refining.Refinement = refining.NONE  # of base rows, unless `encode` is told
     metric: Metric = L2  # what is near; rows go through it before anything else
+    pairs: Pairs | None = None  # of validation queries, which say what lies within a radius
 
     def __repr__(self) -> str:
         """One line; `describe` tells more."""
@@ -304,8 +306,9 @@ class Hasher:
         file), `preset`, `config_hash`, `step`, `validation`, the metrics of its checkpoint on the
         validation queries, {} without any, whether its decoder is `refitted`, trained further on
         codes that stand still, `refinement`, what refining changes on the training rows, if it
-        does, `reference`, `drift.Figures` of its validation queries if these are rows that were
-        held out, and `workdir` if it was loaded from a run directory.
+        does, `recall`, `drift.recall_by_rows` of its validation queries, `reference`,
+        `drift.Figures` of them if these are rows that were held out, and `workdir` if it was
+        loaded from a run directory.
         """
         told = {
             "bits": self.bits,
@@ -446,6 +449,8 @@ def to_bytes(h: Hasher) -> bytes:
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(a)
         for path, a in jax.tree_util.tree_leaves_with_path(h.params)
     }
+    if h.pairs:
+        arrays |= {f"pairs/{name}": array for name, array in h.pairs._asdict().items()}
     about = {
         "model": h.model.to_dict(),
         "facts": h.facts,
@@ -474,6 +479,7 @@ def unpacked(data: bytes) -> Hasher:
         for group in groups:
             node = node.setdefault(group, {})
         node[last] = array
+    pairs = Pairs(**params.pop("pairs")) if "pairs" in params else None
     if params_hash(params) != about["encoder"]:
         raise ValueError("its arrays do not fit their hash")
     model = config_dict.FrozenConfigDict(about["model"])
@@ -481,7 +487,7 @@ def unpacked(data: bytes) -> Hasher:
     # earlier versions wrote neither
     refinement = refining.Refinement(**about.get("refine", {}))
     metric = metric_of(about.get("metric", "l2"), params)
-    return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric)
+    return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric, pairs)
 
 
 def metric_of(name: str, params: dict) -> Metric:
