@@ -22,7 +22,7 @@ from sigah_jax.encoder.searching import checked, naming, vectors_of
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import gaps
 from sigah_jax.retrieval import rerank as reranking
-from sigah_jax.retrieval.metric import squared_limits, widest_radius
+from sigah_jax.retrieval.metric import Metric, squared_limits, widest_radius
 
 RECALL = 0.95
 MOST_ROWS = 100_000  # that validation queries are compared with; of more, as many evenly
@@ -93,12 +93,15 @@ def range_search(
         parts += [(numbers, d, rows[at]) for numbers, d, at in near]
     numbers, d, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
     del parts
-    order = np.lexsort((ids, d, numbers))
-    numbers, d, ids = numbers[order], d[order], ids[order]
     if rerank is not None:
         with naming("rerank"):
-            numbers, d, ids = _by_vectors(h, queries, rerank, radius, numbers, ids)
-    return Within(_lims(numbers, len(z)), d, ids, found.recall, found.precision)
+            d = reranking.of_pairs(queries, rerank, numbers, ids, h.metric)
+        d, within = _compared(h.metric, d, radius)
+        numbers, d, ids = numbers[within], d[within], ids[within]
+    largest_first = rerank is not None and h.metric.name == "ip"
+    order = np.lexsort((ids, -d if largest_first else d, numbers))
+    lims = np.append(0, np.cumsum(np.bincount(numbers, minlength=len(z))))
+    return Within(lims, d[order], ids[order], found.recall, found.precision)
 
 
 def pairs_of(h: Hasher, xq: np.ndarray, xb: np.ndarray, packed: np.ndarray) -> calibration.Pairs:
@@ -172,36 +175,9 @@ def _near(
         yield start + q[near], d[near], at[near]
 
 
-def _by_vectors(
-    h: Hasher,
-    queries: np.ndarray,
-    base: np.ndarray,
-    radius: float,
-    numbers: np.ndarray,
-    ids: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the rows found those within the radius by their vectors, by (query, distance, id).
-
-    Args:
-        numbers, ids: `[any] i64` of queries, which do not fall, and of base rows.
-
-    Returns:
-        The numbers of queries, distances f32 and ids that are left.
-    """
-    d, ids, lims = np.empty(len(ids), np.float32), ids.copy(), _lims(numbers, len(queries))
-    for i in np.flatnonzero(np.diff(lims)):
-        part, candidates = slice(lims[i], lims[i + 1]), ids[None, lims[i] : lims[i + 1]]
-        found = reranking.rerank(queries[i : i + 1], base, candidates, candidates.size, h.metric)
-        d[part], ids[part] = found[0][0], found[1][0]
-    if h.metric.name == "ip":
-        d = -d
-        within = d >= np.float32(radius)
-    else:
-        d = np.sqrt(d) if h.metric.name == "l2" else d
-        within = d <= np.float32(radius)
-    return numbers[within], d[within], ids[within]
-
-
-def _lims(numbers: np.ndarray, queries: int) -> np.ndarray:
-    """Where the rows of each query begin, and the last ones end: `[any], which do not fall`."""
-    return np.append(0, np.cumsum(np.bincount(numbers, minlength=queries)))
+def _compared(metric: Metric, d: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of `rerank` as a radius is given, `[any] f32`, and which are within it."""
+    if metric.name == "ip":
+        return -d, -d >= np.float32(radius)
+    d = np.sqrt(d) if metric.name == "l2" else d
+    return d, d <= np.float32(radius)
