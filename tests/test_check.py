@@ -1,6 +1,5 @@
 """The command that tells whether rows are like those of a training, on a trained encoder."""
 
-import copy
 import dataclasses
 
 import hashers
@@ -16,23 +15,12 @@ from sigah_jax.run import loading
 BITS, D = 64, 24
 
 
-def fitted(x):
-    """A hasher of random bits whose linear decoder fits them to rows `[n, d]` by least squares."""
-    h = hashers.untrained_for(x, BITS, 512, decoder="linear")
-    b = 2.0 * np.unpackbits(h.encode(x), axis=1) - 1
-    columns = np.concatenate([b, np.ones((len(b), 1))], 1)
-    map_of_b = np.linalg.lstsq(columns, h.features(x), rcond=None)[0].astype(np.float32)
-    params = copy.deepcopy(h.params)
-    params["gen"]["decoder"]["out"] = {"kernel": map_of_b[:-1], "bias": map_of_b[-1]}
-    return dataclasses.replace(h, params=params)
-
-
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """An encoder of 2,000 of 5,000 rows that keeps figures of 500 others, and rows in files."""
     path = tmp_path_factory.mktemp("check")
     x = sets.low_dimensional(5000, D)
-    h, new = fitted(x[:2000]), x[2500:]
+    h, new = hashers.fitted(x[:2000], BITS), x[2500:]
     np.save(path / "held_out.npy", x[2000:2500])
     reference = drift.figures(h, x[2000:2500])._asdict()
     dataclasses.replace(h, facts={"reference": reference}).save(path / "h.npz")

@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
 class Bounds(NamedTuple):
     """What is found where synthetic distances are limited, measured on the pairs."""
 
-    bounds: np.ndarray  # [Q] f64, of ‖z - ẑ‖²; -inf where there cannot be a row
+    bounds: np.ndarray  # [Q] f64, of ‖z - ẑ‖²; -inf where there cannot be a row, inf where all are
     recall: float  # the share found of the rows within the radius, all queries together
     precision: float  # the share within the radius of the rows found
 
@@ -81,7 +81,8 @@ def bounds(held: Pairs, limits: np.ndarray, recall: float) -> Bounds:
 
     Args:
         limits: `[Q] f64`, the squared distance of each query within which rows are wanted, one of
-            them `least` or more. Smaller ones count as `least`, and negative ones find nothing.
+            them `least` or more. Smaller ones count as `least`, negative ones find nothing, and
+            infinite ones all rows.
         recall: above 0, below 1.
     """
     order = np.argsort(held.synthetic, axis=None)
@@ -94,6 +95,8 @@ def bounds(held: Pairs, limits: np.ndarray, recall: float) -> Bounds:
     for i in np.flatnonzero(levels >= 0):
         within = np.cumsum(weight * (true <= levels[i]))
         found[i] = synthetic[np.searchsorted(within, recall * within[-1])]
+        if levels[i] == np.inf:  # all rows are within, whatever lies how far
+            found[i] = np.inf
         last = np.searchsorted(synthetic, found[i], side="right") - 1
         totals += counts[i] * np.array([within[last], within[-1], returned[last]])
     with np.errstate(invalid="ignore"):  # without queries
