@@ -290,8 +290,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
     if args.queries_train and not args.queries:
         raise BadInput(
-            f"--queries_train={args.queries_train}: recall is measured by other queries of that "
-            "kind; give them as --queries"
+            f"--queries_train={args.queries_train}: codes are measured by other queries of "
+            "that kind; give them as --queries"
         )
     args.bits = [int(k) for k in args.bits.split(",")]
     if args.metric not in metric.NAMES:
