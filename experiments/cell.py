@@ -63,6 +63,9 @@ VARIANTS |= {name: {"refine.iterations": 0} | changes for name, changes in _CHAN
 # other searches of the codes of a run of `sigah`: by both codes of a query, and by real queries
 ROWS = ("sigah_both", "sigah_projection", "sigah_synthetic", "sigah_stages")
 GROUPS = (*PARTS, "apart", "refine", "refit")  # of the config, all that a line of SiGAH depends on
+# whose nearest neighbours do not stand apart (`prepare.growth` is .97 to 1.01), so that lines of
+# these sets do not depend on `apart`
+NOT_APART = ("mnist", "tiny60k", "deep60k")
 
 
 def data_name(data: str) -> str:
@@ -112,16 +115,19 @@ def _variant(get_config: Callable, method: str, bits: int):
 def of_other_settings(line: cells.Line) -> bool:
     """Whether the line is there and of a SiGAH that was trained otherwise than it would be now.
 
-    Of codes that are not refined `refit` is not compared: it changes the decoder after them.
+    Only what changes the line's codes is compared: `refit` and `refine` come after codes that are
+    not refined, and `apart` changes nothing in the sets of `NOT_APART`.
     """
     held, method = line.read(), "sigah" if line.method in ROWS else line.method
     if held is None or "not_applicable" in held or method not in VARIANTS:
         return False
     now = _variant(get_config, method, line.bits)
     now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
-    groups = GROUPS if now["refine"]["iterations"] else GROUPS[:-1]
     was = rundir.with_fields_of_before(held["config"])
-    return any(was.get(group, {}) != now[group] for group in groups)
+    iterations = [config.get("refine", {}).get("iterations") for config in (was, now)]
+    unused = {"refine", "refit"} if iterations == [0, 0] else set()
+    unused |= {"apart"} if held["dataset"] in NOT_APART else set()
+    return any(was.get(group, {}) != now[group] for group in GROUPS if group not in unused)
 
 
 def of_other_file(line: cells.Line, data: str) -> bool:

@@ -73,14 +73,16 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.quantisation = 0.01  # ours: (|u| - 1)²
     c.loss.temperature_bits = 0.7 * math.sqrt(bits / 64)  # ours: τ of the ordinal loss, in bits
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
-    c.loss.batch_positives = 15  # ours: positives of an anchor from the batch; the graph adds one
-    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)  # ours: of the one; others 1
+    c.loss.batch_positives = 15  # ours: positives of an anchor from the batch
+    c.loss.neighbours = 1  # ours: and from the neighbour graph; several also order one another
+    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)  # ours: of the latter; others 1
     c.loss.batch_positives_synthetic = 8  # ours: the same for synthetic features
     c.loss.reach_share = 0.03  # ours: the nearest share of the columns may be positives
 
     c.apart = config_dict.ConfigDict()  # ours: for data whose nearest neighbours stand apart
     c.apart.below = 0.8  # they do if `prepare.growth` is below this, as for texts; 0: never
-    c.apart.neighbour_weight = 16.0  # then loss.neighbour_weight is at least this
+    c.apart.neighbours = 3  # then loss.neighbours is at least this,
+    c.apart.neighbour_weight = min(100.0, (640 / bits) ** 2)  # and loss.neighbour_weight this
 
     c.began = config_dict.ConfigDict()
     # κ reaches its greatest value within 100 steps and stays there, since e(ẑ) stays below γ e(z)
@@ -114,7 +116,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.refine = config_dict.ConfigDict()  # ours: codes of base rows, by their synthetic features
     c.refine.iterations = 16  # how many bits of a code may flip; 0: codes are not refined
-    c.refine.share = 0.15  # updates of the decoder on codes that it refined, over train.steps
+    # updates of the decoder on codes that it refined, over train.steps; ours: long codes gain more
+    c.refine.share = 0.15 if bits <= 64 else 0.3
     # μ, the price of a flip where |u| = 1, in units of ‖z‖²; "auto": the smallest of a short list
     # at which no metric of the validation queries falls
     c.refine.mu = "auto"
@@ -249,10 +252,12 @@ _RANGES = {
     "loss.temperature_bits": (1e-6, math.inf),
     "loss.temperature_synthetic": (1e-6, math.inf),
     "loss.batch_positives": (1, math.inf),
+    "loss.neighbours": (1, 64),
     "loss.neighbour_weight": (1e-6, math.inf),
     "loss.batch_positives_synthetic": (1, math.inf),
     "loss.reach_share": (0, 1),
     "apart.below": (0, math.inf),
+    "apart.neighbours": (1, 64),
     "apart.neighbour_weight": (1e-6, math.inf),
     "began.gamma": (0, math.inf),
     "began.rate": (0, 1),
