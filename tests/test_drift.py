@@ -68,6 +68,8 @@ def test_a_hasher_keeps_the_figures_of_its_held_out_rows(h, tmp_path):
     found = drift.figures(h, hashers.vectors(150, D, 1))
     dataclasses.replace(h, facts={"reference": found._asdict()}).save(tmp_path / "h.npz")
     assert drift.reference(loading.load(tmp_path / "h.npz")) == found
+    of_equal_rows = found._replace(lost=np.inf)._asdict()
+    assert drift.reference(dataclasses.replace(h, facts={"reference": of_equal_rows})) is None
 
 
 def test_of_equal_rows_codes_lose_a_share_of_the_variance_of_the_training(h):

@@ -89,9 +89,12 @@ def figures(h: Hasher, x: np.ndarray, held_out: Figures | None = None) -> Figure
 
 
 def reference(h: Hasher) -> Figures | None:
-    """The figures of rows held out from the training of h; None if it was saved without them."""
+    """The figures of rows held out from the training of h; None if it was saved without them.
+
+    Earlier versions kept those of equal rows too, of whose variance an infinite share was lost.
+    """
     held = h.facts.get("reference")
-    return Figures(**held) if held else None
+    return Figures(**held) if held and math.isfinite(held["lost"]) else None
 
 
 def advice(found: Figures, held_out: Figures) -> tuple[bool, str]:
