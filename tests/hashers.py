@@ -1,5 +1,7 @@
 """Untrained hashers and run directories of them, shared by the tests of their uses."""
 
+import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -58,6 +60,17 @@ def untrained_for(
     params = {"standardiser": made.standardiser, "gen": made.gen}
     model = config_dict.FrozenConfigDict(c.model)
     return hasher.Hasher(model, params, block_rows=block_rows)
+
+
+def fitted(x: np.ndarray, bits: int) -> hasher.Hasher:
+    """A hasher of random bits whose linear decoder fits them to rows `[n, d]` by least squares."""
+    h = untrained_for(x, bits, 512, decoder="linear")
+    b = 2.0 * np.unpackbits(h.encode(x), axis=1) - 1
+    columns = np.concatenate([b, np.ones((len(b), 1))], 1)
+    map_of_b = np.linalg.lstsq(columns, h.features(x), rcond=None)[0].astype(np.float32)
+    params = copy.deepcopy(h.params)
+    params["gen"]["decoder"]["out"] = {"kernel": map_of_b[:-1], "bias": map_of_b[-1]}
+    return dataclasses.replace(h, params=params)
 
 
 def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> Path:
