@@ -88,7 +88,8 @@ def _loop(
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
     train_steps = mapped_steps(config, stage, data, prepared, devices)
     per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
-    rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
+    with parallel.enough_memory("lower config.data.train_rows"):
+        rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage.directory, done, log)
