@@ -26,7 +26,7 @@ def training(
     """The preset's training, of which `workdir` keeps the encoder and a trace of twenty steps.
 
     Returns:
-        (rates, {"step_ms" by the clock of the loop, "device_step_ms" of steps that nobody waits
+        (rates, {"step_ms" by the clock of the loop, "device_step_ms" of steps that nothing waits
         for, "idle_share" of the device by the trace, None if that names no device}).
     """
     x = rates.manifold(sizes.train_rows, dims)[1]
@@ -97,6 +97,7 @@ def _bare_step_secs(config, workdir: Path, x: np.ndarray) -> float:
         prepared = prepare.prepare(config, workdir / "data", data, standardiser, log)
     n, draws = len(prepared.z_train), loss.batch_positives + loss.batch_positives_synthetic
     shape = {"n": n, "anchors": t.anchors, "others": t.others, "draws": draws}
+    shape["neighbours"] = prepared.neighbours
     batch = batches.batches(0, 0, CALL, **shape, graph=prepared.graph)
     batch = parallel.split(batch, axis=1, devices=devices)
     rows = parallel.replicate(step.Rows(prepared.z_train, None))

@@ -90,16 +90,36 @@ def test_ordinal_against_the_definition():
             f = sum(
                 1 / (1 + np.exp(-(h[i, j] - h[i, k]) / 0.7)) for k in range(9) if d[i, k] > d[i, j]
             )
-            expected[i] += w * np.log(1 + 90 / 9 * f / rho) / 3.5
-    got = losses.ordinal(d, h, positives, ranks, 90, 0.7, weights)
+            expected[i] += w * np.log(1 + 10 * f / rho) / 3.5
+    got = losses.ordinal(d, h, positives, ranks, 10.0, 0.7, weights)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_a_column_that_stands_for_two_points_counts_as_two_columns():
+    rng = np.random.default_rng(0)
+    d, h = (rng.random((3, 5), np.float32) for _ in range(2))
+    positives, ranks, weights = np.zeros((3, 1), int), np.ones((3, 1), np.float32), np.ones(1)
+    counts = np.array([[1, 2, 1, 1, 0]] * 3, np.float32)
+    got = losses.ordinal(d, h, positives, ranks, 10.0, 0.1, weights, counts)
+    columns = [0, 1, 1, 2, 3]
+    want = losses.ordinal(d[:, columns], h[:, columns], positives, ranks, 10.0, 0.1, weights)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_neighbours_that_are_drawn_stand_for_all_without_a_bias():
+    k, n = 64, 200_000
+    ranks = np.exp(np.random.default_rng(0).random((n, 3)) * np.log(k + 1)).astype(int)
+    counts = np.asarray(losses.neighbour_counts(jnp.asarray(ranks, jnp.float32), k))
+    for least in (1, 5, 40):  # the two others of an anchor, as far as they are beyond a rank
+        beyond = np.where(ranks[:, :2] > least, counts[:, :2], 0).sum(1).mean()
+        np.testing.assert_allclose(beyond, k - least, rtol=0.03)
 
 
 def test_ordinal_is_the_same_however_many_anchors_are_compared_at_once(monkeypatch):
     rng = np.random.default_rng(0)
     d, h = (rng.random((70, 40), np.float32) for _ in range(2))
     positives, ranks = rng.integers(0, 40, (70, 3)), np.ones((70, 3), np.float32)
-    arguments = d, h, positives, ranks, 400, 0.1, np.ones(3, np.float32)
+    arguments = d, h, positives, ranks, 10.0, 0.1, np.ones(3, np.float32)
     want = losses.ordinal(*arguments)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for values in (40 * 3 * 50, 1 << 26):  # 50 of the 70 anchors, then all
@@ -110,6 +130,6 @@ def test_ordinal_is_the_same_however_many_anchors_are_compared_at_once(monkeypat
 def test_ordinal_prefers_the_true_order():
     d = jnp.arange(6.0)[None]
     positives, ranks = jnp.array([[1, 3]]), jnp.array([[1.0, 3.0]])
-    right = losses.ordinal(d, 4 * d, positives, ranks, 6, 0.7, jnp.ones(2))
-    wrong = losses.ordinal(d, -4 * d, positives, ranks, 6, 0.7, jnp.ones(2))
+    right = losses.ordinal(d, 4 * d, positives, ranks, 1.0, 0.7, jnp.ones(2))
+    wrong = losses.ordinal(d, -4 * d, positives, ranks, 1.0, 0.7, jnp.ones(2))
     assert right[0] < 0.02 < 1 < wrong[0]

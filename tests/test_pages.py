@@ -82,7 +82,6 @@ def test_a_short_table_has_both_kinds_and_the_better_opq():
         "| OPQ, all columns | 8 | .650 | .650 | .750 |",
         "| residual quantiser | 8 | **.800** | **.800** | **.900** |",
         # RaBitQ has no code of 8 bytes, and no row
-        "| TurboQuant, 1 bit | 8 | not run | not run | not run |",
         "| SiGAH | 16 | not run | not run | not run |",
         "| SiGAH, both codes of a query | 16 | not run | not run | not run |",
         "| SiGAH, real queries, in stages | 16 | not run | not run | not run |",
@@ -90,7 +89,6 @@ def test_a_short_table_has_both_kinds_and_the_better_opq():
         "| OPQ, 8 columns a byte | 16 | .600 | .600 | .700 |",
         "| residual quantiser | 16 | not run | not run | not run |",
         "| RaBitQ | 16 | not run | not run | not run |",
-        "| TurboQuant, 1 bit | 16 | not run | not run | not run |",
     ]
 
 

@@ -110,7 +110,7 @@ def test_graph_and_ground_truth_are_exact_and_cached(data, tmp_path):
     np.testing.assert_array_equal(again.graph, first.graph)
 
 
-def test_where_neighbours_stand_apart_they_weigh_as_much_as_the_config_says(data, tmp_path):
+def test_where_neighbours_stand_apart_they_are_as_many_and_weigh_as_the_config_says(data, tmp_path):
     c = configuration()  # of 16 bits, whose neighbours weigh 4
     standardiser, *_ = prepare.first_arrays(c, data.xt, 12)
     standardiser = jax.tree.map(np.asarray, standardiser)
@@ -118,7 +118,7 @@ def test_where_neighbours_stand_apart_they_weigh_as_much_as_the_config_says(data
         for below, weight, wanted in ((0.0, 16.0, 4), (10.0, 16.0, 16), (10.0, 2.0, 4)):
             c.apart.below, c.apart.neighbour_weight = below, weight
             made = prepare.prepare(c, tmp_path / "cache", data, standardiser, log)
-            assert made.neighbour_weight == wanted
+            assert made.neighbour_weight == wanted and made.neighbours == (3 if below else 1)
     assert (tmp_path / "log.txt").read_text().count("nearest neighbours stand apart (") == 2
 
 

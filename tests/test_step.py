@@ -40,7 +40,15 @@ def setup(c, parts=("hash", "decoder")):
 def call(c, graph, first, steps):
     draws = c.loss.batch_positives + c.loss.batch_positives_synthetic
     rows = batches.batches(
-        3, first, steps, n=ROWS, anchors=c.train.anchors, others=2, draws=draws, graph=graph
+        3,
+        first,
+        steps,
+        n=ROWS,
+        anchors=c.train.anchors,
+        others=2,
+        neighbours=c.loss.neighbours,
+        draws=draws,
+        graph=graph,
     )
     return rows
 
@@ -71,9 +79,10 @@ def run(c, devices, calls=3, steps=4, descent=None):
     return parallel.fetch(state), infos, len(traces)
 
 
-@pytest.mark.parametrize("preset", base.PRESETS)
-def test_number_of_devices_does_not_change_the_run(preset):
+@pytest.mark.parametrize(("preset", "neighbours"), [("best", 1), ("best", 3), ("paper", 1)])
+def test_number_of_devices_does_not_change_the_run(preset, neighbours):
     c = small(preset)
+    c.loss.neighbours = neighbours
     one, infos, traces = run(c, jax.devices()[:1], descent=0.01)
     assert int(one.step) == 12 and traces == 1
     for n in (2, 4, 8):
@@ -216,7 +225,7 @@ def test_the_query_head_starts_as_the_base_head_and_parts_from_it():
 
 
 def test_batches_cover_every_row_once_an_epoch_and_depend_on_nothing_else():
-    c = {"n": 50, "anchors": 2, "others": 2, "draws": 3, "graph": None}
+    c = {"n": 50, "anchors": 2, "others": 2, "neighbours": 1, "draws": 3, "graph": None}
     # 6 rows a step, 50 rows: 25 steps are 3 epochs
     rows = np.concatenate([batches.batch(7, s, **c).rows.ravel() for s in range(25)])
     np.testing.assert_array_equal(np.bincount(rows), np.full(50, 3))
@@ -225,19 +234,24 @@ def test_batches_cover_every_row_once_an_epoch_and_depend_on_nothing_else():
     assert not np.array_equal(batches.batch(7, 9, **c).rows, batches.batch(8, 9, **c).rows)
 
 
-def test_a_batch_ends_with_the_neighbour_at_its_rank():
+def test_a_batch_ends_with_the_neighbours_at_their_ranks():
     graph = np.arange(100 * 5, dtype=np.int32).reshape(100, 5)
-    got = batches.batch(0, 3, n=100, anchors=20, others=1, draws=1, graph=graph)
+    c = {"n": 100, "anchors": 20, "others": 1, "draws": 1}
+    got = batches.batch(0, 3, **c, neighbours=2, graph=graph)
+    assert got.rows.shape == (20, 4) and got.neighbour_ranks.shape == (20, 2)
     assert got.neighbour_ranks.min() >= 1 and got.neighbour_ranks.max() <= 5
-    np.testing.assert_array_equal(got.rows[:, -1], graph[got.rows[:, 0], got.neighbour_ranks - 1])
+    want = np.take_along_axis(graph[got.rows[:, 0]], got.neighbour_ranks - 1, 1)
+    np.testing.assert_array_equal(got.rows[:, 2:], want)
+    assert batches.batch(0, 3, **c, neighbours=2, graph=None).neighbour_ranks.shape == (20, 0)
 
 
 def test_anchors_of_training_queries_are_drawn_from_all_of_them_with_their_neighbours():
     graph = np.arange(7 * 5, dtype=np.int32).reshape(7, 5)
-    c = {"n": 100, "anchors": 20, "others": 1, "draws": 1}
+    c = {"n": 100, "anchors": 20, "others": 1, "neighbours": 1, "draws": 1}
     got = batches.batch(0, 3, **c, graph=graph, queries=7)
     assert set(got.anchors) == set(range(7)) and got.anchors.dtype == np.int32
-    np.testing.assert_array_equal(got.rows[:, -1], graph[got.anchors, got.neighbour_ranks - 1])
+    want = graph[got.anchors, got.neighbour_ranks[:, 0] - 1]
+    np.testing.assert_array_equal(got.rows[:, -1], want)
     without = batches.batch(0, 3, **c, graph=np.zeros((100, 5), np.int32))
     np.testing.assert_array_equal(got.rows[:, :-1], without.rows[:, :-1])  # the same columns
     np.testing.assert_array_equal(without.anchors, without.rows[:, 0])

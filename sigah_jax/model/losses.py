@@ -1,10 +1,12 @@
-"""The terms of both objectives, each a pure function with one value an example or an anchor.
+"""The terms of both objectives, each a pure function with one value for each example or anchor.
 
 Shapes: B batch, P features, K bits, A anchors, C columns (all the points of a batch that an
 anchor is compared with), J positives an anchor. Symbols: z features, ẑ synthetic ones.
 
 Weights, means over the batch and devices are applied in `step`.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -93,49 +95,68 @@ def batch_positives(
     return jnp.take_along_axis(nearest, ranks - 1, 1), ranks
 
 
+def neighbour_counts(ranks: jax.Array, k: int) -> jax.Array:
+    """How many of an anchor's k nearest each of N > 1 drawn neighbours stands for.
+
+    Rank r was drawn with probability p(r) = ln(1 + 1/r) / ln(k + 1). Beside one of them, which is
+    a positive, the N - 1 others count for the k as 1 / ((N - 1) p(r)) each, without a bias. ours.
+
+    Args:
+        ranks: `[A, N] f32`, of the neighbours, 1 = nearest.
+
+    Returns:
+        `[A, N] f32`.
+    """
+    chance = jnp.log1p(1.0 / ranks) / math.log(k + 1)
+    return 1.0 / ((ranks.shape[1] - 1) * chance)
+
+
 def ordinal(
     distance: jax.Array,
     code_distance: jax.Array,
     positives: jax.Array,
     ranks: jax.Array,
-    population: float,
+    share: float,
     temperature: float,
     weights: jax.Array,
+    counts: jax.Array | None = None,
 ) -> jax.Array:
     """Minus the log precision, at each positive, of the ranking by `code_distance`.
 
-        f_ij = population/C · Σ_k [D_ik > D_ij] σ((h_ij - h_ik)/τ)
+        f_ij = Σ_k n_ik [D_ik > D_ij] σ((h_ij - h_ik)/τ)
         loss_i = Σ_j w_j ln(1 + f_ij / ρ_ij) / Σ_j w_j
 
-    f is the soft count of points that are truly farther than j and yet rank before it; ρ/(ρ + f)
-    is the soft precision at j. With log-uniform ρ every scale from the nearest neighbour to the
-    farthest positive counts alike. No target distance, hence no collapse and no scale to fix.
-    ours.
+    f is the soft count of points that are truly farther than j and yet rank before it, of which
+    column k stands for n_ik; ρ/(ρ + f) is the soft precision at j. With log-uniform ρ every scale
+    from the nearest neighbour to the farthest positive counts alike. No target distance, hence no
+    collapse and no scale to fix. ours.
 
     Args:
         distance: `[A, C]` true distances D (no gradient is wanted).
         code_distance: `[A, C]` distances h of the codes, or of synthetic features.
         positives: `[A, J] int32` columns.
         ranks: `[A, J] f32` ρ, the rank of each positive in the whole population, > 0.
-        population: size of the set that the columns are drawn from.
+        share: how many points of the population a random column stands for.
         temperature: τ in units of `code_distance`.
         weights: `[J]` w, how much each positive counts, > 0.
+        counts: `[A, C]` n, in units of `share`; None: all columns are random.
 
     Returns:
         `[A]`.
     """
     _same_shape(distance, code_distance)
     _same_shape(positives, ranks)
-    share, weights = population / distance.shape[1], weights / jnp.mean(weights)
+    weights = weights / jnp.mean(weights)
 
     @jax.checkpoint  # [J, C] an anchor is computed again backward, faster than it is read
     def of_anchor(arguments: tuple) -> jax.Array:
-        d, h, j, rho = arguments
+        d, h, n, j, rho = arguments
         before = jax.nn.sigmoid((h[j][:, None] - h[None]) / temperature)
-        wrong = jnp.sum(jnp.where(d[None] > d[j][:, None], before, 0.0), -1)
+        counted = before if n is None else n[None] * before
+        wrong = jnp.sum(jnp.where(d[None] > d[j][:, None], counted, 0.0), -1)
         return jnp.mean(weights * jnp.log1p(share * wrong / rho))
 
-    arguments = distance, code_distance, positives, ranks
+    arguments = distance, code_distance, counts, positives, ranks
     at_once = ANCHORS_AT_ONCE
     if jax.default_backend() != "cpu":  # a loop of small kernels would be all overhead
         anchors, columns = distance.shape

@@ -28,6 +28,7 @@ NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
 # fields that versions before did not have, and the values by which they trained
 BEFORE = {"data.metric": "l2", "data.queries_train": ""}
 BEFORE |= {"train.graph": "exact", "train.graph_probes": 32}
+BEFORE |= {"loss.neighbours": 1, "apart.neighbours": 1}
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:
@@ -105,7 +106,7 @@ def _claim(workdir: Path, config) -> IO:
             raise BadInput(
                 f"{workdir}: another process is running here; wait for it or use another --workdir"
             )
-        for pattern in _PARTIAL:  # nobody writes these while we have the lock
+        for pattern in _PARTIAL:  # no other process writes these while we have the lock
             for left in workdir.glob(pattern):
                 left.unlink(missing_ok=True)
         ours = path.exists() and bool(_held(path))  # a foreign config.json is refused

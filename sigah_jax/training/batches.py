@@ -1,7 +1,7 @@
 """Batches as a pure function of (seed, step): which rows, which neighbours, which draws.
 
-Shapes: A anchors, G rows a group, J draws an anchor, k neighbours in the graph, n rows of the
-training set, m training queries.
+Shapes: A anchors, G rows a group, N neighbours and J draws an anchor, k neighbours in the graph,
+n rows of the training set, m training queries.
 
 Not responsible for features (they are on the devices) nor for splitting over devices.
 """
@@ -17,8 +17,8 @@ class Batch(NamedTuple):
     """The choice of rows of one step, or of S steps with S in front of every shape."""
 
     rows: np.ndarray | jax.Array  # [A, G] i32, rows of the training set
-    neighbour_ranks: np.ndarray | jax.Array  # [A] i32, rank of the last row of a group among the
-    # neighbours of its anchor, 1 = nearest; 0 without a graph
+    neighbour_ranks: np.ndarray | jax.Array  # [A, N] i32, ranks of the last N rows of a group among
+    # the neighbours of its anchor, 1 = nearest; N = 0 without a graph
     draws: np.ndarray | jax.Array  # [A, J] f32 uniform in [0, 1), for in-batch positives
     anchors: np.ndarray | jax.Array  # [A] i32, rows of the graph: training queries, or the first
     # rows of the groups where these are the queries
@@ -38,6 +38,7 @@ def batch(
     n: int,
     anchors: int,
     others: int,
+    neighbours: int,
     draws: int,
     graph: np.ndarray | None,
     queries: int = 0,
@@ -45,18 +46,18 @@ def batch(
     """The batch of one step.
 
     The permutations of all epochs are read as one endless list, A·(1 + others) rows a step: an
-    epoch's last rows are never dropped. The neighbour of an anchor is drawn from the graph at
-    the log-uniform rank ⌊exp(U ln(k + 1))⌋ in 1..k.
+    epoch's last rows are never dropped. The neighbours of an anchor are drawn from the graph
+    at log-uniform ranks ⌊exp(U ln(k + 1))⌋ in 1..k, each on its own.
 
     Args:
         n: rows of the training set, at least A·(1 + others).
-        anchors: A; others: random rows beside each anchor; draws: J.
+        anchors: A; others: random rows beside each anchor; neighbours: N; draws: J.
         graph: `[n, k] i32` nearest other rows, nearest first, or None; `[m, k]` nearest rows of
             training queries.
         queries: m, of which the anchors are drawn; 0: they are the first rows of their groups.
 
     Returns:
-        A batch on the host, of G = 1 + others rows a group, and one more with a graph.
+        A batch on the host, of G = 1 + others rows a group, and N more with a graph.
     """
     size = anchors * (1 + others)
     epoch, start = divmod(step * size, n)
@@ -67,13 +68,14 @@ def batch(
 
     generator = np.random.Generator(np.random.Philox(key=[seed, 2 * step + 1]))
     uniform = generator.random((anchors, draws), np.float32)
-    ranks, asked = np.zeros(anchors, np.int32), rows[:, 0]
+    ranks, asked = np.zeros((anchors, 0), np.int32), rows[:, 0]
     if queries:
         asked = generator.integers(queries, size=anchors, dtype=np.int32)
     if graph is not None:
         k = graph.shape[1]
-        ranks = np.exp(generator.random(anchors) * np.log(k + 1)).astype(np.int32).clip(1, k)
-        rows = np.concatenate([rows, graph[asked, ranks - 1][:, None]], 1)
+        u = generator.random((anchors, neighbours))
+        ranks = np.exp(u * np.log(k + 1)).astype(np.int32).clip(1, k)
+        rows = np.concatenate([rows, graph[asked[:, None], ranks - 1]], 1)
     return Batch(rows, ranks, uniform, asked)
 
 

@@ -26,7 +26,7 @@ from sigah_jax.retrieval.metric import L2, are_unit, as_queries
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
 
-# below it a share of rounding's size, one in 2²³, is no normal float32 any more
+# below it a share of rounding's size, one in 2²³, is not a normal float32 any more
 LEAST_VARIANCE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
 SAMPLE = 2000  # rows that `growth` looks at
 LEAST_RECALL = 0.95  # of an approximate graph
@@ -41,7 +41,8 @@ class Prepared(NamedTuple):
     z_queries: np.ndarray | None
     graph: np.ndarray | None  # [nt, k] i32, of na queries [na, k]
     validation_truth: np.ndarray  # [nv, k] i32
-    neighbour_weight: float  # of the graph's positive in the ordinal loss
+    neighbours: int  # N, positives of an anchor from the graph; 0 without one
+    neighbour_weight: float  # of these together in the ordinal loss
 
 
 def pool_rows(config) -> int:
@@ -124,18 +125,23 @@ def prepare(config, cache: Path, data: Dataset, standardiser: dict, log: logs.Lo
     asked = as_queries(data.metric, data.xt) if own else data.xa
     z_train, z_queries = features(data.xt), None if asked is data.xt else features(asked)
     engine = parallel.engine(config.engine)
-    graph, weight = None, config.loss.neighbour_weight
+    graph, number, weight = None, 0, config.loss.neighbour_weight
     if config.train.graph_neighbours:
+        number = config.loss.neighbours
         if own:
             graph = neighbour_graph(config, cache, z_train, log, z_queries)
         else:
             graph = graph_of_queries(config, cache, z_train, z_queries, log)
         found = growth(z_train, graph, z_queries)
         if found < config.apart.below and config.loss.ordinal > 0:
+            number = max(number, config.apart.neighbours)
             weight = max(weight, config.apart.neighbour_weight)
-            log.line(f"nearest neighbours stand apart ({found:.2f}): their weight is {weight:g}")
+            log.line(
+                f"nearest neighbours stand apart ({found:.2f}): a batch holds {number} of each "
+                f"anchor, and their weight is {weight:g}"
+            )
     truth = hosts.in_turn(lambda: evaluate.ground_truth(cache, data, "xv", "xt", engine))
-    return Prepared(z_train, z_queries, graph, truth, weight)
+    return Prepared(z_train, z_queries, graph, truth, number, weight)
 
 
 def neighbour_graph(

@@ -5,12 +5,12 @@ n training rows, m training queries, P features, K bits. Symbols: z features, u 
 b codes in {-1, +1}, ẑ synthetic features, s sparse codes.
 
 A batch is A groups of G rows. The first row of a group is an anchor; with a neighbour graph the
-last is one of the anchor's true neighbours; the rest are random. Where queries differ from base
+last N are true neighbours of the anchor; the rest are random. Where queries differ from base
 rows, by `retrieval.metric` or because they were given, a query is the anchor, and the first row is
-random too. All rows of all groups on all
-devices are the columns that anchors are compared with; the adversary sees the anchors alone,
-whose number is enough for it. A device's groups are one slice of the
-global batch, so the columns stand in the same order for every number of devices.
+random too. All rows of all groups on all devices are the columns that anchors are compared with;
+several neighbours (N > 1) are columns of their own anchor alone. The adversary sees the anchors
+alone, whose number is enough for it. A device's groups are one slice of the global batch, so the
+columns stand in the same order for every number of devices.
 
 A term of the loss whose weight is 0 is not computed, and without an adversary neither is the
 discriminator.
@@ -91,7 +91,7 @@ class Population(NamedTuple):
     """The training rows, as far as a batch must know what it is drawn from."""
 
     rows: int  # n
-    neighbour_weight: float  # of an anchor's positive of the graph; one of the batch has 1
+    neighbour_weight: float  # of an anchor's positives of the graph; one of the batch has 1
     holds_anchors: bool = True  # the first row of a group is its anchor, and not its own neighbour
 
 
@@ -215,25 +215,50 @@ def ordinal_terms(
     """
     c = config.loss
     anchors, group = batch.rows.shape
-    gather = functools.partial(lax.all_gather, axis_name=axis, tiled=True)
+    drawn = batch.neighbour_ranks.shape[1]
+    # neighbours of other anchors are rows that are near to many: as random rows, several of each
+    # anchor would count for far more than there are (research log)
+    alone = drawn > 1
+    group -= drawn * alone
+
+    def gather(x: jax.Array) -> jax.Array:  # the columns of all anchors
+        rows = x.reshape(anchors, -1, x.shape[-1])[:, :group].reshape(-1, x.shape[-1])
+        return lax.all_gather(rows, axis_name=axis, tiled=True)
+
     own = lax.axis_index(axis) * anchors * group + jnp.arange(anchors) * group
     distance = losses.squared_distances(anchors_z, gather(lax.stop_gradient(z)), "highest")
     itself = own if population.holds_anchors else None
     positives, in_batch = losses.batch_positives(distance, itself, batch.draws, c.reach_share)
     # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; columns
     # that are neighbours of anchors make it 1.4 (r = 30) to 5 times (r = 1) too large: research log
+    share = population.rows / distance.shape[1]
     ranks = (in_batch - 0.5) * population.rows / distance.shape[1]
     terms = {}
     if weights.ordinal > 0:
-        neighbours = batch.neighbour_ranks[:, None].astype(jnp.float32)
+        near_ranks = batch.neighbour_ranks.astype(jnp.float32)
+        by_features, by_codes, counts = distance, losses.hamming(b_query, gather(b)), None
+        near = (own + group - 1)[:, None]
+        if alone:
+
+            def beside(columns: jax.Array, of: Callable, a: jax.Array, x: jax.Array) -> jax.Array:
+                rows = x.reshape(anchors, -1, x.shape[-1])[:, group:]
+                return jnp.concatenate([columns, jax.vmap(of)(a[:, None], rows)[:, 0]], 1)
+
+            near = jnp.broadcast_to(distance.shape[1] + jnp.arange(drawn), (anchors, drawn))
+            exactly = functools.partial(losses.squared_distances, precision="highest")
+            by_features = beside(distance, exactly, anchors_z, lax.stop_gradient(z))
+            by_codes = beside(by_codes, losses.hamming, b_query, b)
+            points = losses.neighbour_counts(near_ranks, config.train.graph_neighbours)
+            counts = jnp.concatenate([jnp.ones(distance.shape), points / share], 1)
         terms["ordinal"] = losses.ordinal(
-            distance,
-            losses.hamming(b_query, gather(b)),
-            jnp.concatenate([(own + group - 1)[:, None], positives[:, : c.batch_positives]], 1),
-            jnp.concatenate([neighbours, ranks[:, : c.batch_positives]], 1),
-            population.rows,
+            by_features,
+            by_codes,
+            jnp.concatenate([near, positives[:, : c.batch_positives]], 1),
+            jnp.concatenate([near_ranks, ranks[:, : c.batch_positives]], 1),
+            share,
             c.temperature_bits,
-            jnp.ones(c.batch_positives + 1).at[0].set(population.neighbour_weight),
+            jnp.ones(drawn + c.batch_positives).at[:drawn].set(population.neighbour_weight / drawn),
+            counts,
         )
     if weights.ordinal_synthetic > 0:
         terms["ordinal_synthetic"] = losses.ordinal(
@@ -241,7 +266,7 @@ def ordinal_terms(
             losses.squared_distances(anchors_z, gather(z_hat)),
             positives[:, c.batch_positives :],
             ranks[:, c.batch_positives :],
-            population.rows,
+            share,
             c.temperature_synthetic,
             jnp.ones(c.batch_positives_synthetic),
         )

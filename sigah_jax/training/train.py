@@ -87,7 +87,7 @@ def _loop(
 ) -> None:
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
     train_steps = mapped_steps(config, stage, data, prepared, devices)
-    per_step = config.train.anchors * (1 + config.train.others + (prepared.graph is not None))
+    per_step = config.train.anchors * (1 + config.train.others + prepared.neighbours)
     with parallel.enough_memory("lower config.data.train_rows"):
         rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
@@ -102,6 +102,7 @@ def _loop(
             n=len(prepared.z_train),
             anchors=config.train.anchors,
             others=config.train.others,
+            neighbours=prepared.neighbours,
             draws=config.loss.batch_positives + config.loss.batch_positives_synthetic,
             graph=prepared.graph,
             queries=0 if data.xa is None else len(prepared.z_queries),
