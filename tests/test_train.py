@@ -7,6 +7,7 @@ import jax
 import pytest
 import sets
 
+import sigah_jax
 from sigah_jax import fitting
 from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.run import logs, rundir
@@ -50,9 +51,10 @@ def fit(workdir, monkeypatch, on_call=lambda number, infos: infos):
         events.append(f"read {done // 10 + 1}")
         check(infos, done, saved)
 
-    monkeypatch.setattr(train, "mapped_steps", make)
-    monkeypatch.setattr(train, "check_finite_losses", read)
-    fitting.fit(sets.rows(1000, 20, 12), 24, workdir, SHORT)
+    with monkeypatch.context() as m:
+        m.setattr(train, "mapped_steps", make)
+        m.setattr(train, "check_finite_losses", read)
+        fitting.fit(sets.rows(1000, 20, 12), 24, workdir, SHORT)
     return events
 
 
@@ -82,17 +84,28 @@ def test_a_loss_that_is_not_finite_is_named_with_the_steps_of_its_call(
     assert [row["step"] for row in rows] == list(range(10, 10 * number, 10))
 
 
-def test_sigterm_saves_the_steps_that_the_devices_have(tmp_path, monkeypatch):
+def test_sigterm_saves_the_steps_that_the_devices_have_and_the_same_call_resumes(
+    tmp_path, monkeypatch
+):
     def terminate(call, infos):
         if call == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return infos
 
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     with pytest.raises(train.Terminated):
-        fit(tmp_path, monkeypatch, terminate)
-    assert rundir.saved_steps(tmp_path) == [30]
-    rows = logs.read_rows(tmp_path / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [10, 20, 30]
+        fit(stopped, monkeypatch, terminate)
+    assert rundir.saved_steps(stopped) == [30]
+    assert [row["step"] for row in logs.read_rows(stopped / "metrics.jsonl")] == [10, 20, 30]
+    assert fit(stopped, monkeypatch)[0] == "given 1" and len(fit(whole, monkeypatch)) == 12
+    assert outcome(stopped) == outcome(whole)
+
+
+def outcome(workdir):
+    """The rows of a run but for its speed, and the bytes of its parameters."""
+    timeless = lambda row: {k: v for k, v in row.items() if not k.startswith("time/")}  # noqa: E731
+    rows = [timeless(row) for row in logs.read_rows(workdir / "metrics.jsonl")]
+    return rows, [a.tobytes() for a in jax.tree.leaves(sigah_jax.load(workdir).params)]
 
 
 class Failed:
