@@ -25,7 +25,8 @@ from pathlib import Path
 
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import change, get_config, validate
+from sigah_jax.config import change, get_config
+from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, BitsRefused, command
@@ -83,8 +84,12 @@ def run_directory(runs: Path, data: str, method: str, bits: int, seed: int) -> P
     return runs / data_name(data) / method / f"bits{bits}" / f"seed{seed}"
 
 
-def make_config(data: str, method: str, bits: int, seed: int):
-    """The configuration of a cell; of a baseline, only the fields of its data are used."""
+def make_config(data: str, method: str, bits: int, seed: int, changes: dict | None = None):
+    """The configuration of a cell; of a baseline, only the fields of its data are used.
+
+    Args:
+        changes: fields that differ, for a trial, as in `fit`.
+    """
     name, _, path = data.partition("=")
     try:
         experiment = importlib.import_module(f"experiments.{'vectors' if path else name}")
@@ -99,6 +104,8 @@ def make_config(data: str, method: str, bits: int, seed: int):
         config.data.train_rows = 0
     config.seed = seed
     config.eval.baselines = ()
+    for field, value in (changes or {}).items():
+        change(config, field, value)
     validate(config, len(parallel.local_devices()))
     return config
 
@@ -144,12 +151,20 @@ def lines_of(root: Path, data: str, method: str, bits: int, seed: int) -> list[c
     return [line_of(root, data, name, bits, seed) for name in methods]
 
 
-def run_cell(data: str, method: str, bits: int, seed: int, root: Path, runs: Path) -> None:
-    """Runs a cell and writes it.
+def run_cell(
+    data: str,
+    method: str,
+    bits: int,
+    seed: int,
+    root: Path,
+    runs: Path,
+    changes: dict | None = None,
+) -> None:
+    """Runs a cell and writes it, of a configuration with the `changes` of `make_config`.
 
     The line of `sigah_plain` that another run left is kept if that was trained otherwise.
     """
-    config = make_config(data, method, bits, seed)
+    config = make_config(data, method, bits, seed, changes)
     names = {"dataset": data_name(data), "method": method, "bits": bits, "seed": seed}
     cells.read_lines(root / f"{data_name(data)}.jsonl")  # BadInput before the work
     cache = runs / data_name(data) / "data"  # ground truth and graph, for all cells

@@ -7,7 +7,7 @@ A page holds prose and markers; what stands between a marker and its end is writ
     <!-- end -->
     SiGAH is <!-- count: codes --><!-- end -->.
 
-Which markers there are says `part`.
+`part` says which markers there are.
 
 Not responsible for which cells there are (`experiments.paper_tables`), nor for how a table looks
 (`report.comparison`).
@@ -54,7 +54,7 @@ def filled(found: Sequence[Cell], path: Path) -> str:
 
 
 def with_sigah(found: Sequence[Cell]) -> list[Cell]:
-    """The cells of data sets that SiGAH was run on; baselines alone compare nothing."""
+    """The cells of data sets that SiGAH was run on; baselines alone are compared with nothing."""
     ours = {c.dataset for c in found if c.method in VARIANTS}
     return [c for c in found if c.dataset in ours]
 
@@ -95,7 +95,7 @@ def part(found: Sequence[Cell], path: Path, kind: str, name: str) -> str:
 def sections(
     found: Sequence[Cell], rows: Sequence[str], metrics: Sequence[str], lengths: Sequence[int]
 ) -> str:
-    """For each data set that has cells of them a heading and a table a code length.
+    """For each data set that has cells of them a heading, and a table for each code length.
 
     A method without a value has no row; its name stands below the table.
     """
@@ -176,13 +176,13 @@ def latex(found: Sequence[Cell]) -> str:
     tables = [comparison.latex(*against_best(found), "SiGAH / the best baseline")]
     for dataset in datasets(found):
         for metric in METRICS:
-            header, body = comparison.over_bits(found, dataset, metric, BINARY, BITS)
+            header, body = comparison.over_length(found, dataset, metric, BINARY, BITS, "bits")
             words = ["not available" if name.startswith("sigah") else "" for name in BINARY]
             body = [[*row, (word, 0)] for row, word in zip(body, words, strict=True)]
             tables.append(comparison.latex([*header, "paper"], body, f"{dataset}, {metric}"))
         if any(c.dataset == dataset and c.method in REAL for c in found):
             for metric in REAL_METRICS:
-                table = comparison.over_bytes(found, dataset, metric, REAL, REAL_BITS)
+                table = comparison.over_length(found, dataset, metric, REAL, REAL_BITS, "bytes")
                 caption = f"{dataset}, real-valued queries, {METRIC_NAMES.get(metric, metric)}"
                 tables.append(comparison.latex(*table, caption))
         if any(c.dataset == dataset and c.method in ABLATION[2:] for c in found):

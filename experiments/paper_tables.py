@@ -97,7 +97,8 @@ def write(args) -> None:
         several = collections.Counter(dataset for dataset, _ in lengths)
         found = [c for c in found if several[c.dataset] > 1]  # one length is not a line
         path = directory / "recall_10_bytes.png"
-        comparison_plots.over_bytes(found, "recall@10", PLOTTED, pages.REAL_BITS, path, PLOTTED)
+        where = pages.REAL_BITS, path, "bytes"
+        comparison_plots.over_length(found, "recall@10", PLOTTED, *where, always=PLOTTED)
 
 
 def old(args) -> list[str]:

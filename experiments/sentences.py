@@ -7,7 +7,8 @@
 
 A text is the words of a synset and its definition, without examples: `word, word: definition`.
 Equal texts count once; of 117,784 a fixed permutation chooses 60,000. They are written beside the
-embeddings, one a line, as `<output>.txt`.
+embeddings, one a line, as `<output>.txt`. The embeddings are written last: if they are there, both
+files are whole.
 
 That takes four minutes of processor time; a GPU is used if JAX finds it.
 
@@ -147,7 +148,7 @@ def embeddings(
     return x
 
 
-@command("nothing is written; the same command starts again")
+@command("no embeddings are written; the same command starts again")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -157,15 +158,18 @@ def main(argv: list[str] | None = None) -> None:
     beside = args.output.with_suffix(".txt")
     if args.output.suffix != ".npy":
         raise BadInput(f"--output={args.output}: expected a name that ends in .npy")
-    for path in (args.output, beside):
-        if path.exists():
-            raise BadInput(f"{path}: exists; remove it or give another --output")
+    if args.output.exists():
+        raise BadInput(f"{args.output}: exists; remove it or give another --output")
     if not args.output.parent.is_dir():
         raise BadInput(f"--output={args.output}: there is no such directory; make it")
     texts = chosen(texts_of(read_wordnet(args.wordnet)), ROWS)
+    lines = "".join(f"{text}\n" for text in texts)
+    # the embeddings come last, so that a run which is killed may leave its texts
+    if beside.exists() and beside.read_bytes() != lines.encode():
+        raise BadInput(f"{beside}: holds other texts; remove it or give another --output")
     x = embeddings(*read_model(), texts)
     with whole.telling(beside, "free space or choose another directory"):
-        whole.write_text(beside, "".join(f"{text}\n" for text in texts))
+        whole.write_text(beside, lines)
     raw.write_vectors(args.output, x.shape, np.float32, [x])
     print(f"{args.output}: {len(x)} rows of {x.shape[1]}, their texts in {beside}")
 

@@ -244,7 +244,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Times one part and prints a line a side."""
+    """Times one part and prints a line for each side."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--rows", type=int, default=1_000_000)

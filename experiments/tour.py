@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import sigah_jax
 from sigah_jax.data import mnist
 from sigah_jax.errors import command
-from sigah_jax.report import plots
+from sigah_jax.report import drawing
 from sigah_jax.retrieval import euclidean
 
 QUERIES = 200
@@ -89,7 +89,7 @@ def show(queries, x, truth, ids, output: Path) -> None:
             draw(
                 found[1 + rank], x[ids[q, rank]], "found" if hit else "other", HIT if hit else MISS
             )
-    plots.save(figure, output)
+    drawing.save(figure, output)
 
 
 def draw(axis, pixels, title: str, colour: str) -> None:

@@ -26,7 +26,7 @@ def training(
     """The preset's training, of which `workdir` keeps the encoder and a trace of twenty steps.
 
     Returns:
-        (rates, {"step_ms" by the clock of the loop, "device_step_ms" of steps that nobody waits
+        (rates, {"step_ms" by the clock of the loop, "device_step_ms" of steps that nothing waits
         for, "idle_share" of the device by the trace, None if that names no device}).
     """
     x = rates.manifold(sizes.train_rows, dims)[1]

@@ -110,10 +110,11 @@ def read_runs(paths: Sequence[Path]) -> list[Cell]:
 
 
 def table(cells: Sequence[Cell], dataset: str, metric: str) -> str:
-    """One metric of one data set: a row a method, a column a code length."""
+    """One metric of one data set: a row for each method, a column for each code length."""
     mine = [c for c in cells if c.dataset == dataset]
     bits = sorted({c.bits for c in mine})
-    return comparison.markdown(*comparison.over_bits(mine, dataset, metric, methods_of(mine), bits))
+    grid = comparison.over_length(mine, dataset, metric, methods_of(mine), bits, "bits")
+    return comparison.markdown(*grid)
 
 
 def methods_of(cells: Sequence[Cell]) -> list[str]:

@@ -42,8 +42,9 @@ from pathlib import Path
 import jax
 
 from launch import ray_encoder, ray_inputs
-from launch.ray_encoder import Encoder, Options
+from launch.ray_encoder import LONGEST, Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
+from sigah_jax.encode import told_of_longer
 from sigah_jax.encoder.hasher import to_bytes
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import locks, progress, whole
@@ -115,7 +116,8 @@ def encode_inputs(options: Options) -> str:
     with claim(output, of):
         todo = [f for f in fragments if not (output / f.name).exists()]
         pending = set(todo)
-        bad = sum(_bad_rows(output / f.name, f) for f in fragments if f not in pending)
+        done = [_facts_of(output / f.name, f) for f in fragments if f not in pending]
+        bad, longest = sum(bad for bad, _ in done), max((length for _, length in done), default=0)
         if bad and not options.skip_bad:
             raise BadInput(f"{output}: {bad} rows were skipped as bad; use --skip_bad")
         for left in output.glob("_*.partial"):  # of a run that was killed
@@ -123,14 +125,16 @@ def encode_inputs(options: Options) -> str:
         if todo:
             # actors are not where this process is
             theirs = options._replace(output=Path(os.path.abspath(output)))
-            bad += run(theirs, to_bytes(h), todo)
+            more, length = run(theirs, to_bytes(h), todo)
+            bad, longest = bad + more, max(longest, length)
     rows = sum(f.stop - f.start for f in fragments)
     skipped = f"; {bad} bad rows have null codes" if bad else ""
-    return f"{output}: {rows} codes of {h.bits} bits in {len(fragments)} files{skipped}"
+    longer = told_of_longer(h, output, longest)
+    return f"{output}: {rows} codes of {h.bits} bits in {len(fragments)} files{skipped}{longer}"
 
 
-def run(options: Options, encoder: bytes, todo: list[Fragment]) -> int:
-    """Encodes fragments on the cluster and returns the number of bad rows.
+def run(options: Options, encoder: bytes, todo: list[Fragment]) -> tuple[int, float]:
+    """Encodes fragments on the cluster; returns the number of bad rows and the longest length.
 
     Args:
         encoder: returned by `hasher.to_bytes`.
@@ -151,14 +155,15 @@ def run(options: Options, encoder: bytes, todo: list[Fragment]) -> int:
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,
     )
-    rows, bad, total = 0, 0, sum(f.stop - f.start for f in todo)
+    rows, bad, longest, total = 0, 0, 0.0, sum(f.stop - f.start for f in todo)
     with progress.showing(options.output.name, 0, total, "row") as show:
         for result in results.iter_rows():
             if result["error"]:
                 raise BadInput(result["error"])
             rows, bad = rows + result["rows"], bad + result["bad"]
+            longest = max(longest, result["longest"])
             show(rows)
-    return bad
+    return bad, longest
 
 
 def connect(address: str) -> None:
@@ -196,8 +201,8 @@ def _room(nodes: list[dict], options: Options) -> int:
     return room
 
 
-def _bad_rows(path: Path, fragment: Fragment) -> int:
-    """Rows without a code in a finished file, whose codes are verified.
+def _facts_of(path: Path, fragment: Fragment) -> tuple[int, float]:
+    """Rows without a code in a finished file, whose codes are verified, and its longest length.
 
     Raises:
         BadInput: it is damaged, or not of that fragment.
@@ -212,11 +217,12 @@ def _bad_rows(path: Path, fragment: Fragment) -> int:
     ):
         for batch in f.iter_batches(columns=["code"]):
             rows, bad = rows + batch.num_rows, bad + batch.column(0).null_count
+        longest = float((f.schema_arrow.metadata or {}).get(LONGEST, 0))
     if rows != fragment.stop - fragment.start:
         raise BadInput(
             f"{path}: holds {rows} codes, expected {fragment.stop - fragment.start}; {remedy}"
         )
-    return bad
+    return bad, longest
 
 
 def _at_least(low: int) -> Callable[[str], int]:

@@ -18,7 +18,7 @@ Point = dict[str, Any]
 
 
 def sweep(field: str, values: Iterable[Any]) -> list[Point]:
-    """A point a value."""
+    """A point for each value."""
     return [{field: value} for value in values]
 
 

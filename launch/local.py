@@ -1,4 +1,4 @@
-"""Commands on this machine: a queue of processes, one a slot at a time.
+"""Commands on this machine: a queue of processes, one in each slot at a time.
 
 A job is finished when the file that it leaves is there. Its log is locked while it runs: the
 launcher takes the lock and the process inherits it, whatever becomes of the launcher. A second
@@ -186,7 +186,7 @@ def _judge(run: Running, ends: Counter, retries: int) -> str:
     if code == 0 and run.job.done.exists():
         return "done"
     if code == BadInput.exit_code:
-        # without its log, which may be removed or on a full disk, nobody else runs it
+        # without its log, which may be removed or on a full disk, no other queue runs it
         with contextlib.suppress(OSError), run.job.log.open("ab") as log:
             if not _take(run.job, log):
                 return "busy"
@@ -236,7 +236,7 @@ def _why(run: Running) -> str:
 
 
 class Board:
-    """How the queue stands: a line an event."""
+    """How the queue stands: a line for each event."""
 
     def __init__(self, total: int):
         self.start, self.total = time.monotonic(), total

@@ -21,8 +21,9 @@ from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.formats.vectors import Vectors, why_bad
-from sigah_jax.retrieval import codes
+from sigah_jax.retrieval import codes, metric
 
+LONGEST = b"longest"  # in a file of codes: the length of its longest row, if the metric asks for it
 _LOST_WORKERS = 4  # on one fragment; one that kills every worker must end
 
 
@@ -44,17 +45,22 @@ class Options(NamedTuple):
 
 def fragment_codes(
     h: hasher.Hasher, v: Vectors, start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(codes `[r, W] u1`, good `[r] bool`) of rows `start` to `stop`.
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(codes `[r, W] u1`, good `[r] bool`, length of the longest) of rows `start` to `stop`.
 
     The blocks are those of the whole file, with zeros for the rows outside: a row's place in a
-    block may round a projection near zero to the other side, and so flip a bit.
+    block may round a projection near zero to the other side, and so flip a bit. The length is 0
+    where the metric does not ask for it.
     """
+    longest = 0.0
 
     def read(i: int, j: int) -> np.ndarray:
+        nonlocal longest
         low, high = max(i, start), min(j, stop)
         x = np.zeros((j - i, v.shape[1]), v.dtype)
         x[low - i : high - i] = v.read(low, high)
+        if h.metric.added:
+            longest = max(longest, metric.longest(x))
         return x
 
     if stop > v.shape[0]:
@@ -66,17 +72,22 @@ def fragment_codes(
         low, high = max(at, start), min(at + len(block), stop)
         packed[low - start : high - start] = block[low - at : high - at]
         good[low - start : high - start] = fine[low - at : high - at]
-    return packed, good
+    return packed, good, longest
 
 
-def _write_codes(f: BinaryIO, tables: Iterator, packed: np.ndarray, good: np.ndarray) -> None:
+def _write_codes(
+    f: BinaryIO, tables: Iterator, packed: np.ndarray, good: np.ndarray, longest: float
+) -> None:
     """Writes tables of r rows in all, with a column `code` that is null in bad rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     first = next(tables)
     kind, at = pa.field("code", pa.binary(packed.shape[1])), 0
-    with pq.ParquetWriter(f, first.schema.append(kind), write_page_checksum=True) as writer:
+    schema = first.schema.append(kind)
+    if longest:
+        schema = schema.with_metadata((schema.metadata or {}) | {LONGEST: str(longest)})
+    with pq.ParquetWriter(f, schema, write_page_checksum=True) as writer:
         for table in itertools.chain([first], tables):
             rows = slice(at, at + table.num_rows)
             valid = pa.py_buffer(np.packbits(good[rows], bitorder="little"))
@@ -87,7 +98,7 @@ def _write_codes(f: BinaryIO, tables: Iterator, packed: np.ndarray, good: np.nda
 
 
 class Encoder:
-    """Encodes fragments, one a call. A class, because an actor of Ray Data keeps one."""
+    """Encodes fragments, one in each call. A class, because an actor of Ray Data keeps one."""
 
     def __init__(self, options: Options, encoder: bytes):
         self.options = options
@@ -95,14 +106,19 @@ class Encoder:
         self.h = None
 
     def __call__(self, row: dict) -> dict:
-        """Writes the file of a `Fragment`: {"rows", "bad": rows without a code, "error" or ""}."""
-        fragment, bad, error = Fragment(**row), 0, ""
+        """Writes the file of a `Fragment`.
+
+        Returns:
+            {"rows", "bad": rows without a code, "longest": as in `fragment_codes`, "error" or ""}.
+        """
+        fragment, bad, longest, error = Fragment(**row), 0, 0.0, ""
         try:
             self.h = self.h or self.load()  # not in `__init__`, whose errors Ray tells in pages
-            bad = self.write(fragment)
+            bad, longest = self.write(fragment)
         except BadInput as e:
             error = str(e)
-        return {"rows": fragment.stop - fragment.start, "bad": bad, "error": error}
+        rows = fragment.stop - fragment.start
+        return {"rows": rows, "bad": bad, "longest": longest, "error": error}
 
     def load(self) -> hasher.Hasher:
         """The hasher, on the accelerators or the cores of this actor."""
@@ -116,8 +132,8 @@ class Encoder:
             )
         return hasher.unpacked(self.encoder)
 
-    def write(self, fragment: Fragment) -> int:
-        """Writes the file of a fragment and returns its number of bad rows.
+    def write(self, fragment: Fragment) -> tuple[int, float]:
+        """Writes the file of a fragment; returns its number of bad rows and its longest length.
 
         Raises:
             BadInput: a bad row without `skip_bad`, an input that changed since it was planned, an
@@ -136,12 +152,13 @@ class Encoder:
         v = source.vectors
         try:
             with whole.telling(path, whole.RESUMES), whole.create(partial) as f:
-                packed, good = fragment_codes(self.h, v, fragment.start, fragment.stop)
+                packed, good, longest = fragment_codes(self.h, v, fragment.start, fragment.stop)
                 if not (self.options.skip_bad or good.all()):
                     row = fragment.start + int(good.argmin())
                     reason = why_bad(v.read(row, row + 1)[0], row)
                     raise BadInput(f"{v.path}: {reason}, or use --skip_bad")
-                _write_codes(f, source.others(fragment.start, fragment.stop), packed, good)
+                others = source.others(fragment.start, fragment.stop)
+                _write_codes(f, others, packed, good, longest)
                 source.check(json.loads(fragment.facts))
                 f.flush()
                 os.fsync(f.fileno())
@@ -150,4 +167,4 @@ class Encoder:
             partial.unlink(missing_ok=True)
         for left in lost:
             left.unlink(missing_ok=True)
-        return int((~good).sum())
+        return int((~good).sum()), longest

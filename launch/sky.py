@@ -1,4 +1,4 @@
-"""A sweep in a cloud: one SkyPilot task file a point, for managed jobs on spot machines.
+"""A sweep in a cloud: a SkyPilot task file for each point, for managed jobs on spot machines.
 
 A machine that is taken away is replaced, wherever there is one, and the same command resumes from
 the last checkpoint, which lies in a bucket. Data sets may lie in another, of which every machine

@@ -1,4 +1,4 @@
-"""A sweep on a SLURM cluster: one array script, a task a point, submitted with sbatch.
+"""A sweep on a SLURM cluster: one array script, a task for each point, submitted with sbatch.
 
 SLURM sends a run SIGTERM a minute before the time limit, and at a preemption where the cluster
 says so (`PreemptParameters=send_user_signal`). The run then saves and exits with 143, and its task

@@ -30,7 +30,8 @@ from types import ModuleType
 from typing import Any
 
 from launch import grid, local, sky, slurm
-from sigah_jax.config import change, fields_of, validate
+from sigah_jax.config import change, fields_of
+from sigah_jax.config_checks import validate
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
 from sigah_jax.run import rundir

@@ -212,9 +212,12 @@ def _append_codes(h: Hasher, v: Vectors, kind: str, first: int, out: resumable.O
                 saved = time.monotonic()
 
 
-def told_of_longer(h: Hasher, path: Path) -> str:
-    """A line for people if rows of the file of codes `path` are longer than those of training."""
-    longest = whole.read_json(resumable.beside(path, ".json"), "encode anew").get("longest", 0.0)
+def told_of_longer(h: Hasher, path: Path, longest: float) -> str:
+    """A line for people if codes in `path` are of rows longer than those of training.
+
+    Args:
+        longest: the length of the longest, 0 where the metric does not ask for it.
+    """
     if longest <= h.metric.largest:
         return ""
     return (
@@ -282,7 +285,9 @@ def main(argv: list[str] | None = None) -> None:
     elif args.append:
         what = f"{n} codes added as rows {done.first} to {done.stop - 1}"
     skipped = f"; {done.bad} bad rows have zeros and are listed in {args.output}.json"
-    print(f"{args.output}: {what}{skipped if done.bad else ''}{told_of_longer(h, args.output)}")
+    state = whole.read_json(resumable.beside(args.output, ".json"), "encode anew")
+    longer = told_of_longer(h, args.output, state.get("longest", 0.0))
+    print(f"{args.output}: {what}{skipped if done.bad else ''}{longer}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.config import change, validate, vectors_config
+from sigah_jax.config import change, vectors_config
+from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import assemble
 from sigah_jax.devices import parallel
-from sigah_jax.encoder.hasher import Hasher, as_array
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.encoder.inputs import as_array
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
 from sigah_jax.training import prepare

@@ -32,7 +32,8 @@ import numpy as np
 
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import validate, vectors_config
+from sigah_jax.config import vectors_config
+from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset, open_file
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import searching

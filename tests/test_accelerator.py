@@ -228,17 +228,32 @@ def test_figures_have_three_digits_and_a_prefix():
 def test_quality_is_that_of_the_line_that_the_run_leaves(tmp_path, monkeypatch):
     row = accelerator.cells.Line(accelerator.RESULTS / "mnist.jsonl", "sigah_plain", 64, 0)
 
-    def run_cell(data, method, bits, seed, results, runs):
-        assert (data, method, bits, seed) == ("mnist", "sigah", 64, 0)
+    def run_cell(data, method, bits, seed, results, runs, changes):
+        assert (data, method, bits, seed, changes) == ("mnist", "sigah", 64, 0, {})
         results.mkdir()
         accelerator.cells.add(row.read(), results)
 
     monkeypatch.setattr(accelerator.cell, "run_cell", run_cell)
-    found = accelerator.quality(accelerator.Job(tmp_path, rates.SMALL, True))
+    found = accelerator.quality(accelerator.Job(tmp_path, rates.FULL, False))
     assert found["seconds"] >= 0 and all(check["passed"] for check in found["checks"])
     assert [check["value"] for check in found["checks"]] == [
         row.read()["metrics"][name] for name in accelerator.QUALITY
     ]
+
+
+def test_a_small_run_of_quality_is_short_and_beside_no_row(tmp_path, monkeypatch):
+    row = accelerator.cells.Line(accelerator.RESULTS / "mnist.jsonl", "sigah_plain", 64, 0).read()
+
+    def run_cell(data, method, bits, seed, results, runs, changes):
+        config = accelerator.cell.make_config(data, method, bits, seed, changes)
+        assert (config.train.steps, config.data.max_rows) == (40, 3_000)
+        results.mkdir()
+        bad = dict.fromkeys(row["metrics"], 0.0)
+        accelerator.cells.add(row | {"metrics": bad}, results)
+
+    monkeypatch.setattr(accelerator.cell, "run_cell", run_cell)
+    assert accelerator.main([f"--out={tmp_path}", "--small", "--parts=quality"]) == 0
+    assert read(tmp_path, "quality")["checks"] == []
 
 
 def test_quality_is_held_to_the_spread_of_the_seeds():

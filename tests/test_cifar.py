@@ -59,7 +59,7 @@ def test_grey_is_the_mean_of_the_colours():
         (None, "cannot be read .No such file"),
         ("directory", "is a directory"),
         (b"", "is empty"),
-        (b"\0" * (PIXELS - 1), f"{PIXELS - 1} bytes are no whole number of rows"),
+        (b"\0" * (PIXELS - 1), f"{PIXELS - 1} bytes are not a whole number of rows"),
         (b"\n<!DOCTYPE html><title>404</title>", "is a web page"),
         # a whole number of rows of either layout, but a label that no class has
         (b"\1" * 3074 * 3073 + b"\xff" * 3074 * 3073, "has label"),

@@ -24,7 +24,9 @@ CELLS = [
 
 def test_markdown_whole():
     # 0.5 and 0.7: mean .6, standard deviation √(2 · .1² / 1) = .141
-    table = comparison.over_bits(CELLS, "mnist", "map", ["sigah", "itq", "lsh", "sh"], [32, 64])
+    table = comparison.over_length(
+        CELLS, "mnist", "map", ["sigah", "itq", "lsh", "sh"], [32, 64], "bits"
+    )
     assert comparison.markdown(*table) == (
         "| mnist, map | 32 bits | 64 bits |\n"
         "| --- | ---: | ---: |\n"
@@ -47,7 +49,7 @@ def test_costs_have_no_best_and_columns_say_bytes():
     real = [cell(method, bits, 0, 0.5) for method in ("rq", "opq") for bits in (16, 64)]
     costs = {"reranked": 0.9, "ms_per_query": 2.5}
     real = [c._replace(metrics=c.metrics | costs) for c in real] + [cell("sigah", 64, 0, 0.8)]
-    table = comparison.over_bytes(real, "mnist", "ms_per_query", ["rq", "opq"], [16, 64])
+    table = comparison.over_length(real, "mnist", "ms_per_query", ["rq", "opq"], [16, 64], "bytes")
     assert comparison.markdown(*table).splitlines() == [
         "| mnist, ms a query | 2 bytes | 8 bytes |",
         "| --- | ---: | ---: |",

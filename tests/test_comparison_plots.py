@@ -26,14 +26,14 @@ def cells(shift=0.0):
 
 
 def draw(name, found, path):
-    if name == "over_bits":
-        comparison_plots.over_bits(found, "map", METHODS, [16, 64], path)
+    if name == "over_length":
+        comparison_plots.over_length(found, "map", METHODS, [16, 64], path, "bits")
     else:
         getattr(comparison_plots, name)(found, 64, METHODS, path)
     return imread(path)
 
 
-@pytest.mark.parametrize("name", ["over_bits", "recall_curves", "precision_recall"])
+@pytest.mark.parametrize("name", ["over_length", "recall_curves", "precision_recall"])
 def test_the_picture_shows_the_values(tmp_path, name):
     path = tmp_path / "plots" / "a.png"
     first = draw(name, cells(), path)
@@ -41,7 +41,7 @@ def test_the_picture_shows_the_values(tmp_path, name):
     assert np.any(draw(name, cells(shift=0.1), path) != first)
 
 
-@pytest.mark.parametrize("name", ["over_bits", "recall_curves", "precision_recall"])
+@pytest.mark.parametrize("name", ["over_length", "recall_curves", "precision_recall"])
 def test_a_method_that_was_not_run_is_left_out(tmp_path, name):
     some = [c for c in cells() if c.method != "itq"]
     none = [c._replace(metrics=None) if c.method == "itq" else c for c in cells()]
@@ -76,17 +76,20 @@ def test_a_set_without_the_methods_that_always_have_a_line_has_no_panel(tmp_path
     assert comparison_plots.chosen(others, "glosses", "map", MANY, [16, 64], ["sigah"]) == []
     a, b = tmp_path / "a.png", tmp_path / "b.png"
     for found, path in ((many(), a), (many() + others, b)):
-        comparison_plots.over_bits(found, "map", MANY, [16, 64], path, ["sigah"])
+        comparison_plots.over_length(found, "map", MANY, [16, 64], path, "bits", ["sigah"])
     np.testing.assert_array_equal(imread(a), imread(b))
-    comparison_plots.over_bits(others, "map", MANY, [16, 64], tmp_path / "c.png", ["sigah"])
+    comparison_plots.over_length(
+        others, "map", MANY, [16, 64], tmp_path / "c.png", "bits", ["sigah"]
+    )
     assert not (tmp_path / "c.png").exists()
 
 
-def test_over_bytes_lines_are_those_over_bits_with_another_scale(tmp_path):
-    first = tmp_path / "a.png"
-    comparison_plots.over_bytes(many(), "map", MANY[:3], [16, 64], first)
-    without = [c for c in many() if c.method != "sigah_both"]
-    comparison_plots.over_bytes(without, "map", MANY[:3], [16, 64], tmp_path / "b.png")
-    comparison_plots.over_bits(many(), "map", MANY[:3], [16, 64], tmp_path / "c.png")
-    assert np.any(imread(first) != imread(tmp_path / "b.png"))
-    assert np.any(imread(first) != imread(tmp_path / "c.png"))
+def test_lines_over_bytes_are_those_over_bits_with_another_scale(tmp_path):
+    def drawn(found, unit):
+        path = tmp_path / f"{unit}.png"
+        comparison_plots.over_length(found, "map", MANY[:3], [16, 64], path, unit)
+        return imread(path)
+
+    first = drawn(many(), "bytes")
+    assert np.any(first != drawn([c for c in many() if c.method != "sigah_both"], "bytes"))
+    assert np.any(first != drawn(many(), "bits"))

@@ -27,7 +27,8 @@ import sigah_jax
 from experiments import api
 from sigah_jax import __main__ as console
 from sigah_jax import export
-from sigah_jax.config import fields_of, get_config, validate
+from sigah_jax.config import fields_of, get_config
+from sigah_jax.config_checks import validate
 from sigah_jax.data import mnist
 from sigah_jax.encode import encode_file
 from sigah_jax.errors import BadInput

@@ -13,12 +13,14 @@ from pathlib import Path
 import hashers
 import numpy as np
 import pytest
+from test_metric import measuring
 from waiting import wait_for
 
 from launch import encode_ray, ray_encoder, ray_inputs
 from sigah_jax import encode
 from sigah_jax.encoder import hasher, refining
 from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import metric
 from sigah_jax.run import loading
 
 pa = pytest.importorskip("pyarrow")
@@ -361,6 +363,32 @@ def test_bad_rows_that_are_skipped_have_null_codes(workdir, here):
     packed, null = in_numpy(pq.read_table("out")["code"])
     np.testing.assert_array_equal(np.flatnonzero(null), [0, 250, 299])
     np.testing.assert_array_equal(packed, expected(workdir, "x.npy", "--skip_bad"))
+
+
+def test_rows_longer_than_those_of_training_are_told_also_of_files_that_are_there(
+    here, monkeypatch
+):
+    x = hashers.vectors(300, D)
+    x[250] *= 1e4
+    np.save("x.npy", x)
+    h = measuring(metric.of("ip", 60.0), BITS, D)
+    h.save("encoder.npz")
+
+    def in_this_process(options, packed, todo):
+        e = ray_encoder.Encoder(options, packed)
+        results = [e(f._asdict()) for f in todo]
+        return sum(r["bad"] for r in results), max(r["longest"] for r in results)
+
+    monkeypatch.setattr(encode_ray, "run", in_this_process)
+    options = encoder("encoder.npz", input=["x.npy"], output=Path("o"), fragment_rows=100).options
+    length = f"the longest row has length {np.linalg.norm(x[250]):.6g}, that of training 60;"
+    assert length in encode_ray.encode_inputs(options)
+    Path("o/00000-000000000000.parquet").unlink()
+    assert length in encode_ray.encode_inputs(options)  # of the third file, which is there
+    np.testing.assert_array_equal(in_numpy(pq.read_table("o")["code"])[0], h.encode(x))
+    np.save("x.npy", hashers.vectors(300, D))
+    options = options._replace(output=Path("other"))
+    assert "longest" not in encode_ray.encode_inputs(options)
 
 
 def test_a_fragment_that_kills_its_workers_is_given_up(workdir, here):

@@ -72,6 +72,17 @@ def test_knn_does_not_depend_on_block_sizes(monkeypatch, rows, engine):
     np.testing.assert_array_equal(euclidean.knn(xq, xb, 60, engine)[1], brute(xq, xb, 60)[1])
 
 
+def test_queries_of_several_passes_are_one_search_so_that_the_base_is_copied_once(monkeypatch):
+    calls, on_devices = [], topk.on_devices
+    monkeypatch.setattr(topk, "on_devices", lambda *args: calls.append(1) or on_devices(*args))
+    monkeypatch.setattr(topk, "RESULTS", 7 * 60)  # seven queries a pass
+    xq, xb = tied()
+    np.testing.assert_array_equal(euclidean.knn(xq, xb, 60, "accelerator")[1], brute(xq, xb, 60)[1])
+    graph = euclidean.neighbour_graph(xb, 59, "accelerator")
+    np.testing.assert_array_equal(graph, euclidean.neighbour_graph(xb, 59, "cpu"))
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_knn_does_not_depend_on_the_number_of_devices(devices):
     xq, xb = tied()

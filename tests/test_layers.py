@@ -21,6 +21,7 @@ LAYERS = [
     "report",
     "run",
     "encoder",
+    "config_checks",
     "config",
     "data",
     "baselines",

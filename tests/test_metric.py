@@ -348,8 +348,11 @@ def test_fragments_on_a_cluster_have_the_codes_of_the_whole(of, tmp_path):
     sent = hasher.unpacked(hasher.to_bytes(h))
     vectors = datasets.open_file(str(tmp_path / "x.npy"))
     parts = [ray_encoder.fragment_codes(sent, vectors, *rows) for rows in ((0, 37), (37, 100))]
-    assert all(good.all() for _, good in parts)
-    np.testing.assert_array_equal(np.concatenate([codes for codes, _ in parts]), h.encode(x))
+    assert all(good.all() for _, good, _ in parts)
+    np.testing.assert_array_equal(np.concatenate([codes for codes, *_ in parts]), h.encode(x))
+    lengths = [longest for *_, longest in parts]
+    wanted = [metric.longest(x[:37]), metric.longest(x[37:])] if of == IP else [0, 0]
+    assert lengths == wanted
 
 
 @pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
@@ -372,11 +375,22 @@ def test_encode_tells_of_rows_longer_than_those_of_training(of, tmp_path, capsys
     assert (longest in capsys.readouterr().out) == (of == IP)
 
 
+def test_the_longest_row_is_found_in_any_block_and_rows_without_a_code_do_not_count(monkeypatch):
+    monkeypatch.setattr(metric, "BLOCK_ROWS", 7)
+    x = hashers.vectors(100, D)
+    for row in (0, 6, 7, 99):
+        longer = x.copy()
+        longer[row] *= 100
+        longer[[3, 50]] = np.nan
+        longer[[4, 51]] = 1e30  # its square overflows
+        assert metric.longest(longer) == pytest.approx(100 * np.linalg.norm(x[row]), rel=1e-6)
+    assert metric.longest(x[:0]) == 0
+
+
 def test_a_base_is_scaled_in_blocks(monkeypatch):
     x = hashers.vectors(100, D)
     monkeypatch.setattr(datasets, "BLOCK_ROWS", 7)
     np.testing.assert_array_equal(datasets.points(metric.base_rows, COSINE, x), metric.unit(x))
-    assert datasets.longest(x) == metric.longest(x) and datasets.longest(x[:0]) == 0
     assert datasets.points(metric.base_rows, metric.L2, x) is x
 
 
@@ -412,4 +426,4 @@ def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):
 
 def test_a_hasher_of_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="its metric is 'hamming'"):
-        hasher.metric_of("hamming", {})
+        metric.kept("hamming", {})

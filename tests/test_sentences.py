@@ -96,9 +96,32 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path, ca
 
     assert "ends in .npy" in error(tmp_path / "x.bin")
     assert "no such directory" in error(tmp_path / "none/x.npy")
+    (tmp_path / "x.npy").touch()
+    assert "x.npy: exists" in error(tmp_path / "x.npy")
+
+
+def test_a_run_that_left_its_texts_alone_is_repaired_by_the_same_command(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sentences, "read_wordnet", lambda path: [NOUNS, ADJECTIVES])
+    monkeypatch.setattr(sentences, "read_model", lambda: ({}, {}))
+    monkeypatch.setattr(sentences, "embeddings", lambda *_: np.ones((len(TEXTS), 3), np.float32))
+    flags = [f"--wordnet={tmp_path}", f"--output={tmp_path / 'x.npy'}"]
     (tmp_path / "x.txt").write_text("somebody's")
-    assert "x.txt: exists" in error(tmp_path / "x.npy")
+    assert "x.txt: holds other texts" in refused(capsys, *flags)
     assert (tmp_path / "x.txt").read_text() == "somebody's"
+    (tmp_path / "x.txt").unlink()
+    with monkeypatch.context() as killed:
+
+        def kill(*_):
+            raise KeyboardInterrupt
+
+        killed.setattr(sentences.raw, "write_vectors", kill)
+        assert sentences.main(flags) == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+    assert sentences.main(flags) == 0
+    assert np.load(tmp_path / "x.npy").shape == (len(TEXTS), 3)
+    assert set((tmp_path / "x.txt").read_text().splitlines()) == set(TEXTS)
 
 
 def test_a_missing_model_and_another_one_are_refused(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import io
+from test_raw import put, same
 
 from sigah_jax.errors import BadInput
 from sigah_jax.files.regular import fingerprint, open_regular
@@ -39,11 +40,6 @@ IDX = b"\0\0\x08\3\0\0\0\2\0\0\0\1\0\0\0\3\1\2\3\4\5\xff"
 needs_proc = pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc of Linux"
 )
-
-
-def put(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
 
 
 def idx_bytes(x: np.ndarray) -> bytes:
@@ -76,11 +72,6 @@ def test_idx_is_known_by_each_of_its_names(tmp_path, name):
 def test_a_mat_file_is_known_in_upper_case(tmp_path):
     io.savemat(tmp_path / "Tiny.MAT", {"X": np.eye(2)}, appendmat=False)
     assert as_array(open_vectors(tmp_path / "Tiny.MAT")).tolist() == [[1, 0], [0, 1]]
-
-
-def same(got: np.ndarray, x: np.ndarray) -> None:
-    assert got.dtype == x.dtype
-    np.testing.assert_array_equal(got, x)
 
 
 @settings(max_examples=25, deadline=None)

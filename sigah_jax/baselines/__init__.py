@@ -1,1 +1,1 @@
-"""The methods that SiGAH is measured against: one file a method, arrays in, arrays out."""
+"""The methods that SiGAH is measured against: one file for each method, arrays in, arrays out."""

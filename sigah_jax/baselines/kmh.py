@@ -30,7 +30,7 @@ class Codewords(NamedTuple):
     """M sets of codewords, each in its own columns of the rotated rows."""
 
     mean: np.ndarray  # [d] f32
-    rotation: np.ndarray  # [d, M s] f32, orthonormal but for columns of zeros that fill up
+    rotation: np.ndarray  # [d, M s] f32, orthonormal except for columns of zeros that fill up
     codewords: np.ndarray  # [M, k, s] f32; row i has the code i, bit 0 the most significant
 
 

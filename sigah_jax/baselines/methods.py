@@ -2,7 +2,7 @@
 
 The module of a method is imported when it is used, so that names are checked without JAX.
 
-Not responsible for any method: one file each.
+Not responsible for any method: each has a file of its own.
 """
 
 import functools

@@ -140,8 +140,8 @@ def way(quantiser: Quantiser, xq: np.ndarray) -> Way:
     """The search of all rows that it holds by queries `[Q, d]`, and their ranking.
 
     The ranking is by distance to decoded rows, but RaBitQ's is by its own estimate. It is that of
-    `search` but for rounding and for codes of more columns than d, whose decoding takes away a part
-    of the error.
+    `search` except for rounding and for codes of more columns than d, whose decoding takes away a
+    part of the error.
     """
     queries, index = _scaled(quantiser, xq), quantiser.index
     held = index if quantiser.name == "rabitq" else _decoded(index)

@@ -76,7 +76,7 @@ def _read(directory: Path, part: Part) -> np.ndarray:
     row_bytes = labels + 3 * SIDE * SIDE
     if not data or len(data) % row_bytes:
         raise BadInput(
-            f"{path}: {len(data)} bytes are no whole number of rows of {row_bytes}; "
+            f"{path}: {len(data)} bytes are not a whole number of rows of {row_bytes}; "
             f"the file is cut off or another one, remove it and {REMEDY}"
         )
     rows = np.frombuffer(data, np.uint8).reshape(-1, row_bytes)

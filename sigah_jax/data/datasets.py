@@ -169,19 +169,13 @@ def assemble(
         xa, drawn = asked[np.sort(drawn)], generator.permutation(len(pool))
     drawn = np.sort(drawn[: data.train_rows] if data.train_rows else drawn)
     # what will be encoded: the base, and of `fit`, which has none, all rows that it was given
-    length = max(longest(base), longest(pool)) if data.metric == "ip" else 0.0
+    length = max(metrics.longest(base), metrics.longest(pool)) if data.metric == "ip" else 0.0
     metric = metrics.of(data.metric, length)
     xb, xt = (points(base_rows, metric, x) for x in (base, pool[drawn]))
     xq, xv = (points(queries_of, metric, x) for x in (queries, validation))
     xa = None if xa is None else points(queries_of, metric, xa)
     warning = warn_of_outliers(xt, rows[drawn] if learn is None else drawn, name or data.name)
     return Dataset(xt, xv, xb, xq, image_shape, origin, warning, metric, xa)
-
-
-def longest(x: np.ndarray) -> float:
-    """`metric.longest` in blocks."""
-    starts = range(0, len(x), BLOCK_ROWS)
-    return max((metrics.longest(x[start : start + BLOCK_ROWS]) for start in starts), default=0.0)
 
 
 def points(make: Callable, metric: Metric, x: np.ndarray) -> np.ndarray:
@@ -228,7 +222,7 @@ def warn_of_outliers(
 
     Features are scaled by the root of the mean squared distance to the middle, and a single row
     of 1e10 leaves all others a spread near 0. It is compared with that of the nearest 99 % of the
-    rows. This is no error: heavy tails are such rows too, and codes can be trained on them.
+    rows. This is not an error: heavy tails are such rows too, and codes can be trained on them.
 
     Args:
         rows: `[n] i64`, the number of each row in `name`.

@@ -65,7 +65,7 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int =
     """Writes the files of the first layout of `benchmark` into `directory`.
 
     Raises:
-        BadInput: files that are no stand-in are there, or the disk is too small.
+        BadInput: files that are not a stand-in are there, or the disk is too small.
     """
     layout = benchmark.layouts[0]
     sizes = (benchmark.base_rows, benchmark.query_rows, benchmark.learn_rows)

@@ -98,7 +98,7 @@ def _build(path: Path, cifar_directory: Path, rows: int, images: int) -> None:
 
 def _descriptors(x: np.ndarray, chosen: np.ndarray) -> Iterator[np.ndarray]:
     describe = make_gist()
-    # disable=None: no bar where stderr is no terminal
+    # disable=None: no bar where stderr is not a terminal
     with tqdm(total=len(chosen), desc="GIST", unit="image", disable=None) as bar:
         for start in range(0, len(chosen), _CHUNK):
             block = describe(cifar.grey(x[chosen[start : start + _CHUNK]]))

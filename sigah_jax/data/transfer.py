@@ -65,7 +65,7 @@ def fetch(
     """
     wanted = Wanted(size_bytes, digest, prefix)
     part = path.with_name(path.name + ".part")
-    if part.is_symlink():  # someone's, and what comes would be written elsewhere
+    if part.is_symlink():  # what comes would be written elsewhere
         _discard(part)
     reasons = []
     for url in urls:
@@ -110,7 +110,7 @@ def _from_mirror(url: str, part: Path, wanted: Wanted, patience: Patience, show)
             return ""
         if refusal.discard:
             _discard(part)
-        # an attempt that brought something new is no reason to lose patience
+        # an attempt that brought something new does not count against the mirror
         failures = 1 if _size(part) > best else failures + 1
         best = max(best, _size(part))
         if not refusal.again:

@@ -2,7 +2,7 @@
 
 Every process runs the same command with the same working directory, on a file system that all
 see. Each reads the data itself and takes its own slice of every batch; process 0 alone writes,
-but for checkpoints, which orbax writes from all. One process needs none of this: every function
+except for checkpoints, which orbax writes from all. One process needs none of this: every function
 here then does the plain thing.
 
 Not responsible for devices (`parallel`).
@@ -71,7 +71,7 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
 
     Args:
         choice: "off"; "auto": if `told` says that there are others; "on": also where JAX alone
-            finds them (Open MPI, Kubernetes), and it is an error if nobody does.
+            finds them (Open MPI, Kubernetes), and it is an error if there are none.
 
     Raises:
         BadInput: nothing or nonsense is said of the processes. If they do not all come in time,
@@ -151,7 +151,7 @@ def in_turn(compute: Callable[[], Any]) -> Any:
         if problem:
             raise problem
         if len(failed):
-            raise BadInput(f"process {failed[0]} cannot go on, its own message says why")
+            raise BadInput(f"process {failed[0]} cannot continue, its own message says why")
     return result
 
 
@@ -232,7 +232,7 @@ def _await_sigterm() -> None:
     while not _PARTED.wait(_POLL_SECS):
         try:
             _store().key_value_try_get(_SIGTERM)
-        except Exception:  # nobody got one, or process 0 is gone, which others tell
+        except Exception:  # no process got one, or process 0 is gone, which others tell
             continue
         os.kill(os.getpid(), signal.SIGTERM)
         return

@@ -11,39 +11,30 @@ Shapes: n rows, d input columns, K bits, W packed bytes, P features after `stand
 z features, u real projections, ẑ synthetic features, x̂ the same in input units.
 
 Not responsible for training (`training`), run directories (`run.loading`), files of vectors
-(`encode`) nor search (`encoder.searching`).
+(`encode`), the bytes of its own file (`encoder.archive`) nor search (`encoder.searching`).
 """
 
 import dataclasses
 import functools
-import io
-import json
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hash_functions, refining
+from sigah_jax.encoder import archive, hash_functions, inputs, refining
 from sigah_jax.encoder.calibration import Pairs
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
-from sigah_jax.files.cache import content_hash
-from sigah_jax.formats.vectors import why_bad
 from sigah_jax.model import networks
 from sigah_jax.model import refine as refinement
 from sigah_jax.retrieval import codes
-from sigah_jax.retrieval.metric import L2, NAMES, Metric, base_rows, queries_of, rows_of
+from sigah_jax.retrieval import metric as metrics
+from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of, rows_of
 
-# what numpy raises of damaged bytes, and `unpacked` of what is not an encoder
-_DAMAGE = (ValueError, KeyError, AttributeError, TypeError, NotImplementedError, EOFError)
-_DAMAGE += (zipfile.BadZipFile, zlib.error)
 _OF_KIND = {  # of `encode_blocks`
     "base": hash_functions.encode,
     "queries": hash_functions.encode_queries,
@@ -160,20 +151,13 @@ class Hasher:
                 zeros, which has no cosine, by its number (the blocks before it are in `out` then),
                 or an `out` that does not fit.
         """
-        x = self.check(x)
-        out = self._array_for(len(x), self._code_shape, np.uint8, out)
-        for start, packed, good in self.encode_blocks(
-            lambda i, j: x[i:j], 0, len(x), refine=refine
-        ):
-            self._refuse_bad(x, start, good)
-            out[start : start + len(packed)] = packed
-        return out
+        return self._encoded(x, out, "base", refine)
 
     def encode_queries(
         self, x: np.ndarray | jax.Array, out: np.ndarray | None = None
     ) -> np.ndarray:
         """Packed codes of queries, to be compared with those of `encode`; else as `encode`."""
-        return self._of_vectors(hash_functions.encode_queries, x, self._code_shape, np.uint8, out)
+        return self._encoded(x, out, "queries")
 
     def encode_blocks(
         self,
@@ -198,16 +182,17 @@ class Hasher:
             if it holds NaN or infinity, or values so large that float32 overflows, or has no cosine
             where that is the metric; its code is all zeros.
         """
-        at = self._points(read, base_rows if kind == "base" else queries_of)
+        points = self._points(read, base_rows if kind == "base" else queries_of)
         how = self.refined(refine)
         if how.mu and kind == "base":
-            return self._refined_blocks(at, first, rows, how)
-        blocks = self._mapped(_OF_KIND[kind])(at, first, rows)
+            blocks = self._mapped(hash_functions.features_and_projections)(points, first, rows)
+            return refining.refine_blocks(self._best_flip(how.mu), blocks, how.iterations)
+        blocks = self._mapped(_OF_KIND[kind])(points, first, rows)
         return ((start, packed.reshape(len(good), -1), good) for start, (packed, good) in blocks)
 
     def _points(self, read: Callable, make: Callable) -> Callable:
         """`read` of rows as the networks' input: through `metric.base_rows` or `queries_of`."""
-        return lambda i, j: make(self.metric, on_host(read(i, j)))
+        return lambda i, j: make(self.metric, inputs.on_host(read(i, j)))
 
     def refined(self, refine: float | None) -> refining.Refinement:
         """What `encode(x, refine=…)` does; BadInput unless μ is 0 or more."""
@@ -217,20 +202,11 @@ class Hasher:
             raise BadInput(f"refine={refine}: expected μ, 0 or more")
         return self.refinement._replace(mu=float(refine))
 
-    def _refined_blocks(
-        self, read: Callable, first: int, rows: int, how: refining.Refinement
-    ) -> Iterator:
+    def _best_flip(self, mu: float) -> Callable[[np.ndarray], np.ndarray]:
+        """`model.refine.best_flip` at this price μ, over all devices."""
         function = _with_networks(refinement.best_flip, self.nets)
-        best_flip = parallel.map_rows(function, self.block_rows)
-        params = {"gen": self._placed["gen"], "moves": self._moves, "mu": np.float32(how.mu)}
-        blocks = self._mapped(hash_functions.features_and_projections)(read, first, rows)
-        for start, (z, u, good) in blocks:
-            packed = np.zeros((len(z), *self._code_shape), np.uint8)
-            if good.any():
-                flips = functools.partial(best_flip, params)
-                b = refining.refine(flips, z[good], u[good], how.iterations)
-                packed[good] = np.packbits(b, axis=1)
-            yield start, packed, good
+        params = {"gen": self._placed["gen"], "moves": self._moves, "mu": np.float32(mu)}
+        return functools.partial(parallel.map_rows(function, self.block_rows), params)
 
     @functools.cached_property
     def _moves(self) -> np.ndarray:
@@ -244,7 +220,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(hash_functions.both_codes, x, (2, *self._code_shape), np.uint8)
+        return self._encoded(x, None, "both codes of queries").reshape(-1, 2, self._code_bytes)
 
     def both_projections(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Both real projections of rows, `[n, d] -> 2 u_query + u [n, K] f32`.
@@ -254,7 +230,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(hash_functions.both_projections, x, (self.bits,))
+        return self._of_queries(hash_functions.both_projections, x, self.bits)
 
     def project_queries(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Real projections of queries, for asymmetric search: `[n, d] -> u [n, K] f32`.
@@ -264,7 +240,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(hash_functions.project_queries, x, (self.bits,))
+        return self._of_queries(hash_functions.project_queries, x, self.bits)
 
     def features(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Standardised features, what the networks see of queries: `[n, d] -> z [n, P] f32`.
@@ -275,7 +251,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        return self._of_vectors(hash_functions.features, x, (self.features_kept,))
+        return self._of_queries(hash_functions.features, x, self.features_kept)
 
     def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
@@ -299,22 +275,22 @@ class Hasher:
     def describe(self) -> dict:
         """What it is, for people and JSON.
 
-        `encoder` is a hash of the parameters: codes of base rows and queries can be compared if it
-        is equal. `metric` is what is near, `longest` M of the inner product. `query_head` tells
-        whether queries have a hash function of their own, `refine` by which μ and iterations codes
-        of base rows are refined, μ = 0 if they are not. A trained hasher also tells `data` (name or
-        file), `preset`, `config_hash`, `step`, `validation`, the metrics of its checkpoint on the
-        validation queries, {} without any, whether its decoder is `refitted`, trained further on
-        codes that stand still, `refinement`, what refining changes on the training rows, if it
-        does, `recall`, `drift.recall_by_rows` of its validation queries, `reference`,
-        `drift.Figures` of them if these are rows that were held out, and `workdir` if it was
-        loaded from a run directory.
+        `encoder` is a hash of the parameters, `metric` what is near, `longest` M of the inner
+        product, which the hash covers: codes of base rows and queries can be compared if the hash
+        and the metric are equal. `query_head` tells whether queries have a hash function of their
+        own, `refine` by which μ and iterations codes of base rows are refined, μ = 0 if they are
+        not. A trained hasher also tells `data` (name or file), `preset`, `config_hash`, `step`,
+        `validation`, the metrics of its checkpoint on the validation queries, {} without any,
+        whether its decoder is `refitted`, trained further on codes that stand still, `refinement`,
+        what refining changes on the training rows, if it does, `recall`, `drift.recall_by_rows` of
+        its validation queries, `reference`, `drift.Figures` of them if these are rows that were
+        held out, and `workdir` if it was loaded from a run directory.
         """
         told = {
             "bits": self.bits,
             "code_bytes": codes.packed_bytes(self.bits),
             "d": self.d,
-            "encoder": params_hash(self.params),
+            "encoder": archive.params_hash(self.params),
             "metric": self.metric.name,
             "query_head": self.query_head,
             "refine": self.refinement._asdict(),
@@ -325,182 +301,76 @@ class Hasher:
 
     def check(self, x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """x as an array, if it holds vectors that can be encoded; otherwise BadInput."""
-        x = as_array(x, "vectors")
-        if x.ndim != 2 or x.shape[1] != self.d:
-            raise BadInput(f"vectors of shape {x.shape}: this hasher was trained on [n, {self.d}]")
-        if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
-            raise BadInput(f"vectors of {x.dtype}: expected integers or floats; convert them")
-        return x
+        return inputs.vectors(x, self.d)
 
     @property
-    def _code_shape(self) -> tuple[int]:
-        return (codes.packed_bytes(self.bits),)
+    def _code_bytes(self) -> int:
+        return codes.packed_bytes(self.bits)
 
-    def _of_vectors(
+    def _encoded(
         self,
-        function: Callable,
         x: np.ndarray | jax.Array,
-        shape: tuple[int, ...],
-        dtype: type = np.float32,
-        out: np.ndarray | None = None,
+        out: np.ndarray | None,
+        kind: str,
+        refine: float | None = None,
     ) -> np.ndarray:
-        """One of `hash_functions` of all queries, in `out` if given; BadInput for a bad row."""
+        """The codes of `encode_blocks`, in `out` if given; BadInput for a bad row."""
         x = self.check(x)
-        out = self._array_for(len(x), shape, dtype, out)
-        at = self._points(lambda i, j: x[i:j], queries_of)
-        for start, (y, good) in self._mapped(function)(at, 0, len(x)):
-            self._refuse_bad(x, start, good)
-            out[start : start + len(y)] = y
-        return out
-
-    def _array_for(
-        self, rows: int, shape: tuple[int, ...], dtype: type, out: np.ndarray | None
-    ) -> np.ndarray:
-        """A new array for what is made of so many rows, or `out`, if it fits."""
-        shape = (rows, *shape)
+        width = self._code_bytes * (1 + (kind == "both codes of queries"))
         if out is None:
-            return np.empty(shape, dtype)
-        if not isinstance(out, np.ndarray):
-            raise BadInput(f"out is a {type(out).__name__}: expected an array, uint8 {list(shape)}")
-        if out.shape != shape or out.dtype != dtype:
-            raise BadInput(
-                f"out is {out.dtype} {list(out.shape)}: {rows} codes of {self.bits} bits are "
-                f"uint8 {list(shape)}"
-            )
-        return out
+            out = np.empty((len(x), width), np.uint8)
+        else:
+            inputs.check_out(out, len(x), self.bits)
+        return _filled(out, self.encode_blocks(lambda i, j: x[i:j], 0, len(x), kind, refine), x)
 
-    @staticmethod
-    def _refuse_bad(x: np.ndarray | jax.Array, start: int, good: np.ndarray) -> None:
-        if not good.all():
-            row = start + int(good.argmin())
-            raise BadInput(f"vectors: {why_bad(x[row], row)}")
+    def _of_queries(
+        self, function: Callable, x: np.ndarray | jax.Array, columns: int
+    ) -> np.ndarray:
+        """One of `hash_functions` of all queries: `[n, d] -> [n, columns] f32`."""
+        x = self.check(x)
+        points = self._points(lambda i, j: x[i:j], queries_of)
+        blocks = self._mapped(function)(points, 0, len(x))
+        out = np.empty((len(x), columns), np.float32)
+        return _filled(out, ((start, *results) for start, results in blocks), x)
 
     def _of_codes(
         self, function: Callable, packed: np.ndarray | jax.Array, columns: int
     ) -> np.ndarray:
-        width = codes.packed_bytes(self.bits)
-        packed = as_array(packed, "codes")
-        if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
-            raise BadInput(
-                f"codes are {packed.dtype} {list(packed.shape)}: codes of {self.bits} bits are "
-                f"uint8 [n, {width}]"
-            )
+        packed = inputs.packed_codes(packed, self.bits)
         out = np.empty((len(packed), columns), np.float32)
         for start, y in self._mapped(function)(lambda i, j: packed[i:j], 0, len(packed)):
             out[start : start + len(y)] = y
         return out
 
 
-def as_array(x, name: str) -> np.ndarray | jax.Array:
-    """What somebody gave as `name` as an array: a list, a data frame, a tensor on the CPU.
-
-    Raises:
-        BadInput: values are masked, the matrix is sparse, or numpy cannot make an array of it.
-    """
-    if isinstance(x, jax.Array):
-        return x
-    if np.ma.is_masked(x):
-        raise BadInput(
-            f"{name}: {np.ma.count_masked(x)} values are masked; fill or drop their rows"
-        )
-    if hasattr(x, "toarray"):  # of scipy
-        raise BadInput(f"{name}: a sparse matrix ({type(x).__name__}); give its .toarray()")
-    try:
-        return np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as e:  # ragged lists, tensors on another device
-        why = " ".join(str(e).split())
-        raise BadInput(f"{name}: no array of numbers ({why}); give a numpy array [n, d]") from e
-
-
-def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
-    """A block as the devices take it: half floats and small integers as they are, else float32."""
-    as_is = block.dtype.itemsize < 4 and block.dtype.isnative
-    with np.errstate(over="ignore"):  # a row of infinities is told as bad
-        return np.asarray(block, block.dtype if as_is else np.float32)
-
-
-def check_shapes(model: config_dict.FrozenConfigDict, params: dict) -> None:
-    """ValueError unless `params` are those of the modules that `model` describes."""
-    features = params["standardiser"]["projection"].shape[1]
-    nets, rank = _networks(model, features), min(model.bits, features)
-
-    def initial() -> dict:
-        variances, rotation = jnp.zeros(features), jnp.zeros((rank, model.bits))
-        return networks.init_gen(jax.random.key(0), nets, variances, rotation)
-
-    wanted = jax.eval_shape(initial)
-    there, wanted = (
-        {jax.tree_util.keystr(path): a.shape for path, a in jax.tree_util.tree_leaves_with_path(t)}
-        for t in (params["gen"], wanted)
-    )
-    for name in sorted(there | wanted):
-        if there.get(name) != wanted.get(name):
-            raise ValueError(f"gen{name} is {there.get(name)}, expected {wanted.get(name)}")
-
-
-def params_hash(params: dict) -> str:
-    """16 hex digits over all parameters of an encoder."""
-    return content_hash([np.asarray(a) for a in jax.tree.leaves(params)])
+def _filled(out: np.ndarray, blocks: Iterable, x: np.ndarray | jax.Array) -> np.ndarray:
+    """`out` once it holds all blocks (start, results, good) of rows x; BadInput for a bad row."""
+    for start, y, good in blocks:
+        inputs.refuse_bad(x, start, good)
+        out[start : start + len(y)] = y
+    return out
 
 
 def to_bytes(h: Hasher) -> bytes:
-    """The `.npz` of `Hasher.save`: each array by its path, and `about`, the rest as JSON."""
-    arrays = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(a)
-        for path, a in jax.tree_util.tree_leaves_with_path(h.params)
-    }
-    if h.pairs:
-        arrays |= {f"pairs/{name}": array for name, array in h.pairs._asdict().items()}
+    """The `.npz` of `Hasher.save`."""
     about = {
         "model": h.model.to_dict(),
         "facts": h.facts,
         "block_rows": h.block_rows,
         "refine": h.refinement._asdict(),
         "metric": h.metric.name,
-        "encoder": params_hash(h.params),
     }
-    data = io.BytesIO()
-    np.savez(data, about=json.dumps(about), **arrays)
-    return data.getvalue()
+    return archive.pack(h.params, about, h.pairs)
 
 
 def unpacked(data: bytes) -> Hasher:
-    """The hasher of `to_bytes`; ValueError, KeyError or an error of the archive if damaged."""
-    if not data.startswith(b"PK"):
-        raise ValueError("it is not an .npz file")
-    with np.load(io.BytesIO(data), allow_pickle=False) as held:
-        arrays = {name: held[name] for name in held.files}
-    if "about" not in arrays:
-        raise ValueError("it holds no array `about`")
-    about, params = json.loads(str(arrays.pop("about"))), {}
-    for name, array in arrays.items():
-        node = params
-        *groups, last = name.split("/")
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[last] = array
-    pairs = Pairs(**params.pop("pairs")) if "pairs" in params else None
-    if params_hash(params) != about["encoder"]:
-        raise ValueError("its arrays do not fit their hash")
+    """The hasher of `to_bytes`; one of `archive.DAMAGE` if it is damaged."""
+    params, about, pairs = archive.unpack(data)
     model = config_dict.FrozenConfigDict(about["model"])
-    check_shapes(model, params)
     # earlier versions wrote neither
     refinement = refining.Refinement(**about.get("refine", {}))
-    metric = metric_of(about.get("metric", "l2"), params)
+    metric = metrics.kept(about.get("metric", "l2"), params["standardiser"])
     return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric, pairs)
-
-
-def metric_of(name: str, params: dict) -> Metric:
-    """The metric of an encoder; ValueError if there is none of that name, KeyError without its M.
-
-    Args:
-        params: of the encoder, with the `Metric.arrays` of a training.
-    """
-    if name not in NAMES:
-        raise ValueError(f"its metric is {name!r}, of a newer version")
-    return (
-        Metric(name, float(params["standardiser"]["largest"][0])) if name == "ip" else Metric(name)
-    )
 
 
 def read(path: Path, remedy: str) -> Hasher:
@@ -519,7 +389,7 @@ def read(path: Path, remedy: str) -> Hasher:
         raise
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
-    except _DAMAGE as e:
+    except archive.DAMAGE as e:
         raise BadInput(f"{path}: damaged, or not an encoder ({e}); {remedy}") from e
 
 

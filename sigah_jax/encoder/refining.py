@@ -7,7 +7,7 @@ Shapes: n rows, K bits, P features, W packed bytes.
 Not responsible for what a flip is worth: `model.refine`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,24 @@ def refine(
             break
         rows[left, rows.shape[1] - bits + flips] *= -1
     return rows[:, -bits:] > 0
+
+
+def refine_blocks(
+    best_flip: Callable[[np.ndarray], np.ndarray], blocks: Iterable, iterations: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The refined codes of blocks of rows, zeros in a bad row; see `refine`.
+
+    Args:
+        blocks: (start, (z `[n, P]`, u `[n, K]`, good `[n] bool`)).
+
+    Yields:
+        (start, codes `[n, W] u1`, good).
+    """
+    for start, (z, u, good) in blocks:
+        b = np.zeros(u.shape, bool)
+        if good.any():
+            b[good] = refine(best_flip, z[good], u[good], iterations)
+        yield start, np.packbits(b, axis=1), good
 
 
 def moves(decode: Callable[[np.ndarray], np.ndarray], bits: int) -> np.ndarray:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from sigah_jax.devices import parallel
-from sigah_jax.encoder.hasher import Hasher, as_array
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.encoder.inputs import as_array
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import asymmetric, both, codes, gaps, hamming, topk
 from sigah_jax.retrieval import rerank as reranking

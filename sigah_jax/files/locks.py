@@ -16,7 +16,7 @@ from sigah_jax.errors import BadInput
 def open_file(path: Path) -> BinaryIO:
     """Opens a file to be locked, and makes it if it is missing.
 
-    Its content stays, and a symbolic link is refused (OSError), so that a link which someone has
+    Its content stays, and a symbolic link is refused (OSError), so that a link that was
     left there cannot lead to another file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW

@@ -33,7 +33,7 @@ def this_process() -> str:
 def create(path: Path, buffering: int = -1) -> BinaryIO:
     """Opens a new file for bytes in place of whatever has that name.
 
-    A symbolic link is replaced and never followed, so that one which someone has left there
+    A symbolic link is replaced and never followed, so that one that was left there
     cannot lead to another file.
     """
     path.unlink(missing_ok=True)

@@ -15,5 +15,5 @@ class Purpose(enum.IntEnum):
 
 
 def key_for(seed: int, purpose: Purpose) -> jax.Array:
-    """The key of a purpose; whoever gets it splits it, or uses it once."""
+    """The key of a purpose, to be split, or used once."""
     return jax.random.fold_in(jax.random.key(seed), purpose)

@@ -1,4 +1,4 @@
-"""The terms of both objectives, each a pure function with one value an example or an anchor.
+"""The terms of both objectives, each a pure function with one value for each example or anchor.
 
 Shapes: B batch, P features, K bits, A anchors, C columns (all the points of a batch that an
 anchor is compared with), J positives an anchor. Symbols: z features, ẑ synthetic ones.

@@ -42,7 +42,7 @@ def lipschitz_bound(a: jax.Array) -> jax.Array:
 
 
 def objective(s: jax.Array, b: jax.Array, a: jax.Array, lam: jax.Array) -> jax.Array:
-    """½‖b - A s‖² + Σ_m λ_m |s_m|, a value an example: `[B, M], [B, K] -> [B]`."""
+    """½‖b - A s‖² + Σ_m λ_m |s_m| of each example: `[B, M], [B, K] -> [B]`."""
     return 0.5 * jnp.sum((b - s @ a.T) ** 2, -1) + jnp.sum(lam * jnp.abs(s), -1)
 
 

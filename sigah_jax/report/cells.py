@@ -157,7 +157,9 @@ def add(line: dict, root: Path) -> None:
     lock = root / f"{path.name}.lock"
     while True:
         with locks.open_file(lock) as f:
-            if not locks.take(f, lock, wait=True):  # somebody removed the file: take the new one
+            if not locks.take(
+                f, lock, wait=True
+            ):  # the file was removed meanwhile: take the new one
                 continue
             lines = read_lines(path) | {(cell.method, cell.bits, cell.seed): line}
             texts = [whole.dumps(line) for _, line in sorted(lines.items())]
@@ -187,5 +189,5 @@ def _is_cost(x: Any) -> bool:
 
 
 def _is_share(x: Any) -> bool:
-    """Whether it is a number from 0 to 1, but for rounding."""
+    """Whether it is a number from 0 to 1, except for rounding."""
     return type(x) in (int, float) and -0.001 < x < 1.001

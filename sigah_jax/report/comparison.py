@@ -1,7 +1,7 @@
 """Tables that compare methods over data sets and code lengths, as Markdown and LaTeX.
 
 A cell is the mean over seeds, with the standard deviation where there are several; the best mean
-of a column is bold, the second underlined, by what is printed. A cell that nobody ran says so.
+of a column is bold, the second underlined, by what is printed. A cell that was not run says so.
 
 Not responsible for reading cells (`cells`) nor for writing files.
 """
@@ -17,6 +17,7 @@ from sigah_jax.report.cells import COSTS, Cell, datasets
 from sigah_jax.report.tables import METRIC_NAMES, MISSING, display_name, ranks, short_name
 
 NOT_RUN = "not run"
+UNITS = {"bits": 1, "bytes": 8}  # in which the length of a code is said: bits in one
 
 # a table before its style: the header, and for each row its cells, each a text and its rank
 Grid = tuple[list[str], list[list[tuple[str, int]]]]
@@ -58,10 +59,10 @@ def grid(
     rows: Mapping[str, Sequence[list[float] | str]],
     metrics: Sequence[str] = (),
 ) -> Grid:
-    """A table before its style, a row a method; no best of a column of `COSTS`.
+    """A table before its style, a row for each method; columns of `COSTS` have no best.
 
     Args:
-        metrics: of the columns, if not all are of shares.
+        metrics: those of the columns, if not all of them are shares.
     """
     texts = [[text_of(v) for v in values] for values in rows.values()]
     metrics = metrics or columns
@@ -91,7 +92,7 @@ def fill(text: str, write: Callable[[str, str], str]) -> str:
     """A Markdown text with each of its generated parts written anew by `write(KIND, NAME)`.
 
     A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`, a claim within a
-    sentence between `<!-- count: NAME -->` and `<!-- end -->`; nobody edits them by hand.
+    sentence between `<!-- count: NAME -->` and `<!-- end -->`; they are not edited by hand.
     """
     marks = re.compile(r"(<!-- (table|count): ([^\n]+?) -->)(\n?).*?(<!-- end -->)", re.DOTALL)
     return marks.sub(lambda m: f"{m[1]}{m[4]}{write(m[2], m[3])}{m[4]}{m[5]}", text)
@@ -128,27 +129,25 @@ def escape(text: str) -> str:
     return text.replace("±", r"$\pm$").replace("x̂", r"$\hat{x}$")
 
 
-def over_bits(
-    cells: Sequence[Cell], dataset: str, metric: str, methods: Sequence[str], bits: Sequence[int]
+def over_length(
+    cells: Sequence[Cell],
+    dataset: str,
+    metric: str,
+    methods: Sequence[str],
+    bits: Sequence[int],
+    unit: str,  # of UNITS
 ) -> Grid:
-    """One metric of one data set: a row a method, a column a code length."""
+    """One metric of one data set: a row for each method, a column for each code length."""
     rows = {m: [values_of(cells, dataset, m, k, metric) for k in bits] for m in methods}
-    return grid(f"{dataset}, {metric}", [f"{k} bits" for k in bits], rows)
-
-
-def over_bytes(
-    cells: Sequence[Cell], dataset: str, metric: str, methods: Sequence[str], bits: Sequence[int]
-) -> Grid:
-    """The same with columns that say bytes."""
-    rows = {m: [values_of(cells, dataset, m, k, metric) for k in bits] for m in methods}
+    columns = [f"{k // UNITS[unit]} {unit}" for k in bits]
     title = f"{dataset}, {METRIC_NAMES.get(metric, metric)}"
-    return grid(title, [f"{k // 8} bytes" for k in bits], rows, [metric] * len(bits))
+    return grid(title, columns, rows, [metric] * len(bits))
 
 
 def over_metrics(
     cells: Sequence[Cell], dataset: str, bits: int, methods: Sequence[str], metrics: Sequence[str]
 ) -> Grid:
-    """One data set at one code length: a row a method, a column a metric."""
+    """One data set at one code length: a row for each method, a column for each metric."""
     rows = {m: [values_of(cells, dataset, m, bits, x) for x in metrics] for m in methods}
     names = [METRIC_NAMES.get(x, x) for x in metrics]
     return grid(f"{dataset}, {bits} bits", names, rows, metrics)

@@ -1,8 +1,9 @@
 """Plots that compare methods: a metric against bits or bytes, recall@R, precision against recall.
 
-One panel a data set, one line a method, the mean over seeds. A panel has eight lines at most: of
-more methods, those that come nearest to the best one at some length. SiGAH's lines are thick; the
-others differ by colour, dash and marker, so that grey print and colour-blind eyes tell them apart.
+Each data set has a panel and each method a line, the mean over seeds. A panel has eight lines at
+most: of more methods, those that come nearest to the best one at some length. SiGAH's lines are
+thick; the others differ by colour, dash and marker, so that they can be told apart in grey print
+and by colour-blind readers.
 
 Not responsible for reading cells: `cells`.
 """
@@ -13,12 +14,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from sigah_jax.report import plots
+from sigah_jax.report import drawing
 from sigah_jax.report.cells import RECALL_AT, Cell, datasets
-from sigah_jax.report.comparison import spread, values_of
+from sigah_jax.report.comparison import UNITS, spread, values_of
 from sigah_jax.report.tables import short_name
 
 LINES = 8  # of a panel
+LABELS = {"bits": "bits", "bytes": "bytes a vector"}
 
 
 def draw(
@@ -36,34 +38,41 @@ def draw(
     """
     for metric in ("map", "map@1000", "recall@100"):
         path = directory / f"{metric.replace('@', '_')}_bits.png"
-        over_bits(cells, metric, methods, bits, path, always)
+        over_length(cells, metric, methods, bits, path, "bits", always)
     for function in (recall_curves, precision_recall):
         function(cells, curve_bits, methods, directory / f"{function.__name__}.png", always)
 
 
-def over_bits(
+def over_length(
     cells: Sequence[Cell],
     metric: str,
     methods: Sequence[str],
     bits: Sequence[int],
     path: Path,
+    unit: str,
     always: Sequence[str] = (),
 ) -> None:
-    """Draws one metric over code length, with the standard deviation over seeds."""
-    _over_length(cells, metric, methods, {k: k for k in bits}, "bits", path, always)
+    """Draws one metric over code length in `UNITS`, with the standard deviation over seeds.
 
+    Bytes are for codes by Hamming distance and by real-valued queries alike.
+    """
+    places = {k: k // UNITS[unit] for k in bits}
 
-def over_bytes(
-    cells: Sequence[Cell],
-    metric: str,
-    methods: Sequence[str],
-    bits: Sequence[int],
-    path: Path,
-    always: Sequence[str] = (),
-) -> None:
-    """The same over bytes, for codes by Hamming distance and by real-valued queries alike."""
-    places = {k: k // 8 for k in bits}
-    _over_length(cells, metric, methods, places, "bytes a vector", path, always)
+    def line(ax: Axes, dataset: str, method: str, number: int) -> None:
+        values = {x: values_of(cells, dataset, method, k, metric) for k, x in places.items()}
+        points = [
+            (x, statistics.mean(v), spread(v)) for x, v in values.items() if isinstance(v, list)
+        ]
+        style = drawing.look(number, method)
+        ax.errorbar(*zip(*points, strict=True), label=short_name(method), **style)
+
+    def finish(ax: Axes, dataset: str) -> None:
+        ax.set(xscale="log", xlabel=LABELS[unit], ylabel=metric, title=dataset)
+        ax.set_xticks(list(places.values()), [str(x) for x in places.values()])
+        ax.minorticks_off()
+        drawing.name_ends(ax)
+
+    _panels(cells, metric, methods, bits, always, line, finish, path)
 
 
 def recall_curves(
@@ -77,7 +86,7 @@ def recall_curves(
 
     def line(ax: Axes, dataset: str, method: str, number: int) -> None:
         values = [values_of(cells, dataset, method, bits, f"recall@{r}") for r in RECALL_AT]
-        style = plots.look(number, method)
+        style = drawing.look(number, method)
         ax.plot(RECALL_AT, list(map(statistics.mean, values)), label=short_name(method), **style)
 
     def finish(ax: Axes, dataset: str) -> None:
@@ -101,7 +110,7 @@ def precision_recall(
     def line(ax: Axes, dataset: str, method: str, number: int) -> None:
         seeds = [c for c in cells if (c.dataset, c.method, c.bits) == (dataset, method, bits)]
         curve = min(seeds, key=lambda c: c.seed).pr_curve
-        plots.precision_recall_line(ax, number, method, curve)
+        drawing.precision_recall_line(ax, number, method, curve)
 
     def finish(ax: Axes, dataset: str) -> None:
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
@@ -140,34 +149,6 @@ def chosen(
     return [m for m in methods if m in taken]
 
 
-def _over_length(
-    cells: Sequence[Cell],
-    metric: str,
-    methods: Sequence[str],
-    places: dict[int, int],
-    unit: str,
-    path: Path,
-    always: Sequence[str],
-) -> None:
-    """Draws one metric over the places of the code lengths, whose unit is written below."""
-
-    def line(ax: Axes, dataset: str, method: str, number: int) -> None:
-        values = {x: values_of(cells, dataset, method, k, metric) for k, x in places.items()}
-        points = [
-            (x, statistics.mean(v), spread(v)) for x, v in values.items() if isinstance(v, list)
-        ]
-        style = plots.look(number, method)
-        ax.errorbar(*zip(*points, strict=True), label=short_name(method), **style)
-
-    def finish(ax: Axes, dataset: str) -> None:
-        ax.set(xscale="log", xlabel=unit, ylabel=metric, title=dataset)
-        ax.set_xticks(list(places.values()), [str(x) for x in places.values()])
-        ax.minorticks_off()
-        plots.name_ends(ax)
-
-    _panels(cells, metric, methods, list(places), always, line, finish, path)
-
-
 def _panels(
     cells: Sequence[Cell],
     metric: str,
@@ -189,4 +170,4 @@ def _panels(
         finish(ax, dataset)
 
     if shown:
-        plots.panels(list(shown), draw, path)
+        drawing.panels(list(shown), draw, path)

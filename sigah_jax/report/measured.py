@@ -68,7 +68,7 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
 
 
 def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
-    """The smallest code that reaches the target, whoever made it, and the smallest of bits.
+    """The smallest code of any method that reaches the target, and the smallest of bits.
 
     Where none does, the best there is.
     """
@@ -96,7 +96,7 @@ def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
 
 
 def plot(rows: Sequence[Row], k: int, candidates: int, path: Path) -> None:
-    """Recall@k over bytes a vector, of the code alone and re-ranked: a line a method."""
+    """Recall@k over bytes a vector, of the code alone and re-ranked: a line for each method."""
     panels = {"alone": "code alone", "reranked": f"re-ranked, {candidates:,} candidates"}
     metric, codes = f"recall@{k}", [row for row in rows if row.group != "vectors"]
     points = [
@@ -107,7 +107,7 @@ def plot(rows: Sequence[Row], k: int, candidates: int, path: Path) -> None:
     ]
     methods = list(dict.fromkeys(row.method for row in codes))
     sizes = sorted({point.bits for point in points})
-    comparison_plots.over_bytes(points, metric, methods, sizes, path, ALWAYS)
+    comparison_plots.over_length(points, metric, methods, sizes, path, "bytes", ALWAYS)
 
 
 def _line(row: Row) -> list[str]:

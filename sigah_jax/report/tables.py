@@ -68,7 +68,6 @@ SHORT_NAMES = {
     "sgh": "SGH, graph",
     "bae": "auto-encoder",
     "opq": "OPQ",
-    "opq_all": "OPQ, all columns",
     "rq": "RQ",
 }
 METRIC_NAMES = {
@@ -82,7 +81,7 @@ MISSING = "n/a"
 def method_table(
     metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str], bits: int
 ) -> str:
-    """Aligned plain text, one row a method in the order given, `*` after the best of a column.
+    """Aligned plain text, a row for each method in the order given, `*` after a column's best.
 
     Args:
         metrics: by method ("sigah", "itq", …) and metric key ("map", "recall@100", …), as

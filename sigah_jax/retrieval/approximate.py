@@ -27,7 +27,7 @@ def neighbour_graph(x: np.ndarray, k: int, probes: int) -> np.ndarray:
     Args:
         x: `[n, d] f32`.
         k: 1 to n - 1.
-        probes: lists searched a row, at least 1; all of them give the exact graph, but for ties.
+        probes: lists searched a row, at least 1; all of them give the exact graph, except for ties.
 
     Returns:
         `[n, k] int32` distinct ids, nearest first.

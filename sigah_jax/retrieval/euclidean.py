@@ -104,8 +104,8 @@ def check(xq: np.ndarray, xb: np.ndarray, k: int, most: int, engine: str) -> Non
 
 
 def _chunks(rows: int, candidates: int, engine: str) -> Iterable[slice]:
-    if engine == "accelerator":  # as many as one search takes, for each copies the base
-        return topk.query_chunks(rows, candidates)
+    if engine == "accelerator":  # which cuts them itself, and copies the base once
+        return [slice(0, rows)]
     step = max(1, PAIRS // candidates)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
@@ -126,12 +126,11 @@ def centre_of(xb: np.ndarray) -> np.ndarray:
 def search(
     xq: np.ndarray, xb: np.ndarray, centre: np.ndarray, k: int, engine: str, devices: Devices
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`knn` of one chunk of queries."""
+    """`knn` of some queries, without its checks."""
     queries = xq - centre
     if engine == "accelerator":
-        # a query brings the centre along: base rows are centred where they are compared
-        pairs = np.stack([queries, np.broadcast_to(centre, queries.shape)], axis=1)
-        d, ids = topk.on_devices(_distances, pairs, xb, k, devices)
+        # base rows are centred where they are compared
+        d, ids = topk.on_devices(_distances, queries, xb, k, devices, centre)
         return d, ids.astype(np.int32)
     block_rows, best = max(1, BASE_BYTES // (4 * xb.shape[1])), []
     for start in range(0, len(xb), block_rows):
@@ -143,13 +142,13 @@ def search(
     return best[0][0], best[0][1].astype(np.int32)
 
 
-def _distances(pairs: jax.Array, rows: jax.Array) -> jax.Array:
-    """Squared distances of centred queries, each with the centre, and rows: [q, 2, d], [r, d].
+def _distances(queries: jax.Array, rows: jax.Array, centre: jax.Array) -> jax.Array:
+    """Squared distances of queries less the centre and rows: `[q, d], [r, d], [d] -> [q, r]`.
 
     One that overflows is the largest number, so that it stands before what fills a block.
     """
     largest = jnp.finfo(jnp.float32).max
-    d = squared_distances(pairs[:, 0], rows - pairs[0, 1])
+    d = squared_distances(queries, rows - centre)
     return jnp.nan_to_num(d, nan=largest, posinf=largest)
 
 

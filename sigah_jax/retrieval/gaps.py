@@ -63,7 +63,7 @@ def present(numbers: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 
 def subset(only: np.ndarray, rows: int, missing: np.ndarray) -> np.ndarray:
-    """The rows that somebody wants to search in, `[s] i64`, rising, without those of `missing`.
+    """The rows to be searched, `[s] i64`, rising, without those of `missing`.
 
     Args:
         only: `[n]` row numbers, distinct, in any order; or `[rows] bool`, True for those rows.
@@ -71,7 +71,7 @@ def subset(only: np.ndarray, rows: int, missing: np.ndarray) -> np.ndarray:
         missing: `[m] i64`, rising.
 
     Raises:
-        BadInput: another shape or type, a number that is no row, or that is there twice.
+        BadInput: another shape or type, a number that is not a row's, or that is there twice.
     """
     if only.shape == (0,) and only.dtype != bool:  # numpy makes floats of an empty list
         only = only.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The sufficient statistic of every Hamming metric: two histograms of the distance a query.
+"""The sufficient statistic of every Hamming metric: two histograms of the distances of each query.
 
 Shapes: Q queries, N base rows, W bytes and K bits a code, k neighbours a query, S relevance
 sets. A distance is an integer 0..K, so a ranking is K + 1 groups of ties, and its metrics are

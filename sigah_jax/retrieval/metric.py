@@ -14,7 +14,7 @@ Shapes: n rows, d columns, d' columns of points: d + 1 for ip, else d. Works on 
 arrays, also inside jit.
 
 Not responsible for rows with NaN, nor for zeros that have no cosine: what is made of them holds
-NaN, and whoever reads files refuses them.
+NaN, and the modules that read rows refuse them.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Union
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # a config is checked without JAX
     import jax
 
 NAMES = ("l2", "cosine", "ip")
+BLOCK_ROWS = 8192  # whose lengths are computed at once
 UNIT = 1e-3  # by which the lengths of rows may differ from 1 that are called unit rows
 TINY = np.finfo(np.float32).tiny
 
@@ -131,13 +132,16 @@ def unit(x: Array, least: float = 0.0) -> Array:
 
 
 def longest(x: np.ndarray) -> float:
-    """The largest length of rows `[n, d]`, 0 without any.
+    """The largest length of rows `[n, d]`, 0 without any; x may be a memory map.
 
     Rows that are not finite, or that float32 cannot compute with, have no code and do not count.
     """
-    x = np.asarray(x, np.float64)
-    squared = np.einsum("nd,nd->n", x, x)
-    return float(np.sqrt(squared[squared <= np.finfo(np.float32).max].max(initial=0)))
+    largest = 0.0
+    for start in range(0, len(x), BLOCK_ROWS):
+        block = np.asarray(x[start : start + BLOCK_ROWS], np.float64)
+        squared = np.einsum("nd,nd->n", block, block)
+        largest = squared[squared <= np.finfo(np.float32).max].max(initial=largest)
+    return float(np.sqrt(largest))
 
 
 def of(name: str, length: float) -> Metric:
@@ -148,6 +152,17 @@ def of(name: str, length: float) -> Metric:
     if float(largest) < length:
         largest = np.nextafter(largest, np.float32(np.inf))
     return Metric(name, float(largest) or 1.0)
+
+
+def kept(name: str, arrays: dict) -> Metric:
+    """The metric of that name whose `Metric.arrays` are among an encoder's; KeyError without them.
+
+    Raises:
+        ValueError: there is no metric of that name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"its metric is {name!r}, of a newer version")
+    return Metric(name, float(arrays["largest"][0])) if name == "ip" else Metric(name)
 
 
 def are_unit(x: np.ndarray) -> bool:

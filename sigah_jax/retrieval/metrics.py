@@ -56,7 +56,7 @@ def summary(histograms: Histograms) -> dict[str, float]:
     Returns:
         `map`, `area_rp` (relevant: top 2 %), `map@1000`, `precision@100` (relevant: top 1,000),
         `recall@R` (share of the 10 nearest within the first R) and `1-recall@R` (the nearest
-        within the first R), means over queries but for `area_rp`.
+        within the first R), means over queries except for `area_rp`.
     """
     each = {name: float(values.mean()) for name, values in by_query(histograms).items()}
     area = area_rp(histograms.total, RelevanceSizes(*histograms.relevant).top2percent)

@@ -2,8 +2,8 @@
 
 Shapes: Q queries, N base rows, d columns, q queries of one chunk, c candidates. Distances are
 squared and Euclidean; ties go to the lower id. The top 2 % of a million rows are 20,000 a query:
-they are found by a threshold a query, not by sorting. The base is read in blocks and may be a
-memory map.
+they are found by a threshold for each query, not by sorting. The base is read in blocks and may be
+a memory map.
 
 Two steps. Float32 search proposes candidates and a limit that every other row lies beyond
 (`_below_threshold` on CPU; the device top-k of `euclidean` on accelerators). `_members` then

@@ -2,7 +2,7 @@
 
 Shapes: Q queries, N base rows, d columns, k neighbours.
 
-Not responsible for what ranks: whoever has codes brings a `Way`.
+Not responsible for what ranks: a `Way` comes from the module that has the codes.
 """
 
 import time

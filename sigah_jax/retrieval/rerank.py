@@ -1,4 +1,4 @@
-"""Re-ranking: the nearest of some candidates a query, by exact distance of vectors.
+"""Re-ranking: the nearest of each query's candidates, by exact distance of vectors.
 
 Shapes: Q queries, c candidates a query, N base rows, d columns, k neighbours, p pairs of a query
 and a candidate. Euclidean distances are squared. Ties go to the lower id.

@@ -24,7 +24,7 @@ PAIRS = 1 << 26  # distances at once on a device, 4 bytes each
 RESULTS = 1 << 24  # neighbours found in one pass over the base, about 50 bytes each
 
 Devices = Sequence[jax.Device] | None
-Distances = Callable[[jax.Array, jax.Array], jax.Array]
+Distances = Callable[..., jax.Array]
 
 
 def query_chunks(queries: int, k: int) -> list[slice]:
@@ -68,17 +68,23 @@ def _ordered(bits: np.ndarray) -> np.ndarray:
 
 
 def on_devices(
-    distances: Distances, queries: np.ndarray, base: np.ndarray, k: int, devices: Devices
+    distances: Distances,
+    queries: np.ndarray,
+    base: np.ndarray,
+    k: int,
+    devices: Devices,
+    *shared: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest base rows of each query; each device searches its slice, then they merge.
 
     Args:
-        distances: `(queries [q, ...], rows [r, W]) -> [q, r]`, not negative and finite; a
-            function of a module, for what is compiled is kept under it.
+        distances: `(queries [q, ...], rows [r, W], *shared) -> [q, r]`, not negative and finite;
+            a function of a module, for what is compiled is kept under it.
         queries: `[Q, ...]`.
         base: `[N, W]` codes u8 or vectors f32, also a memory map; `BASE_BYTES` of it are read at
             once, and copied to the devices once.
         k: 1 to N.
+        shared: arrays that all distances need.
 
     Returns:
         D `[Q, k] f32` and I `[Q, k] i64`, by (distance, id).
@@ -102,7 +108,7 @@ def on_devices(
             count = chunk.stop - chunk.start
             step = min(count, max(1, PAIRS // block_rows))
             steps = parallel.filled(queries[chunk], -(-count // step) * step)
-            found = search_slices(steps.reshape(-1, step, *queries.shape[1:]))
+            found = search_slices((steps.reshape(-1, step, *queries.shape[1:]), *shared))
             near, at = (a.reshape(-1, a.shape[-1])[:count] for a in found)
             best[number] = [merge([*best[number], (near, at.astype(np.int64) + start)], k)]
         del search_slices  # and its rows, before the next ones are brought
@@ -127,12 +133,14 @@ def _shapes(rows: int, most: int, k: int) -> tuple[int, int, int]:
 
 @functools.cache
 def _search(distances: Distances, k: int, block_rows: int, group: int):
-    """`(queries [steps, q, ...], rows [blocks · r, W], first, valid) -> D, I [steps, q, ≤ k]`.
+    """`((queries [steps, q, ...], *shared), rows [blocks · r, W], first, valid) -> D, I`.
 
-    For `parallel.over_slices`. Places beyond all valid rows come at infinite distance.
+    For `parallel.over_slices`. D and I are `[steps, q, ≤ k]`; places beyond all valid rows come
+    at infinite distance.
     """
 
-    def search(queries: jax.Array, base: jax.Array, first: jax.Array, valid: jax.Array):
+    def search(given: tuple, base: jax.Array, first: jax.Array, valid: jax.Array):
+        queries, *shared = given
         count = min(k, len(base))
         base = base.reshape(-1, block_rows, base.shape[1])
         firsts = block_rows * jnp.arange(len(base), dtype=jnp.int32)
@@ -140,7 +148,7 @@ def _search(distances: Distances, k: int, block_rows: int, group: int):
         def step(q: jax.Array) -> tuple[jax.Array, jax.Array]:
             def block(best, at):
                 rows, start = at
-                d = distances(q, rows).astype(jnp.float32)
+                d = distances(q, rows, *shared).astype(jnp.float32)
                 d = jnp.where(start + jnp.arange(block_rows) < valid, d, jnp.inf)
                 near, ids = smallest(d, count, group)
                 # earlier rows stand first, and top_k takes the first of equals

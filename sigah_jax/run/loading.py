@@ -13,8 +13,9 @@ from ml_collections import config_dict
 
 from sigah_jax.config import decoder_stages
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import hasher
+from sigah_jax.encoder import archive, hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.retrieval import metric
 from sigah_jax.run import rundir
 
 # about the encoder of a run directory
@@ -99,11 +100,11 @@ def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
     params = checkpoints.read(directory, number, ("standardiser", "gen"))
     model = config_dict.FrozenConfigDict(model)
     try:
-        metric = hasher.metric_of(config.data.metric, params)
-        hasher.check_shapes(model, params)
+        kept = metric.kept(config.data.metric, params["standardiser"])
+        archive.check_shapes(model, params)
     except (AttributeError, KeyError, ValueError) as e:
         path = directory / "checkpoints" / str(number)
         raise BadInput(f"{path}: does not fit the config of its run ({e}); train it anew") from e
     facts["refitted"] = refitted
-    h = hasher.Hasher(model, params, facts, block_rows, metric=metric)
+    h = hasher.Hasher(model, params, facts, block_rows, metric=kept)
     return in_run(workdir, h)

@@ -106,7 +106,7 @@ def _claim(workdir: Path, config) -> IO:
             raise BadInput(
                 f"{workdir}: another process is running here; wait for it or use another --workdir"
             )
-        for pattern in _PARTIAL:  # nobody writes these while we have the lock
+        for pattern in _PARTIAL:  # no other process writes these while we have the lock
             for left in workdir.glob(pattern):
                 left.unlink(missing_ok=True)
         ours = path.exists() and bool(_held(path))  # a foreign config.json is refused

@@ -1,6 +1,6 @@
 """Watching a training: TensorBoard, Weights & Biases, a profiler trace, the devices' memory.
 
-All of it is off unless the config asks, but for the memory, which costs nothing. Of several
+All of it is off unless the config asks, except for the memory, which costs nothing. Of several
 processes the first is watched.
 
 Not responsible for metrics.jsonl nor what a person sees (`logs`).

@@ -26,7 +26,7 @@ from sigah_jax.retrieval.metric import L2, are_unit, as_queries
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
 
-# below it a share of rounding's size, one in 2²³, is no normal float32 any more
+# below it a share of rounding's size, one in 2²³, is not a normal float32 any more
 LEAST_VARIANCE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
 SAMPLE = 2000  # rows that `growth` looks at
 LEAST_RECALL = 0.95  # of an approximate graph
