@@ -2,6 +2,7 @@
 
     python -m experiments.speed pipeline --rows=1000000 --dims=96 --bits=128 --queries=1000
     python -m experiments.speed search --rows=1000000 --bits=64 --queries=1000
+    python -m experiments.speed search_file --rows=100000000 --bits=64 --queries=100
     python -m experiments.speed encode --rows=500000 --dims=960 --bits=64
     python -m experiments.speed refine --rows=60000 --dims=384 --bits=64
     python -m experiments.speed encode_file --rows=1000000 --dims=960 --bits=64
@@ -128,9 +129,27 @@ def pipeline(args) -> Sides:
 
 def search(args) -> Sides:
     """Exact search of random codes against faiss's, which holds its own copy of them."""
+    return _searches(*_random_codes(args))
+
+
+def search_file(args) -> Sides:
+    """The same search of codes in a memory-mapped file."""
+    cb, cq = _random_codes(args)
+    path = args.directory / "codes.npy"
+    np.save(path, cb)
+    return _searches(np.load(path, mmap_mode="r"), cq)
+
+
+def _random_codes(args) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the base and of queries, `[rows, bits / 8] u8` and `[queries, bits / 8]`."""
     generator = np.random.default_rng(0)
-    cb = generator.integers(0, 256, (args.rows, args.bits // 8), np.uint8)
-    cq = generator.integers(0, 256, (args.queries, args.bits // 8), np.uint8)
+    return tuple(
+        generator.integers(0, 256, (count, args.bits // 8), np.uint8)
+        for count in (args.rows, args.queries)
+    )
+
+
+def _searches(cb: np.ndarray, cq: np.ndarray) -> Sides:
     index = faiss.IndexBinaryFlat(8 * cb.shape[1])
     index.add(cb)
     return {
@@ -233,6 +252,7 @@ def ground_truth(args) -> Sides:
 PARTS = {
     "pipeline": pipeline,
     "search": search,
+    "search_file": search_file,
     "encode": encode,
     "refine": refine,
     "encode_file": encode_from_file,
@@ -249,7 +269,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dims", type=int, default=960)
-    parser.add_argument("--bits", type=int, default=64, help="for `search` a multiple of 8")
+    parser.add_argument("--bits", type=int, default=64, help="for searches a multiple of 8")
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()

@@ -33,6 +33,13 @@ LOG_BYTES = 65536  # of a log's end, in which its last words are looked for
 FRAME = re.compile(r' {4}|  File "')  # lines of a traceback between its head and the exception
 TERMINATED = interrupts.CODES[signal.SIGTERM]  # exit code of a run that saved at SIGTERM
 FINAL = (BadInput.exit_code, NonFinite.exit_code)  # the same command would end the same way
+# what says how much of a GPU's memory a process takes at its start
+MEMORY = (
+    "XLA_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+)
+MEMORY_SHARE = 0.75  # which is what JAX takes if nothing says it
 MAX_TERMINATIONS = 100  # of one job; ours: four days of preemptions an hour apart
 
 
@@ -55,11 +62,20 @@ class Running(NamedTuple):
 
 
 def device_slots(devices: str) -> list[dict[str, str]]:
-    """The environment of each slot: one of the GPUs `"0,1,…"`; `""`: one slot with all."""
+    """The environment of each slot: one of the GPUs `"0,1,…"`; `""`: one slot with all.
+
+    A GPU that is named several times has as many slots, and each of their runs an equal part of the
+    memory that JAX would otherwise take for one run, unless the environment says how much to take.
+    """
     names = devices.split(",")
     if devices and not all(names):
         raise BadInput(f"--devices={devices}: name GPUs with commas between, as in --devices=0,1")
-    return [{"CUDA_VISIBLE_DEVICES": name} for name in names] if devices else [{}]
+    slots = [{"CUDA_VISIBLE_DEVICES": name} for name in names] if devices else [{}]
+    if not any(name in os.environ for name in MEMORY):
+        for name, slot in zip(names, slots, strict=True):
+            if names.count(name) > 1:
+                slot[MEMORY[0]] = f"{MEMORY_SHARE / names.count(name):.3f}"
+    return slots
 
 
 def run_jobs(

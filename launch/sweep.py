@@ -167,7 +167,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--retries", type=int, default=2, help="new starts of a run that breaks; default 2"
     )
-    parser.add_argument("--devices", default="", help="local: GPUs 0,1,…, one for each run")
+    parser.add_argument(
+        "--devices", default="", help="local: GPUs 0,1,…, one for each run; 0,0: two runs share it"
+    )
     parser.add_argument("--sbatch", default="", help="slurm: its flags, in quotes")
     parser.add_argument("--accelerators", default="", help="sky: L4:1, tpu-v5litepod-4, …")
     parser.add_argument("--bucket", default="", help="sky: gs://… or s3://…, for the runs")

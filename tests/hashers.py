@@ -13,7 +13,7 @@ from sigah_jax import config
 from sigah_jax.encoder import hash_functions, hasher
 from sigah_jax.model import networks, pca, standardise
 from sigah_jax.run import checkpoints, rundir
-from sigah_jax.training import step
+from sigah_jax.training import objective, step
 
 
 def configuration(bits: int, **model):
@@ -27,7 +27,7 @@ def configuration(bits: int, **model):
 def training(c, d: int) -> step.Training:
     """The first training of a run on vectors of d columns."""
     nets = networks.make_networks(c.model, min(c.model.input_dims, d))
-    return step.Training(nets, ("hash", "decoder"), step.Weights.of(c), c.train.steps)
+    return step.Training(nets, ("hash", "decoder"), objective.Weights.of(c), c.train.steps)
 
 
 def state(c, x: np.ndarray, seed: int = 0) -> step.State:

@@ -52,6 +52,32 @@ def test_a_slot_has_one_device_or_one_slot_has_all():
         local.device_slots("0,,1")
 
 
+def test_runs_that_share_a_gpu_share_its_memory_unless_the_environment_divides_it(
+    tmp_path, monkeypatch
+):
+    for name in local.MEMORY:
+        monkeypatch.delenv(name, raising=False)
+    # what JAX itself makes of the environment of a run, and the devices that the run has
+    code = (
+        "import jax; from jaxlib import xla_client;"
+        "share = xla_client.generate_pjrt_gpu_plugin_options().get('memory_fraction');"
+        "print(os.environ['CUDA_VISIBLE_DEVICES'], share, jax.device_count());"
+    )
+
+    def seen(directory, devices):
+        directory.mkdir()
+        jobs = [job(directory, str(i), code + DONE) for i in range(len(devices.split(",")) + 1)]
+        assert local.run_jobs(jobs, local.device_slots(devices), 0) == []
+        return {j.log.read_text().splitlines()[-1] for j in jobs}
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    # half of three quarters for the runs of GPU 0, JAX's own choice for that of GPU 1
+    assert seen(tmp_path / "shared", "0,0,1") == {"0 0.375 2", "1 None 2"}
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.25")
+    assert seen(tmp_path / "given", "0,0") == {"0 0.25 2"}
+
+
 def test_no_more_processes_than_slots(tmp_path):
     here = tmp_path / "running"
     here.mkdir()

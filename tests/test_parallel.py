@@ -95,7 +95,12 @@ def test_one_process_has_all_devices_and_its_arrays_need_no_others():
     assert parallel.across_processes(tree) is tree
 
 
-@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("no backend\nmore")])
+NO_DRIVER = RuntimeError(
+    "Unable to initialize backend 'cuda': INTERNAL: CUDA driver version is insufficient\nmore"
+)
+
+
+@pytest.mark.parametrize("error", [AssertionError(), NO_DRIVER])
 def test_devices_that_are_missing_are_a_line_with_the_variable(monkeypatch, error):
     def fail():
         raise error
@@ -103,6 +108,26 @@ def test_devices_that_are_missing_are_a_line_with_the_variable(monkeypatch, erro
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr(jax, "devices", fail)
     monkeypatch.setattr(jax, "local_devices", fail)
-    for ask in (parallel.all_devices, parallel.local_devices, lambda: parallel.engine("auto")):
+    asked = (parallel.all_devices, parallel.local_devices, lambda: parallel.engine("auto"))
+    for ask in asked:
         with pytest.raises(BadInput, match="JAX_PLATFORMS=cuda: JAX finds no such device"):
             ask()
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    reason = r" \(.+ driver version is insufficient\)" if str(error) else ""
+    for ask in asked:
+        with pytest.raises(BadInput, match=f"devices of this machine{reason}; check their driver"):
+            ask()
+
+
+def out_of_memory(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+
+
+def test_a_device_that_is_full_is_a_line_with_what_to_do():
+    x = np.zeros((5, 3), np.float32)
+    with pytest.raises(BadInput, match=r"9 bytes\.\); free .+ or lower config\.eval\.block_rows$"):
+        parallel.map_rows(out_of_memory, 4)(None, x)
+    search = parallel.over_slices(out_of_memory, 5)(x)
+    with pytest.raises(BadInput, match=r"9 bytes\.\); free .+ or search by the engine cpu$"):
+        search(x)

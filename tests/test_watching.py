@@ -69,11 +69,11 @@ def test_wandb_gets_rows_and_a_resumed_run_is_the_same_one(tmp_path, monkeypatch
 def test_without_sinks_nothing_is_written(tmp_path):
     with (
         watching.open_sinks(watched(), tmp_path, 0) as send,
-        watching.profiling(watched(), tmp_path) as profiled,
+        watching.profiling(watched(), tmp_path) as profile,
     ):
         send(ROWS[0])
-        with profiled(0, 10):
-            pass
+        profile(0, 10)
+        profile(10, 10)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,16 +87,22 @@ def test_without_sinks_nothing_is_written(tmp_path):
         ("21:30", []),  # behind the end
     ],
 )
-def test_the_calls_that_hold_the_steps_are_traced(tmp_path, monkeypatch, steps, traced):
-    c, on, seen = watched(), [], []
+def test_the_trace_holds_the_calls_of_the_steps_from_their_start_to_their_end(
+    tmp_path, monkeypatch, steps, traced
+):
+    c, on, begun, ended = watched(), [], [], []
     monkeypatch.setattr(watching.jax.profiler, "start_trace", on.append)
     monkeypatch.setattr(watching.jax.profiler, "stop_trace", on.clear)
     c.profile.steps = steps
-    with watching.profiling(c, tmp_path) as profiled:
-        for number, done in enumerate(range(0, 20, 5), 1):
-            with profiled(done, 5):
-                seen += [number] if on else []
-    assert seen == traced and on == []
+    with watching.profiling(c, tmp_path) as profile:
+        for number in range(1, 6):  # a call is given before the one before is finished
+            if number < 5:
+                profile(5 * max(0, number - 2), 5 * number)
+                begun += [number] if on else []
+            if number > 1:
+                ended += [number - 1] if on else []
+                profile(5 * (number - 1), 5 * min(number, 4))
+    assert [call for call in begun if call in ended] == traced and on == []
 
 
 def test_memory_is_that_of_the_fullest_device(monkeypatch):

@@ -23,6 +23,7 @@ from sigah_jax.errors import BadInput
 from sigah_jax.process import interrupts
 
 AXIS = "data"
+_FREE = "free the device of other programs"
 
 
 def local_devices(devices: Sequence[jax.Device] | None = None) -> list[jax.Device]:
@@ -44,11 +45,16 @@ def _finding() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, AssertionError) as e:  # JAX asserts that it has found one
-        names = [name for name in ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES") if name in os.environ]
-        given = f"{names[0]}={os.environ[names[0]]}" if names else "JAX"
         reason = f" ({str(e).splitlines()[0]})" if str(e) else ""
+        for name in ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES"):
+            if name in os.environ:
+                raise BadInput(
+                    f"{name}={os.environ[name]}: JAX finds no such device{reason}; check its "
+                    "driver, or correct or unset the environment variable"
+                ) from e
         raise BadInput(
-            f"{given}: JAX finds no such device{reason}; correct or unset the environment variable"
+            f"JAX cannot use the devices of this machine{reason}; check their driver and the JAX "
+            "that is installed for them, or set JAX_PLATFORMS=cpu"
         ) from e
 
 
@@ -194,17 +200,16 @@ def map_blocks(
             return start, jax.tree.map(merge, out)
 
         working = None
-        for start in range(first, rows, per_device * n):
-            block = np.asarray(read(start, min(start + per_device * n, rows)))
-            short = per_device * n - len(block)
-            if short:
-                block = np.concatenate([block, np.zeros((short, *block.shape[1:]), block.dtype)])
-            out = mapped(params, split(block, devices=devs))
+        with enough_memory(f"{_FREE}, or lower config.eval.block_rows"):
+            for start in range(first, rows, per_device * n):
+                block = np.asarray(read(start, min(start + per_device * n, rows)))
+                block = filled(block, per_device * n)
+                out = mapped(params, split(block, devices=devs))
+                if working:
+                    yield finish(*working)
+                working = start, out
             if working:
                 yield finish(*working)
-            working = start, out
-        if working:
-            yield finish(*working)
 
     return run
 
@@ -246,11 +251,14 @@ def over_slices(
     devs = local_devices(devices)
     mapped = pmap(fn, in_axes=(None, 0, 0, 0), out_axes=None, devices=devs)
     firsts = rows * np.arange(len(devs), dtype=np.int32)
+    telling = enough_memory(f"{_FREE}, or search by the engine cpu")
 
+    @telling
     def bring(x: np.ndarray) -> Callable[[Any], Any]:
         slices = split(filled(x, rows * len(devs)), devices=devs)
         valid = np.clip(len(x) - firsts, 0, rows).astype(np.int32)
 
+        @telling
         def run(shared: Any) -> Any:
             with default_settings():  # for the transfer to the host
                 return fetch(mapped(shared, slices, firsts, valid))
@@ -261,7 +269,9 @@ def over_slices(
 
 
 def filled(x: np.ndarray, rows: int) -> np.ndarray:
-    """x `[n, ...]` with rows of zeros after its own, `rows` in all."""
+    """x `[n, ...]` with rows of zeros after its own, `rows` in all; x itself if it has as many."""
+    if len(x) == rows:
+        return x
     return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
 
 

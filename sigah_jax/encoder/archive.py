@@ -1,7 +1,7 @@
-"""The bytes of an encoder's file: a `.npz` of its parameters and, as JSON, what else it needs.
+"""The bytes of an encoder's file: a `.npz` of its arrays and, as JSON, what else it needs.
 
-Each array has its path in the tree as its name, and the array `about` holds the JSON. Beside them
-are the arrays of its pairs, if it has any, as `pairs/…`.
+Each parameter has its path in the tree as its name, pairs of `encoder.calibration` are in the group
+`pairs`, and the array `about` holds the JSON.
 
 Not responsible for what an encoder does with them (`hasher`) nor for paths of files.
 """
@@ -27,19 +27,18 @@ DAMAGE += (zipfile.BadZipFile, zlib.error)
 
 def pack(params: dict, about: dict, pairs: Pairs | None) -> bytes:
     """The archive of parameters, with their hash as `about["encoder"]`, and of pairs."""
+    groups = params if pairs is None else params | {"pairs": pairs._asdict()}
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(a)
-        for path, a in jax.tree_util.tree_leaves_with_path(params)
+        for path, a in jax.tree_util.tree_leaves_with_path(groups)
     }
-    if pairs:
-        arrays |= {f"pairs/{name}": array for name, array in pairs._asdict().items()}
     data = io.BytesIO()
     np.savez(data, about=json.dumps(about | {"encoder": params_hash(params)}), **arrays)
     return data.getvalue()
 
 
 def unpack(data: bytes) -> tuple[dict, dict, Pairs | None]:
-    """The params, about and pairs that `pack` was given; one of `DAMAGE` if they are damaged."""
+    """What `pack` was given; one of `DAMAGE` if it is damaged."""
     if not data.startswith(b"PK"):
         raise ValueError("it is not an .npz file")
     with np.load(io.BytesIO(data), allow_pickle=False) as held:

@@ -65,26 +65,28 @@ def open_sinks(config, workdir: Path, done: int) -> Iterator[Callable[[dict], No
 
 @contextlib.contextmanager
 def profiling(config, workdir: Path) -> Iterator[Callable]:
-    """Yields `profiled(done, call)`, a context for the steps `done + 1` to `done + call`.
+    """Yields `profile(finished, given)`, to be told how far training is.
 
-    The calls that hold the steps asked for become one `jax.profiler` trace in `workdir/profile`,
-    also if training stops among them. Open it with TensorBoard's profile plugin, or in Perfetto. A
-    run that resumes behind the first of these steps makes none.
+    The devices have finished the steps up to `finished`, and have those up to `given` or get them
+    next. One `jax.profiler` trace in `workdir/profile` lasts from before the steps asked for are
+    given until they are finished, or training stops. Open it with TensorBoard's profile plugin, or
+    in Perfetto. A run that resumes behind the first of these steps makes none.
     """
     wanted = config.profile.steps if hosts.first() else ""
     first, last = map(int, wanted.split(":")) if wanted else (0, 0)
     with contextlib.ExitStack() as trace:
+        begun = False
 
-        @contextlib.contextmanager
-        def profiled(done: int, call: int) -> Iterator[None]:
-            if done < first <= done + call:
+        def profile(finished: int, given: int) -> None:
+            nonlocal begun
+            if finished < first <= given and not begun:
+                begun = True
                 jax.profiler.start_trace(str(workdir / "profile"))
                 trace.callback(jax.profiler.stop_trace)
-            yield
-            if done + call >= last:
+            if finished >= last:
                 trace.close()
 
-        yield profiled
+        yield profile
 
 
 def memory() -> dict[str, int]:

@@ -4,11 +4,13 @@ Not responsible for what comes before the first step (`prepare`, `stages`) nor f
 made of (`run`).
 """
 
+import collections
 import contextlib
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,15 +20,24 @@ from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.process import interrupts
 from sigah_jax.run import checkpoints, logs, rundir, watching
-from sigah_jax.training import batches, evaluate, step
+from sigah_jax.training import batches, evaluate, objective, step
 from sigah_jax.training.prepare import Prepared
 from sigah_jax.training.stages import Stage
 
 TERMINATED = interrupts.CODES[signal.SIGTERM]
+_REMEDY = "lower config.train.anchors"  # where a device has too little memory
 
 
 class Terminated(SystemExit):
     """SIGTERM was received and the state is saved."""
+
+
+class Call(NamedTuple):
+    """Steps that were given to the devices, which may still work on them."""
+
+    done: int  # steps of the stage up to its last
+    infos: dict  # of each step, [S]
+    start: float  # the moment at which it was given
 
 
 def train(
@@ -35,8 +46,8 @@ def train(
     """Trains from `state` to the last step; saves every `eval.every_steps` and at the end.
 
     Every process holds the whole training set, cuts its own slice from every batch, and
-    validates: the same state gives the same metrics, and nobody waits. The next batch is made
-    while the devices work on one.
+    validates: the same state gives the same metrics, and nobody waits. The devices have the next
+    call before the losses of one are read, unless the state between them is validated or saved.
 
     Args:
         state: is donated.
@@ -52,9 +63,9 @@ def train(
     with (
         interrupts.handling(lambda *_: terminated.append(True), signal.SIGTERM),
         watching.open_sinks(config, stage.directory, done) as send,
-        watching.profiling(config, stage.directory) as profiled,
+        watching.profiling(config, stage.directory) as profile,
     ):
-        _loop(config, stage, state, done, data, prepared, packed, log, terminated, send, profiled)
+        _loop(config, stage, state, done, data, prepared, packed, log, terminated, send, profile)
         stop = hosts.any_of(bool(terminated))
     if stop or terminated:  # it came during the last save
         log.line(saved_line(stage, stage.training.steps))
@@ -72,12 +83,13 @@ def _loop(
     log: logs.Log,
     terminated: list,
     send: Callable[[dict], None],
-    profiled: Callable,
+    profile: Callable,
 ) -> None:
     devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
     train_steps = mapped_steps(config, stage, data, prepared, devices)
     per_step = config.train.anchors * (1 + config.train.others + prepared.neighbours)
-    rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
+    with parallel.enough_memory("lower config.data.train_rows"):
+        rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage.directory, done, log)
@@ -97,35 +109,56 @@ def _loop(
         )
         return parallel.split(batch, axis=1, devices=devices)
 
-    batch = next_batch(done) if done < steps else None
-    while done < steps:
-        with (
-            parallel.enough_memory("lower config.train.anchors"),
-            jax.default_matmul_precision(config.train.matmul_precision),
-            profiled(done, call),
-        ):
-            state, infos = train_steps(state, rows, batch)
-            batch = next_batch(done + call) if done + call < steps else None
-            infos = parallel.fetch(infos)
-        check_finite_losses(infos, done, max(rundir.saved_steps(stage.directory), default=None))
-        done += call
-        row = {"step": done} | {name: float(v.mean()) for name, v in infos.items()}
+    @parallel.enough_memory(_REMEDY)
+    def fetched(sent: Call) -> dict:
+        """The row of a call, once the devices have finished it."""
+        nonlocal finished
+        infos = parallel.fetch(sent.infos)
         now = time.monotonic()
+        saved = max(rundir.saved_steps(stage.directory), default=None)
+        check_finite_losses(infos, sent.done - call, saved)
+        row = {"step": sent.done} | {name: float(v.mean()) for name, v in infos.items()}
         if finished:  # the first call compiles
-            row["time/examples_per_sec"] = call * per_step / (now - finished)
-        row |= watching.memory()
-        last = done % config.eval.every_steps == 0 or done == steps
-        metrics = None
-        if last and stage.validated:
-            params = parallel.fetch({"standardiser": state.standardiser, "gen": state.gen})
-            h, engine = evaluate.hasher_of(config, params), parallel.engine(config.engine)
-            metrics = evaluate.validation(h, data, prepared.validation_truth, engine)
-            row, score = row | metrics, metrics["eval/map"]
+            row["time/examples_per_sec"] = call * per_step / (now - max(finished, sent.start))
+        finished = now
+        profile(sent.done, done)
+        return row | watching.memory()
+
+    def report(row: dict) -> None:
         logs.append_row(metrics_path, row)
         send(row)
         fields = progress_fields(row, stage.validated, score)
-        log.progress(stage.before + done, stage.of, fields)
+        log.progress(stage.before + row["step"], stage.of, fields)
+
+    batch = next_batch(done) if done < steps else None
+    waiting = collections.deque()  # the calls whose rows are not fetched yet
+    while done < steps:
+        profile(done - call * len(waiting), done + call)
+        with (
+            parallel.enough_memory(_REMEDY),
+            jax.default_matmul_precision(config.train.matmul_precision),
+        ):
+            start = time.monotonic()
+            state, infos = train_steps(state, rows, batch)
+            done += call
+            # made while the devices work, as the row of the call before is written
+            batch = next_batch(done) if done < steps else None
+        waiting.append(Call(done, infos, start))
+        if len(waiting) > 1:
+            report(fetched(waiting.popleft()))
+        last = done % config.eval.every_steps == 0 or done == steps
+        metrics = None
+        if last:
+            row = fetched(waiting.popleft())
+            if stage.validated:
+                params = parallel.fetch({"standardiser": state.standardiser, "gen": state.gen})
+                h, engine = evaluate.hasher_of(config, params), parallel.engine(config.engine)
+                metrics = evaluate.validation(h, data, prepared.validation_truth, engine)
+                row, score = row | metrics, metrics["eval/map"]
+            report(row)
         stop = hosts.any_of(bool(terminated))
+        if stop and waiting:
+            report(fetched(waiting.popleft()))
         if last or stop:
             held = logs.rows_hash(metrics_path) if hosts.first() else ""
             checkpoints.save(stage.directory, done, state, metrics, held)
@@ -133,7 +166,6 @@ def _loop(
             log.end_progress()
             log.line(saved_line(stage, done))
             raise Terminated(TERMINATED)
-        finished = time.monotonic()
     log.end_progress()
 
 
@@ -157,7 +189,7 @@ def mapped_steps(
     """`step.make_train_steps` of a stage on all devices, batches split; the state is donated."""
     tx = step.make_optimisers(config, stage.training)
     own = data.xa is None
-    population = step.Population(len(prepared.z_train), prepared.neighbour_weight, own)
+    population = objective.Population(len(prepared.z_train), prepared.neighbour_weight, own)
     return parallel.pmap(
         step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
         in_axes=(None, None, 0),
