@@ -17,8 +17,8 @@ error. It is made from the docstrings by `python -m experiments.api`; a test fai
 First come the names that `import sigah_jax` has, then functions of its modules: arrays in, arrays
 out. Shapes: n rows, d columns, Q queries, N base rows, k neighbours, K bits, W packed bytes.
 """
-FRONT = """fitting.fit run.loading.load encoder.searching.search encoder.hasher.Hasher
-errors.BadInput"""
+FRONT = """fitting.fit run.loading.load encoder.searching.search encoder.radius.range_search
+encoder.hasher.Hasher errors.BadInput"""
 OTHERS = """retrieval.codes.pack retrieval.codes.unpack retrieval.hamming.search
 retrieval.both.search retrieval.both.distances retrieval.asymmetric.by_projection
 retrieval.asymmetric.by_feature retrieval.rerank.rerank retrieval.metric.base_rows

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors, which know nothing of `__getattr__`
     from sigah_jax.encoder.hasher import Hasher
+    from sigah_jax.encoder.radius import range_search
     from sigah_jax.encoder.searching import search
     from sigah_jax.errors import BadInput
     from sigah_jax.fitting import fit
     from sigah_jax.run.loading import load
 
-__all__ = ["BadInput", "Hasher", "fit", "load", "search"]
+__all__ = ["BadInput", "Hasher", "fit", "load", "range_search", "search"]
 _MODULES = {
     "BadInput": "errors",
     "Hasher": "encoder.hasher",
     "fit": "fitting",
     "load": "run.loading",
+    "range_search": "encoder.radius",
     "search": "encoder.searching",
 }
 

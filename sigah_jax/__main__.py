@@ -43,7 +43,7 @@ GROUPS = {
         ),
         "search": Command(
             "search:main",
-            "finds the nearest rows of a file of codes",
+            "finds the nearest rows of a file of codes, or all within a radius",
             "--workdir=encoder.npz --codes=codes.npy --queries=queries.npy --k=10 "
             "--output=near.npz",
         ),

@@ -1,11 +1,15 @@
 """Whether new rows are like those that an encoder was trained on, or it should be trained anew.
 
     python -m sigah_jax.check --workdir=runs/… --input=new.npy
+    python -m sigah_jax.check --workdir=runs/… --input=new.npy --queries=queries.npy
 
 Prints figures of the rows and their codes beside those of rows that were held out from training,
 and a sentence of advice that says what it rests on: see `encoder.drift`. A training keeps the
 figures of its held-out rows with the encoder. Of an encoder that was saved before, give rows that
 are like those that it was trained on, and were not among them: `--reference=FILE`.
+
+With `--queries` the advice rests on recall: which of the ten nearest rows of the input the codes
+find for these queries, and how much validation queries found among as many rows of the training.
 
 Not responsible for the figures (`encoder.drift`) nor for formats (`formats.vectors`).
 """
@@ -16,7 +20,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import why_bad
+from sigah_jax.retrieval.metric import base_rows, queries_of
 from sigah_jax.run import loading
 
 LEAST_ROWS = 100  # of fewer, chance alone may pass the limits of `drift.advice`
@@ -46,8 +50,11 @@ LABELS = {
 }
 
 
-def sample(flag: str, name: str, h: Hasher) -> np.ndarray:
+def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
     """Rows of a file, `[n, d]`: all, or `MOST_ROWS` of them.
+
+    Args:
+        kind: of `Hasher.encode_blocks`.
 
     Raises:
         BadInput: another d, fewer than `LEAST_ROWS`, a row that cannot be encoded.
@@ -69,7 +76,7 @@ def sample(flag: str, name: str, h: Hasher) -> np.ndarray:
         x = np.concatenate(
             [v.read(i, j)[numbers[(i <= numbers) & (numbers < j)] - i] for i, j in blocks]
         )
-    blocks = h.encode_blocks(lambda i, j: x[i:j], 0, len(x), refine=0)
+    blocks = h.encode_blocks(lambda i, j: x[i:j], 0, len(x), kind, refine=0)
     good = np.concatenate([good for _, _, good in blocks])
     if not good.all():
         row = int(good.argmin())
@@ -104,27 +111,58 @@ def main(argv: list[str] | None = None) -> int:
         help="rows like those of training, but not among them; default: figures of held-out rows "
         "that the training kept",
     )
+    parser.add_argument(
+        "--queries", help="vectors of queries; then the advice rests on what they find by codes"
+    )
     args = parser.parse_args(argv)
     h = loading.load(args.workdir)
+    if args.queries and not h.facts.get("recall"):
+        raise BadInput(
+            f"--queries: {args.workdir} was saved without the recall of its validation queries; "
+            "remove encoder.npz of its run, then the training's command writes it anew with it"
+        )
     if args.reference:
-        held_out = drift.figures(h, sample("reference", args.reference, h))
+        rows = sample("reference", args.reference, h)
+        if not np.ptp(rows, axis=0).any():
+            raise BadInput(
+                f"--reference={args.reference}: its rows are all equal, nothing can be compared "
+                "with them; give others"
+            )
+        held_out = drift.figures(h, rows)
     else:
         held_out = drift.reference(h)
-    if held_out is None:
+    if held_out is None and not args.queries:
         raise BadInput(
             f"--workdir={args.workdir}: this encoder was saved without figures of held-out rows; "
             "give rows that are like those of its training, and not among them, as --reference"
         )
-    if not math.isfinite(held_out.lost):
-        raise BadInput(
-            f"--reference={args.reference}: its rows are all equal, nothing can be compared "
-            "with them; give others"
-        )
-    found = drift.figures(h, sample("input", args.input, h), held_out)
-    print(table({"held out": held_out, Path(args.input).name: found}))
-    anew, sentence = drift.advice(found, held_out)
-    print(f"\n{sentence}")
+    x = sample("input", args.input, h)
+    advice = []
+    if args.queries:
+        advice.append(advice_by_queries(h, sample("queries", args.queries, h, "queries"), x))
+    if held_out:
+        found = drift.figures(h, x, held_out)
+        print(table({"held out": held_out, Path(args.input).name: found}) + "\n")
+        advice.append(drift.advice(found, held_out))
+    (anew, sentence), *others = advice
+    print(sentence)
+    if others and others[0][0] != anew:
+        print(f"by the figures above alone: {others[0][1]}")
     return int(anew)
+
+
+def advice_by_queries(h: Hasher, queries: np.ndarray, x: np.ndarray) -> tuple[bool, str]:
+    """`drift.advice_of_recall` of queries `[Q, d]` among rows `[n, d]`.
+
+    Of more rows than validation queries searched, as many are taken evenly.
+    """
+    held_out = h.facts["recall"]
+    most = max(int(size) for size in held_out)
+    x = x[np.linspace(0, len(x) - 1, min(len(x), most)).astype(int)]
+    xq, xb = queries_of(h.metric, queries), base_rows(h.metric, x)
+    xq, xb = (np.asarray(points, np.float32) for points in (xq, xb))
+    found = drift.recall(h, xq, xb, h.encode(x))
+    return drift.advice_of_recall(found, len(x), len(queries), held_out)
 
 
 if __name__ == "__main__":

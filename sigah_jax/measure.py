@@ -116,6 +116,7 @@ def make_config(args, bits: int):
     """The config of the training at one length, `preset=best` but for the flags."""
     config = vectors_config(f"preset=best,bits={bits}")
     config.data.base, config.data.queries = args.input, args.queries
+    config.data.queries_train = args.queries_train
     config.data.metric = args.metric
     config.eval.baselines = ()
     if args.steps is not None:
@@ -200,13 +201,21 @@ def check_rows(args, config) -> None:
     """Raises BadInput if the input has too few rows for what is drawn from it."""
     n, validation = open_file(args.input).shape[0], config.data.val_queries
     held_out = 0 if args.queries else config.data.test_queries
+    of_rows = 0 if args.queries_train else validation
     # a draw takes half of the rows at most: see `datasets.enough`
     wanted = max(2 * held_out, held_out + prepare.pool_rows(config))
     if n < wanted:
-        queries = f"{held_out} held out as queries (or give --queries), " if held_out else ""
+        parts = {
+            "held out as queries (or give --queries)": held_out,
+            "for validation": of_rows,
+            "for training": wanted - held_out - of_rows,
+        }
+        told = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+        raise BadInput(f"--input={args.input}: {n} rows, expected at least {wanted}: {told}")
+    if args.queries_train and (m := open_file(args.queries_train).shape[0]) < 2 * validation:
         raise BadInput(
-            f"--input={args.input}: {n} rows, expected at least {wanted}: {queries}{validation} "
-            f"for validation, {wanted - held_out - validation} for training"
+            f"--queries_train={args.queries_train}: {m} queries, expected at least "
+            f"{2 * validation}, {validation} of them for validation"
         )
 
 
@@ -217,6 +226,7 @@ def check_workdir(args) -> None:
         for flag, theirs, ours in (
             ("input", held.base, args.input),
             ("queries", held.queries, args.queries),
+            ("queries_train", held.queries_train, args.queries_train),
             ("metric", held.metric, args.metric),
         ):
             if theirs != ours:
@@ -260,6 +270,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
     parser.add_argument("--queries", default="", help="file of queries; default 1,000 rows")
     parser.add_argument(
+        "--queries_train",
+        default="",
+        help="file of queries to train with, if queries are of another kind than the rows; with "
+        "--queries, which are others of that kind",
+    )
+    parser.add_argument(
         "--metric", default="l2", help=f"what is near: one of {', '.join(metric.NAMES)}; default l2"
     )
     parser.add_argument("--bits", default="64,128,256", help="code lengths; default 64,128,256")
@@ -273,6 +289,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
+    if args.queries_train and not args.queries:
+        raise BadInput(
+            f"--queries_train={args.queries_train}: codes are measured by other queries of "
+            "that kind; give them as --queries"
+        )
     args.bits = [int(k) for k in args.bits.split(",")]
     if args.metric not in metric.NAMES:
         raise BadInput(f"--metric={args.metric}: expected one of {', '.join(metric.NAMES)}")

@@ -3,6 +3,8 @@
     python -m sigah_jax.search --codes=codes.npy --queries=codes_q.npy --k=100 --output=near.npz
     python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy --k=100 \
         --rerank=vectors.npy --oversample=10 --output=near.npz
+    python -m sigah_jax.search --workdir=runs/… --codes=codes.npy --queries=vectors_q.npy \
+        --radius=0.6 --recall=.95 --output=near.npz
 
 Queries are packed codes, of `encode --queries`, of `encode --queries=both` for `--by=both`, or with
 --workdir vectors, which find more: their two codes rank all codes, the --candidates nearest are
@@ -13,6 +15,11 @@ for packed codes, or its real projections.
 `--only=ids.npy` searches within a subset, exactly, at the cost of so many codes: the file holds row
 numbers, or a boolean for each code. Of deleted rows the boolean is False.
 
+`--radius` in place of `--k` finds all rows that probably lie within it: a Euclidean distance, of
+cosine 1 - cos, of ip the least inner product. The encoder knows by its validation queries how near
+a synthetic feature must be so that the share `--recall` of these rows is found. `--rerank` leaves
+those that are within. See `encoder.radius`.
+
 What `encode` left beside the codes, `codes.npy.json`, must name the encoder of the queries; where
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
 no neighbours and no candidates; queries that are bad are refused.
@@ -21,12 +28,14 @@ The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, an
 [Q, k]`: float32, ‖z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, that of
 the encoder's metric, the squared Euclidean distance, 1 - cos or -q·x; int32 of codes, the bits that
 differ, those of the query's own code counted twice where both rank. Each row is sorted by
-(distance, id).
+(distance, id). With `--radius` it holds `lims [Q + 1] int64`, `ids [t] int64` and `distances [t]
+float32`: the rows of query i are those from lims[i] to lims[i + 1], nearest first, at ‖z - ẑ‖², or
+if re-ranked at what the radius is compared with, the Euclidean distance, 1 - cos or q·x.
 
 `sigah_jax.search(h, queries, codes, k)` from Python is `encoder.searching.search`, also where this
 module was imported and has that name.
 
-Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours.
+Shapes: Q queries, n codes, W packed bytes, d columns, k neighbours, t rows of all queries.
 
 Not responsible for how neighbours are found (`retrieval`) nor for formats (`formats.vectors`).
 """
@@ -37,18 +46,20 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
+import contextlib
 import inspect
 import os
 import sys
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from sigah_jax.data.datasets import read_file
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import code_facts, searching
+from sigah_jax.encoder import code_facts, radius, searching
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, command
 from sigah_jax.files import resumable, whole
@@ -84,7 +95,7 @@ def search(args) -> str:
     bad = facts["bad"] if facts else np.empty(0, np.int64)
     subset = _read_subset(args.only, len(cb), bad) if args.only else None
     rows = len(cb) - len(bad) if subset is None else len(subset)
-    if not 1 <= args.k <= rows:
+    if args.k is not None and not 1 <= args.k <= rows:
         beside = f" beside {len(bad)} bad rows" if len(bad) else ""
         holds = f"{args.codes} holds {rows} codes{beside}"
         if subset is not None:
@@ -119,12 +130,16 @@ def search(args) -> str:
                 "with --queries, or with --queries=both for --by=both"
             )
     start = time.monotonic()
-    d, ids, how = _find(args, h, queries, cb, bad, subset, base)
+    if args.k is None:
+        arrays, what, how = _find_within(args, h, queries, cb, bad, subset, base)
+    else:
+        d, ids, how = _find(args, h, queries, cb, bad, subset, base)
+        arrays, what = {"ids": ids, "distances": d}, f"{args.k} neighbours"
     seconds = time.monotonic() - start
-    write_npz(args.output, {"ids": ids, "distances": d})
+    write_npz(args.output, arrays)
     among = f"{rows}" if subset is None else f"{rows} of {len(cb)}"
     return (
-        f"{args.output}: {args.k} neighbours of {len(queries)} queries among {among} codes of "
+        f"{args.output}: {what} of {len(queries)} queries among {among} codes of "
         f"{cb.shape[1]} bytes, {how}, {seconds:.2f} s{note}"
     )
 
@@ -155,14 +170,8 @@ def _find(
         return *gaps.search(find, cb, bad, args.k, subset), ranked
     options = {"by": args.by, "rerank": base, "missing": bad, "only": subset}
     options |= {"candidates": args.candidates, "oversample": args.oversample}
-    try:
+    with _naming_files(args):
         found = searching.search(h, queries, cb, args.k, engine=args.engine, **options)
-    except BadInput as e:
-        argument, _, why = str(e).partition(": ")
-        files = {"queries": args.queries, "rerank": args.rerank}
-        if argument not in files:
-            raise
-        raise BadInput(f"--{argument}={files[argument]}: {why}") from e
     rows = len(cb) - len(bad) if subset is None else len(subset)
     last = args.k
     if base is not None:
@@ -171,6 +180,47 @@ def _find(
     if args.by == "synthetic":
         ranked = f"{min(rows, max(args.candidates, last))} nearest {BY['both']}, {ranked}"
     return *found, ranked
+
+
+def _find_within(
+    args,
+    h: Hasher,
+    queries: np.ndarray,
+    cb: np.ndarray,
+    bad: np.ndarray,
+    subset: np.ndarray | None,
+    base: np.ndarray | None,
+) -> tuple[dict[str, np.ndarray], str, str]:
+    """As `_find` all rows within `--radius`: the output's arrays, how many, how they were found."""
+    options = {"recall": args.recall, "rerank": base, "missing": bad, "only": subset}
+    with _naming_files(args):
+        found = radius.range_search(h, queries, cb, args.radius, **options)
+    arrays = {"lims": found.lims, "ids": found.ids, "distances": found.distances}
+    each = len(found.ids) / max(1, len(queries))
+    checked = f", of which {args.rerank} left those within it" if args.rerank else ""
+    return (
+        arrays,
+        f"{each:.1f} rows within {args.radius:g} of each",
+        (
+            f"{BY['synthetic']}{checked} (validation queries found {found.recall:.1%} of the rows "
+            f"within it so, {found.precision:.1%} of what they found lay within it)"
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _naming_files(args) -> Iterator[None]:
+    """Puts the flag and the file before the reason why an argument of a search cannot be used."""
+    try:
+        yield
+    except BadInput as e:
+        argument, _, why = str(e).partition(": ")
+        given = {"queries": args.queries, "rerank": args.rerank}
+        if argument in given:
+            raise BadInput(f"--{argument}={given[argument]}: {why}") from e
+        if argument.startswith(("radius", "recall")):
+            raise BadInput(f"--{e}") from e
+        raise
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -195,6 +245,18 @@ def _check_flags(args) -> None:
         )
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
+    if (args.k is None) == (args.radius is None):
+        raise BadInput("--k: the nearest of each query, or all rows within --radius; give one")
+    if args.recall is not None and args.radius is None:
+        raise BadInput("--recall: is of --radius, which is missing")
+    if args.radius is not None:
+        if not args.workdir:
+            raise BadInput("--radius: needs vectors as --queries, and --workdir")
+        for flag in ("by", "candidates", "oversample", "engine"):
+            if getattr(args, flag) is not None:
+                raise BadInput(f"--{flag}: is of --k; all codes are compared with --radius")
+    args.recall = radius.RECALL if args.recall is None else args.recall
+    args.engine = args.engine or "auto"
     args.by = args.by or ("synthetic" if args.workdir else "hamming")
     if args.by in ("synthetic", "projection") and not args.workdir:
         raise BadInput(f"--by={args.by}: needs vectors as --queries, and --workdir")
@@ -320,7 +382,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--queries", required=True, help="file of vectors; without --workdir, codes"
     )
-    parser.add_argument("--k", required=True, type=int, help="how many neighbours of each query")
+    parser.add_argument("--k", type=int, help="how many neighbours of each query")
+    parser.add_argument(
+        "--radius",
+        type=float,
+        help="in place of --k: all rows within this distance, of ip of this inner product or more",
+    )
+    parser.add_argument(
+        "--recall",
+        type=float,
+        help=f"the share of the rows within --radius to find; default {radius.RECALL}",
+    )
     parser.add_argument("--output", required=True, type=Path, help="an .npz file to write")
     parser.add_argument(
         "--workdir", type=Path, help="run directory, or encoder.npz, that made the codes"
@@ -350,7 +422,7 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         help=f"--rerank ranks k times this; default {searching.OVERSAMPLE}",
     )
-    parser.add_argument("--engine", default="auto", choices=searching.ENGINES, help="default: auto")
+    parser.add_argument("--engine", choices=searching.ENGINES, help="default: auto")
     parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))

@@ -1,5 +1,7 @@
 """Untrained hashers and run directories of them, shared by the tests of their uses."""
 
+import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from sigah_jax import config
 from sigah_jax.encoder import hash_functions, hasher
 from sigah_jax.model import networks, pca, standardise
 from sigah_jax.run import checkpoints, rundir
-from sigah_jax.training import step
+from sigah_jax.training import objective, step
 
 
 def configuration(bits: int, **model):
@@ -25,7 +27,7 @@ def configuration(bits: int, **model):
 def training(c, d: int) -> step.Training:
     """The first training of a run on vectors of d columns."""
     nets = networks.make_networks(c.model, min(c.model.input_dims, d))
-    return step.Training(nets, ("hash", "decoder"), step.Weights.of(c), c.train.steps)
+    return step.Training(nets, ("hash", "decoder"), objective.Weights.of(c), c.train.steps)
 
 
 def state(c, x: np.ndarray, seed: int = 0) -> step.State:
@@ -58,6 +60,17 @@ def untrained_for(
     params = {"standardiser": made.standardiser, "gen": made.gen}
     model = config_dict.FrozenConfigDict(c.model)
     return hasher.Hasher(model, params, block_rows=block_rows)
+
+
+def fitted(x: np.ndarray, bits: int) -> hasher.Hasher:
+    """A hasher of random bits whose linear decoder fits them to rows `[n, d]` by least squares."""
+    h = untrained_for(x, bits, 512, decoder="linear")
+    b = 2.0 * np.unpackbits(h.encode(x), axis=1) - 1
+    columns = np.concatenate([b, np.ones((len(b), 1))], 1)
+    map_of_b = np.linalg.lstsq(columns, h.features(x), rcond=None)[0].astype(np.float32)
+    params = copy.deepcopy(h.params)
+    params["gen"]["decoder"]["out"] = {"kernel": map_of_b[:-1], "bias": map_of_b[-1]}
+    return dataclasses.replace(h, params=params)
 
 
 def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> Path:

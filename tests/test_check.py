@@ -1,6 +1,5 @@
 """The command that tells whether rows are like those of a training, on a trained encoder."""
 
-import copy
 import dataclasses
 
 import hashers
@@ -16,26 +15,20 @@ from sigah_jax.run import loading
 BITS, D = 64, 24
 
 
-def fitted(x):
-    """A hasher of random bits whose linear decoder fits them to rows `[n, d]` by least squares."""
-    h = hashers.untrained_for(x, BITS, 512, decoder="linear")
-    b = 2.0 * np.unpackbits(h.encode(x), axis=1) - 1
-    columns = np.concatenate([b, np.ones((len(b), 1))], 1)
-    map_of_b = np.linalg.lstsq(columns, h.features(x), rcond=None)[0].astype(np.float32)
-    params = copy.deepcopy(h.params)
-    params["gen"]["decoder"]["out"] = {"kernel": map_of_b[:-1], "bias": map_of_b[-1]}
-    return dataclasses.replace(h, params=params)
-
-
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """An encoder of 2,000 of 5,000 rows that keeps figures of 500 others, and rows in files."""
+    """An encoder of 2,000 of 5,000 rows that keeps what 500 others tell, and rows in files."""
     path = tmp_path_factory.mktemp("check")
     x = sets.low_dimensional(5000, D)
-    h, new = fitted(x[:2000]), x[2500:]
+    h, new = hashers.fitted(x[:2000], BITS), x[2500:]
     np.save(path / "held_out.npy", x[2000:2500])
     reference = drift.figures(h, x[2000:2500])._asdict()
-    dataclasses.replace(h, facts={"reference": reference}).save(path / "h.npz")
+    recall = drift.recall_by_rows(h, x[2000:2500], x[:2000], h.encode(x[:2000]))
+    facts = {"reference": reference, "recall": recall}
+    dataclasses.replace(h, facts=facts).save(path / "h.npz")
+    dataclasses.replace(h, facts={"recall": recall}).save(path / "recall.npz")
+    np.save(path / "queries.npy", new[:300])
+    np.save(path / "base.npy", new[300:])
     h.save(path / "plain.npz")
     np.save(path / "new.npy", new)
     np.save(path / "tripled.npy", 3 * new)
@@ -88,6 +81,68 @@ def test_many_rows_are_sampled_from_first_to_last(here, monkeypatch, name):
     monkeypatch.setattr(raw, "BLOCK_BYTES", 100 * x[0].nbytes)
     found = check.sample("input", str(here / name), loading.load(here / "h.npz"))
     np.testing.assert_array_equal(found, x[np.linspace(0, 2499, 101).astype(int)])
+
+
+def test_with_queries_the_advice_rests_on_what_they_find(here, capsys):
+    queries = f"--queries={here / 'queries.npy'}"
+    assert run(here, "base.npy", queries) == 0
+    *figures, sentence = capsys.readouterr().out.splitlines()
+    x, h = np.load(here / "new.npy"), loading.load(here / "h.npz")
+    xq, xb = x[:300].astype(float), x[300:][np.linspace(0, 2199, 1000).astype(int)]
+    # of 2,200 rows 1,000 are searched: among so many of the training's 2,000 the recall is known
+    assert list(h.facts["recall"]) == ["100", "316", "1000"]
+    truth = np.argsort(((xq[:, None] - xb) ** 2).sum(-1))[:, :10]
+    z, z_hat = h.features(xq), h.decode(h.encode(xb))
+    found = np.argsort(((z[:, None] - z_hat) ** 2).sum(-1))[:, :10]
+    share = np.mean([np.isin(*pair).mean() for pair in zip(found, truth, strict=True)])
+    assert sentence.startswith(
+        f"keep the encoder: 300 queries find {share:.1%} of the 10 nearest of 1000 rows by their "
+        f"codes, validation queries found {h.facts['recall']['1000']:.1%} among as many rows"
+    )
+    assert run(here, "base.npy") == 0
+    assert figures == capsys.readouterr().out.splitlines()[:-1]  # the figures stay
+    # without figures of held-out rows, as of inner products
+    assert run(here, "base.npy", queries, workdir="recall.npz") == 0
+    assert capsys.readouterr().out.splitlines() == [sentence]
+
+
+def test_recall_decides_where_figures_advise_the_opposite(here, capsys):
+    # rows that queries do not ask for are of another kind
+    x, other = np.load(here / "new.npy"), np.load(here / "other.npy")
+    np.save(here / "part.npy", np.concatenate([x[300:1300], other[:200] + 60]))
+    assert run(here, "part.npy", f"--queries={here / 'queries.npy'}") == 0
+    recall, figures = capsys.readouterr().out.splitlines()[-2:]
+    assert recall.startswith("keep the encoder: 300 queries find")
+    assert figures.startswith("by the figures above alone: train anew, and encode all rows")
+    # and rows so alike that codes do not tell them apart
+    center = x.mean(0)
+    for name, rows in (("alike_q", x[:300]), ("alike", x[300:])):
+        np.save(here / f"{name}.npy", center + (rows - center) / 10)
+    assert run(here, "alike.npy", f"--queries={here / 'alike_q.npy'}") == 1
+    sentence = capsys.readouterr().out.splitlines()[-1]
+    assert sentence.startswith("train anew, and encode all rows by the new encoder: 300 queries")
+
+
+@pytest.mark.parametrize(
+    ("workdir", "rows", "words"),
+    [
+        ("plain.npz", slice(300), "plain.npz was saved without the recall of its validation"),
+        ("h.npz", slice(99), "few.npy: 99 rows tell too little; give 100 or more"),
+    ],
+)
+def test_queries_that_tell_nothing_are_refused(here, capsys, workdir, rows, words):
+    np.save(here / "few.npy", np.load(here / "new.npy")[rows])
+    assert run(here, "base.npy", f"--queries={here / 'few.npy'}", workdir=workdir) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: --queries") and words in err and err.count("\n") == 1
+
+
+def test_equal_rows_of_a_reference_are_refused(here, capsys):
+    np.save(here / "equal.npy", np.repeat(np.load(here / "new.npy")[:1], 200, axis=0))
+    assert run(here, "new.npy", f"--reference={here / 'equal.npy'}") == 2
+    assert "equal.npy: its rows are all equal, nothing can be" in capsys.readouterr().err
+    assert run(here, "equal.npy") == 0  # a row as those of the training
+    assert "inf" not in capsys.readouterr().out
 
 
 def short(here):

@@ -9,7 +9,7 @@ from test_config import named
 from sigah_jax import config, config_checks
 from sigah_jax.config_checks import validate
 from sigah_jax.errors import BadInput
-from sigah_jax.training import step
+from sigah_jax.training import objective
 
 
 @pytest.mark.parametrize("preset", config.PRESETS)
@@ -88,7 +88,7 @@ def test_without_a_hidden_layer_the_hash_network_needs_its_linear_path():
 
 
 def test_a_training_or_refit_that_has_nothing_to_learn_is_refused():
-    assert step.Weights._fields == config.WEIGHTS
+    assert objective.Weights._fields == config.WEIGHTS
     c = named()
     c.loss.update(dict.fromkeys(config.WEIGHTS, 0.0))
     with pytest.raises(BadInput, match=r"config.loss: the weights .* are all 0; raise one"):

@@ -68,6 +68,41 @@ def test_a_hasher_keeps_the_figures_of_its_held_out_rows(h, tmp_path):
     found = drift.figures(h, hashers.vectors(150, D, 1))
     dataclasses.replace(h, facts={"reference": found._asdict()}).save(tmp_path / "h.npz")
     assert drift.reference(loading.load(tmp_path / "h.npz")) == found
+    of_equal_rows = found._replace(lost=np.inf)._asdict()
+    assert drift.reference(dataclasses.replace(h, facts={"reference": of_equal_rows})) is None
+
+
+def test_of_equal_rows_codes_lose_a_share_of_the_variance_of_the_training(h):
+    for row in hashers.vectors(3, D, 1):
+        found = drift.figures(h, np.repeat(row[None], 100, axis=0))
+        alone = drift.figures(h, np.stack([row, row]))
+        assert found.lost == pytest.approx(alone.lost)
+        r = alone.error + alone.outside
+        variance = alone.outside if alone.outside > drift.EQUAL else 1
+        assert found.lost == pytest.approx(r / variance)
+
+
+def test_recall_is_of_rows_that_codes_find_among_so_many():
+    x = hashers.vectors(700, D)
+    h, xq, xb = hashers.fitted(x[200:], 64), x[:200], x[200:]
+    found = drift.recall_by_rows(h, xq, xb, h.encode(xb))
+    assert list(found) == ["100", "316"]
+    rows = np.linspace(0, 499, 100).astype(int)
+    truth = np.argsort(((xq[:, None].astype(float) - xb[rows]) ** 2).sum(-1))[:, :10]
+    z, z_hat = h.features(xq), h.decode(h.encode(xb)[rows])
+    near = np.argsort(((z[:, None] - z_hat) ** 2).sum(-1))[:, :10]
+    share = np.mean([np.isin(*pair).mean() for pair in zip(near, truth, strict=True)])
+    assert found["100"] == pytest.approx(share) and 0.2 < share < 0.95
+
+
+@pytest.mark.parametrize(("found", "anew"), [(0.5, False), (0.46, False), (0.44, True)])
+def test_advice_of_recall_rests_on_that_of_validation_queries(found, anew):
+    # among 316 rows, halfway between 100 and 1,000 in their logarithm, .5
+    held_out = {"100": 0.6, "1000": 0.4}
+    decided, sentence = drift.advice_of_recall(found, 316, 200, held_out)
+    assert decided == anew and sentence.startswith("train anew" if anew else "keep the encoder")
+    assert f"200 queries find {found:.1%} of the 10 nearest of 316 rows" in sentence
+    assert f"found 50.0% among as many rows of the training: {found / 0.5:.2f} times" in sentence
 
 
 HELD_OUT = drift.Figures(500, 0.2, 0.0, 1.0, 0.04, 0.05, 0.02, lost=0.2, far=0.0, limit=0.5)

@@ -1,5 +1,6 @@
 """Training on an array in one call."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def test_the_package_and_fit_come_without_importing_jax():
     code += "; print(sigah_jax.load, sigah_jax.fit, sigah_jax.search)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
-    names = ["BadInput", "Hasher", "fit", "load", "search"]
+    names = ["BadInput", "Hasher", "fit", "load", "range_search", "search"]
     assert first == f"{names} False" and second.count("<function") == 3
     assert set(names) <= set(dir(sigah_jax))
     with pytest.raises(AttributeError, match="'train_it'"):
@@ -124,6 +125,12 @@ def test_fit_gives_what_load_gives(run, rows):
     assert told["step"] == 200 and told["preset"] == "best" and 0 < told["validation"]["map"] < 1
     assert told["data"].startswith("array 1000 x 20 float32 ")
     assert told["reference"]["rows"] == 50 and 0 < told["reference"]["error"] < 1
+    assert list(told["recall"]) == ["100", "316"] and 0.2 < told["recall"]["316"] < 1
+    # pairs of the validation queries and of the others among the rows, 950
+    assert len(loaded.pairs.true) == 50 and loaded.pairs.weight.sum() == 950
+    found = sigah_jax.range_search(h, rows[:100], h.encode(rows), 1.5, rerank=rows)
+    own = [i in found.ids[a:b] for i, (a, b) in enumerate(itertools.pairwise(found.lims))]
+    assert np.mean(own) > 0.95
 
 
 def test_the_same_call_in_another_thread_trains_nothing_and_gives_the_same(run, rows, capsys):

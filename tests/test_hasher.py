@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from sigah_jax.encoder.calibration import Pairs
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.model import sparse
@@ -245,6 +246,8 @@ def test_a_list_of_codes_is_taken_or_told_to_be_of_another_type(h):
 def test_a_pickle_and_a_file_hold_the_arrays(h, tmp_path):
     x = vectors(30, D)
     h.encode(x)  # has put its parameters on devices
+    pairs = Pairs(*np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32))
+    h = dataclasses.replace(h, pairs=pairs)
     h.save(tmp_path / "encoder.npz")
     for again in (pickle.loads(pickle.dumps(h)), loading.load(tmp_path / "encoder.npz")):
         np.testing.assert_array_equal(again.encode(x), h.encode(x))
@@ -252,6 +255,7 @@ def test_a_pickle_and_a_file_hold_the_arrays(h, tmp_path):
         np.testing.assert_array_equal(again.decode(h.encode(x)), h.decode(h.encode(x)))
         assert again.describe() == h.describe() and again.block_rows == h.block_rows
         assert all(type(a) is np.ndarray for a in jax.tree.leaves(again.params))
+        np.testing.assert_array_equal(again.pairs, pairs)
 
 
 def test_a_hasher_is_one_thing_and_cannot_be_changed(h):

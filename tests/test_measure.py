@@ -11,6 +11,7 @@ from sigah_jax.report.measured import Found, Row
 from sigah_jax.retrieval import neighbours
 
 ROWS, COLUMNS = 3000, 12
+FILES = {"input": "x", "queries": "q", "queries_train": "t"}
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,36 @@ def test_other_vectors_do_not_mix_with_those_of_the_directory(vectors, workdir, 
     assert sorted(p.name for p in copy.glob("bits*")) == sorted(
         p.name for p in workdir.glob("bits*")
     )
+
+
+def test_queries_to_train_with_reach_the_training_and_mark_its_directory(
+    vectors, tmp_path, capsys, monkeypatch
+):
+    x = np.load(vectors)
+    for name, part in (("x", slice(1500)), ("q", slice(1500, 1600)), ("t", slice(1600, 2600))):
+        np.save(tmp_path / f"{name}.npy", x[part])
+    monkeypatch.setattr(measure, "PEERS", ())  # which take longer
+    monkeypatch.setattr(measure, "baselines", lambda *_: ())
+    monkeypatch.setattr(measure, "opq", lambda *_: NONE)
+    flags = {name: f"--{name}={tmp_path}/{file}.npy" for name, file in FILES.items()}
+    more = ["--bits=8", "--steps=20", f"--workdir={tmp_path}/run"]
+    assert measure.main([*flags.values(), *more]) == 0
+    assert "500 training queries, 500 validation queries, 1500 base rows, 100 test" in (
+        tmp_path / "run" / "bits8" / "log.txt"
+    ).read_text("utf-8")
+    np.save(tmp_path / "t.npy", x[1600:2599])
+    capsys.readouterr()
+    for argv, words in (
+        ([flags["input"], flags["queries"]], "bits8 there is of --queries_train="),
+        ([flags["input"], flags["queries_train"]], "are measured by other queries of that kind"),
+        ([*flags.values()], "t.npy: 999 queries, expected at least 1000, 500 of them for valid"),
+    ):
+        assert measure.main([*argv, *more]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+    np.save(tmp_path / "x.npy", x[:767])
+    assert measure.main([*flags.values(), *more]) == 2
+    assert "767 rows, expected at least 768: 768 for training\n" in capsys.readouterr().err
 
 
 def test_itq_has_no_more_bits_than_columns():

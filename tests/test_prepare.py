@@ -12,7 +12,7 @@ from sigah_jax.data.datasets import Dataset
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import euclidean
 from sigah_jax.run import logs
-from sigah_jax.training import prepare, stages, step
+from sigah_jax.training import objective, prepare, stages
 
 D, N = 20, 600
 
@@ -134,7 +134,7 @@ def test_a_run_has_a_training_and_two_of_the_decoder_alone(data, tmp_path):
     weights = refit.training.weights
     assert (weights.ordinal, weights.quantisation) == (0, 0)
     assert weights.reconstruction == c.refit.reconstruction
-    assert training.training.weights == step.Weights.of(c)
+    assert training.training.weights == objective.Weights.of(c)
     assert last.training == refit.training._replace(steps=20)
     assert last.directory == tmp_path / "alternation"
     c.refit.share = 0.0  # the decoder of the first training goes on

@@ -1,5 +1,6 @@
 """The command, from files to an .npz file, and all that it refuses."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,12 +14,14 @@ from hashers import run_directory, vectors
 
 import sigah_jax.search as search
 from sigah_jax import encode
+from sigah_jax.encoder import radius
 from sigah_jax.files import resumable
 from sigah_jax.retrieval import topk
 from sigah_jax.run import loading
 
 BITS, D = 20, 6  # 3 bytes a code, the last of which is not full
 ENCODER = r"--codes=.*encoded.npy: .*encoded.npy.json names encoder [0-9a-f]{16}, "
+WITHIN = {"workdir": "h.npz", "k": None, "radius": 4.5}
 BAD = [0, 1, 7, *range(100, 150), 499]
 
 
@@ -54,6 +57,9 @@ def made(tmp_path_factory):
     command = [f"--workdir={symmetric}", f"--input={path / 'xq.npy'}"]
     assert encode.main([*command, f"--output={path / 'symmetric.npy'}"]) == 0
     np.save(path / "nan.npy", xq)
+    held_out = vectors(100, D, 3)
+    pairs = radius.pairs_of(h, held_out, vectors(400, D, 4), h.encode(vectors(400, D, 4)))
+    dataclasses.replace(h, pairs=pairs).save(path / "h.npz")
     return path
 
 
@@ -71,6 +77,12 @@ def found(output):
     with np.load(output) as f:
         assert sorted(f) == ["distances", "ids"]
         return f["distances"], f["ids"]
+
+
+def found_within(output):
+    with np.load(output) as f:
+        assert sorted(f) == ["distances", "ids", "lims"]
+        return f["lims"], f["distances"], f["ids"]
 
 
 def differing(made, packed):
@@ -297,6 +309,29 @@ def test_codes_without_a_query_head_may_be_base_and_queries(made, tmp_path, caps
     assert (d[:, 0] == 0).all() and ids.shape == (12, 7)
 
 
+def test_all_rows_within_a_radius(made, tmp_path, capsys):
+    h, xq, xb = loading.load(made / "h.npz"), np.load(made / "xq.npy"), np.load(made / "xb.npy")
+    only, bad = np.arange(0, 500, 3), np.array(BAD)
+    np.save(tmp_path / "only.npy", only)
+    every = {"workdir": made / "h.npz", "k": None, "radius": 4.5, "overwrite": True}
+    for more, options, told in (
+        ({}, {}, "500 codes of 3 bytes, by synthetic features (validation queries found 95."),
+        ({"recall": 0.8, "rerank": made / "xb.npy"}, {"recall": 0.8, "rerank": xb}, "xb.npy left"),
+        ({"only": tmp_path / "only.npy"}, {"only": only}, "among 167 of 500 codes"),
+        ({"codes": made / "gaps_c.npy"}, {"missing": bad}, "among 446 codes"),
+    ):
+        assert search.main(flags(made, tmp_path / "near.npz", **every, **more)) == 0
+        cb = np.load(more.get("codes", made / "cb.npy"))
+        wanted = radius.range_search(h, xq, cb, 4.5, **options)
+        for one, other in zip(found_within(tmp_path / "near.npz"), wanted, strict=False):
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype
+        out = capsys.readouterr().out
+        assert f"{len(wanted.ids) / 12:.1f} rows within 4.5 of each of 12 queries" in out
+        assert told in out and f"{wanted.precision:.1%} of what they found lay" in out
+        assert len(wanted.ids) > 12
+
+
 def earlier(facts):
     """Facts as versions without a hash of the facts and a CRC-32 of the codes wrote them."""
     return {field: facts[field] for field in ("of", "rows", "bad")}
@@ -454,6 +489,20 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"queries": "xq.npy"}, "--queries=.*xq.npy: holds float32, .* vectors with --workdir"),
         ({"queries": "wide.npy"}, "--queries=.*wide.npy: codes of 4 bytes, .* takes 3; "),
         ({"by": "both"}, "--queries=.*cq.npy: codes of 3 bytes, .* takes 6; .* --queries=both"),
+        ({"k": None}, "--k: the nearest of each query, or all rows within --radius; give one"),
+        ({"workdir": "h.npz", "radius": 4}, "--k: the nearest of each query, or all rows"),
+        ({"k": None, "radius": 4}, "--radius: needs vectors as --queries, and --workdir"),
+        ({"recall": 0.9}, "--recall: is of --radius"),
+        (WITHIN | {"by": "both"}, "--by: is of --k"),
+        (WITHIN | {"candidates": 3}, "--candidates: is of --k"),
+        (WITHIN | {"engine": "cpu"}, "--engine: is of --k"),
+        (WITHIN | {"rerank": "xb.npy", "oversample": 3}, "--oversample: is of --k"),
+        (WITHIN | {"recall": 1.5}, "--recall=1.5: expected a share above 0 and below 1"),
+        (WITHIN | {"radius": -1}, "--radius=-1.0: expected a distance, 0 or more"),
+        (WITHIN | {"radius": 0.01}, "--radius=0.01: too few rows lie .*; choose [0-9.]+ or more, "),
+        (WITHIN | {"workdir": "run"}, "--radius: this encoder was saved without pairs of valid"),
+        (WITHIN | {"rerank": "other.npy"}, "--rerank=.*does not hold the codes"),
+        (WITHIN | {"radius": 30, "rerank": "bad.npy"}, "--rerank=.*bad.npy: base row 7: holds NaN"),
         ({"rerank": "xb.npy"}, "--rerank: .*--workdir"),
         ({"oversample": 3}, "--oversample: is of --rerank"),
         ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),
@@ -485,7 +534,7 @@ def test_refuses_in_one_line_and_writes_nothing(made, tmp_path, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     named = {"codes", "queries", "rerank", "workdir"}
     more = {name: made / value if name in named else value for name, value in more.items()}
-    if "bad.npy" in str(more):
+    if "bad.npy" in str(more) and "radius" not in more:
         more |= {"k": 50}  # all rows are candidates
     assert re.search(words, refused(made, tmp_path, capsys, **more).strip())
 

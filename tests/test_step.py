@@ -9,10 +9,10 @@ import pytest
 from sigah_jax import config as base
 from sigah_jax.devices import parallel
 from sigah_jax.model import networks
-from sigah_jax.training import batches, step
+from sigah_jax.training import batches, objective, step
 
 ROWS, FEATURES = 400, 12
-POPULATION = step.Population(ROWS, 1.0)
+POPULATION = objective.Population(ROWS, 1.0)
 
 
 def small(preset="best"):
@@ -29,7 +29,7 @@ def setup(c, parts=("hash", "decoder")):
     z = z.astype(np.float32)
     standardiser = {"mean": jnp.zeros(FEATURES), "projection": jnp.eye(FEATURES)}
     nets = networks.make_networks(c.model, FEATURES)
-    made = step.Training(nets, parts, step.Weights.of(c), c.train.steps)
+    made = step.Training(nets, parts, objective.Weights.of(c), c.train.steps)
     tx = step.make_optimisers(c, made)
     rotation = jax.random.orthogonal(jax.random.key(1), c.model.bits)[:FEATURES]
     state = step.init_state(jax.random.key(0), made, tx, standardiser, variances, rotation)
@@ -184,7 +184,7 @@ def test_a_training_of_the_decoder_keeps_the_hash_network_and_no_moments_of_it()
     np.testing.assert_allclose(infos["train/loss_reconstruction"][0], wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", step.Weights._fields)
+@pytest.mark.parametrize("name", objective.Weights._fields)
 def test_a_term_without_weight_is_not_computed(name):
     c = small()
     counts = []

@@ -1,6 +1,7 @@
-"""The bytes of an encoder's file: a `.npz` of its parameters and, as JSON, what else it needs.
+"""The bytes of an encoder's file: a `.npz` of its arrays and, as JSON, what else it needs.
 
-Each array has its path in the tree as its name, and the array `about` holds the JSON.
+Each parameter has its path in the tree as its name, pairs of `encoder.calibration` are in the group
+`pairs`, and the array `about` holds the JSON.
 
 Not responsible for what an encoder does with them (`hasher`) nor for paths of files.
 """
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
+from sigah_jax.encoder.calibration import Pairs
 from sigah_jax.files.cache import content_hash
 from sigah_jax.model import networks
 
@@ -23,19 +25,20 @@ DAMAGE = (ValueError, KeyError, AttributeError, TypeError, NotImplementedError, 
 DAMAGE += (zipfile.BadZipFile, zlib.error)
 
 
-def pack(params: dict, about: dict) -> bytes:
-    """The archive of parameters, with their hash as `about["encoder"]`."""
+def pack(params: dict, about: dict, pairs: Pairs | None) -> bytes:
+    """The archive of parameters, with their hash as `about["encoder"]`, and of pairs."""
+    groups = params if pairs is None else params | {"pairs": pairs._asdict()}
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(a)
-        for path, a in jax.tree_util.tree_leaves_with_path(params)
+        for path, a in jax.tree_util.tree_leaves_with_path(groups)
     }
     data = io.BytesIO()
     np.savez(data, about=json.dumps(about | {"encoder": params_hash(params)}), **arrays)
     return data.getvalue()
 
 
-def unpack(data: bytes) -> tuple[dict, dict]:
-    """The `params` and `about` that `pack` was given; one of `DAMAGE` if they are damaged."""
+def unpack(data: bytes) -> tuple[dict, dict, Pairs | None]:
+    """What `pack` was given; one of `DAMAGE` if it is damaged."""
     if not data.startswith(b"PK"):
         raise ValueError("it is not an .npz file")
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
@@ -49,10 +52,11 @@ def unpack(data: bytes) -> tuple[dict, dict]:
         for group in groups:
             node = node.setdefault(group, {})
         node[last] = array
+    pairs = Pairs(**params.pop("pairs")) if "pairs" in params else None
     if params_hash(params) != about["encoder"]:
         raise ValueError("its arrays do not fit their hash")
     check_shapes(config_dict.FrozenConfigDict(about["model"]), params)
-    return params, about
+    return params, about, pairs
 
 
 def params_hash(params: dict) -> str:

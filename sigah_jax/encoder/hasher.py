@@ -26,6 +26,7 @@ from ml_collections import config_dict
 
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import archive, hash_functions, inputs, refining
+from sigah_jax.encoder.calibration import Pairs
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.model import networks
@@ -51,6 +52,7 @@ class Hasher:
     block_rows: int = 2048  # rows encoded a device and call; the codes depend on it by rounding
     refinement: refining.Refinement = refining.NONE  # of base rows, unless `encode` is told
     metric: Metric = L2  # what is near; rows go through it before anything else
+    pairs: Pairs | None = None  # of validation queries, which say what lies within a radius
 
     def __repr__(self) -> str:
         """One line; `describe` tells more."""
@@ -280,9 +282,9 @@ class Hasher:
         not. A trained hasher also tells `data` (name or file), `preset`, `config_hash`, `step`,
         `validation`, the metrics of its checkpoint on the validation queries, {} without any,
         whether its decoder is `refitted`, trained further on codes that stand still, `refinement`,
-        what refining changes on the training rows, if it does, `reference`, `drift.Figures` of its
-        validation queries if these are rows that were held out, and `workdir` if it was loaded from
-        a run directory.
+        what refining changes on the training rows, if it does, `recall`, `drift.recall_by_rows` of
+        its validation queries, `reference`, `drift.Figures` of them if these are rows that were
+        held out, and `workdir` if it was loaded from a run directory.
         """
         told = {
             "bits": self.bits,
@@ -358,17 +360,17 @@ def to_bytes(h: Hasher) -> bytes:
         "refine": h.refinement._asdict(),
         "metric": h.metric.name,
     }
-    return archive.pack(h.params, about)
+    return archive.pack(h.params, about, h.pairs)
 
 
 def unpacked(data: bytes) -> Hasher:
     """The hasher of `to_bytes`; one of `archive.DAMAGE` if it is damaged."""
-    params, about = archive.unpack(data)
+    params, about, pairs = archive.unpack(data)
     model = config_dict.FrozenConfigDict(about["model"])
     # earlier versions wrote neither
     refinement = refining.Refinement(**about.get("refine", {}))
     metric = metrics.kept(about.get("metric", "l2"), params["standardiser"])
-    return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric)
+    return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric, pairs)
 
 
 def read(path: Path, remedy: str) -> Hasher:

@@ -73,7 +73,7 @@ def search(
         BadInput: arguments that do not fit one another, rows that are not finite.
         TypeError: k, `candidates` or `oversample` is not a whole number.
     """
-    with _naming("queries"):
+    with naming("queries"):
         queries = h.check(queries)
     if by not in BY:
         raise BadInput(f"by={by!r}: expected one of {', '.join(BY)}")
@@ -83,29 +83,14 @@ def search(
     for name, count in counts.items():
         if operator.index(count) < 1:
             raise BadInput(f"{name}={count}: expected 1 or more")
-    packed = as_array(packed, "codes")
-    if packed.ndim != 2 or packed.dtype != np.uint8:
-        raise BadInput(f"codes are {packed.dtype} {list(packed.shape)}: expected uint8 [n, W]")
-    if packed.shape[1] != codes.packed_bytes(h.bits):
-        raise BadInput(f"codes of {packed.shape[1]} bytes: this hasher's have {h.bits} bits")
-    missing = np.asarray(missing, np.int64)
-    if missing.ndim != 1 or (np.diff(missing, prepend=-1, append=len(packed)) < 1).any():
-        raise BadInput(f"missing: expected rising numbers of the {len(packed)} rows of codes")
-    rows, subset = len(packed) - len(missing), None
-    if only is not None:
-        with _naming("only"):
-            subset = gaps.subset(np.asarray(as_array(only, "row numbers")), len(packed), missing)
-        rows = len(subset)
+    packed, missing, subset = checked(h, packed, missing, only)
+    rows = len(packed) - len(missing) if subset is None else len(subset)
     if not 1 <= k <= rows:
         of = "" if only is None else " of `only`"
         raise BadInput(f"k={k}: expected 1 to {rows}, the rows{of} that have a code")
     if rerank is not None:
-        rerank = as_array(rerank, "rerank")
-        if rerank.shape != (len(packed), h.d):
-            raise BadInput(
-                f"rerank: {list(rerank.shape)}, but there are {len(packed)} codes of {h.d} columns"
-            )
-    with _naming("queries"):
+        rerank = vectors_of(h, rerank, len(packed))
+    with naming("queries"):
         if by == "projection":
             seen = h.both_projections(queries)
         else:
@@ -132,14 +117,46 @@ def search(
             z = h.features(queries[chunk])
             distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
         if rerank is not None:
-            with _naming("rerank"):
+            with naming("rerank"):
                 distances, found = reranking.rerank(queries[chunk], rerank, found, k, h.metric)
         d[chunk], ids[chunk] = distances, found
     return d, ids
 
 
+def checked(
+    h: Hasher, packed: np.ndarray, missing: np.ndarray, only: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The base of a search as arrays, if its parts fit one another; otherwise BadInput.
+
+    Returns:
+        codes `[n, W] u1`, missing rows `[m] i64`, and the rows of `only` that have a code,
+        `[s] i64`, rising, or None for all.
+    """
+    packed = as_array(packed, "codes")
+    if packed.ndim != 2 or packed.dtype != np.uint8:
+        raise BadInput(f"codes are {packed.dtype} {list(packed.shape)}: expected uint8 [n, W]")
+    if packed.shape[1] != codes.packed_bytes(h.bits):
+        raise BadInput(f"codes of {packed.shape[1]} bytes: this hasher's have {h.bits} bits")
+    missing = np.asarray(missing, np.int64)
+    if missing.ndim != 1 or (np.diff(missing, prepend=-1, append=len(packed)) < 1).any():
+        raise BadInput(f"missing: expected rising numbers of the {len(packed)} rows of codes")
+    if only is None:
+        return packed, missing, None
+    with naming("only"):
+        only = np.asarray(as_array(only, "row numbers"))
+        return packed, missing, gaps.subset(only, len(packed), missing)
+
+
+def vectors_of(h: Hasher, rerank: np.ndarray, rows: int) -> np.ndarray:
+    """The vectors of so many codes as an array; BadInput for another shape."""
+    rerank = as_array(rerank, "rerank")
+    if rerank.shape != (rows, h.d):
+        raise BadInput(f"rerank: {list(rerank.shape)}, but there are {rows} codes of {h.d} columns")
+    return rerank
+
+
 @contextlib.contextmanager
-def _naming(argument: str) -> Iterator[None]:
+def naming(argument: str) -> Iterator[None]:
     """Puts an argument before the reason why its rows cannot be used."""
     try:
         yield

@@ -6,7 +6,7 @@ neighbours.
 Not responsible for how neighbours are found, nor for why a row is missing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -36,14 +36,25 @@ def search(
     """
     if subset is None and not len(missing):
         return find(cb, k)
-    rows = len(cb) - len(missing) if subset is None else len(subset)
-    step, best = max(1, COPY_BYTES // (cb.shape[1] + 8)), []
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        at = present(np.arange(start, stop), missing) if subset is None else subset[start:stop]
+    best = []
+    for at in blocks(len(cb), missing, subset, max(1, COPY_BYTES // (cb.shape[1] + 8))):
         d, ids = find(cb[at], min(k, len(at)))
         best = [topk.merge([*best, (d, at[ids])], k)]
     return best[0]
+
+
+def blocks(
+    rows: int, missing: np.ndarray, subset: np.ndarray | None, step: int
+) -> Iterator[np.ndarray]:
+    """The numbers of the rows that are searched, `[step] i64` at once, rising; of `search`.
+
+    Args:
+        rows: N.
+    """
+    count = rows - len(missing) if subset is None else len(subset)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        yield present(np.arange(start, stop), missing) if subset is None else subset[start:stop]
 
 
 def present(numbers: np.ndarray, missing: np.ndarray) -> np.ndarray:

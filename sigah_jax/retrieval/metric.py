@@ -84,6 +84,32 @@ def rows_of(metric: Metric, points: Array) -> Array:
     return metric.largest * points[:, :-1] if metric.added else points
 
 
+def squared_limits(metric: Metric, radius: float, queries: np.ndarray) -> np.ndarray:
+    """The squared distance of points that a radius is, for each query: `[Q, d] -> [Q] f64`.
+
+    Args:
+        radius: l2: Euclidean distance; cosine: 1 - cos; ip: the least inner product, which depends
+            on the length of the query, and is negative where no row of training reaches it.
+    """
+    if metric.name == "ip":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            limits = 2 * (1 - radius / _largest_products(metric, queries))
+        return np.nan_to_num(limits, nan=np.inf)  # every product of a query of zeros is 0
+    return np.full(len(queries), 2.0 * radius if metric.name == "cosine" else radius**2)
+
+
+def widest_radius(metric: Metric, squared: float, queries: np.ndarray) -> float:
+    """The radius whose squared limit, of one query at least, is so large; `squared_limits`."""
+    if metric.name == "ip":
+        return float(_largest_products(metric, queries).max() * (1 - squared / 2))
+    return squared / 2 if metric.name == "cosine" else squared**0.5
+
+
+def _largest_products(metric: Metric, queries: np.ndarray) -> np.ndarray:
+    """M ‖q‖ of each query, `[Q, d] -> [Q] f64`."""
+    return metric.largest * np.linalg.norm(queries.astype(np.float64), axis=1)
+
+
 def as_queries(metric: Metric, points: Array) -> Array:
     """Points of the base as those that the same rows would be as queries: `[n, d'] f32`, both."""
     return queries_of(metric, points[:, :-1]) if metric.added else points

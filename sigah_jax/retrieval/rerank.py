@@ -53,6 +53,37 @@ def rerank(
     if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
         raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {base.shape}")
 
+    if metric.name == "cosine":
+        xq = _directions(xq, np.arange(len(xq)), "query")
+    return nearest(xq, candidates, len(base), k, _comparing(base, metric))
+
+
+def of_pairs(
+    xq: np.ndarray, base: np.ndarray, queries: np.ndarray, ids: np.ndarray, metric: Metric = L2
+) -> np.ndarray:
+    """The distances of `rerank` of queries[i] and base row ids[i], in any order: `[p] f32`.
+
+    Args:
+        xq: `[Q, d]`; base: `[N, d]`: as in `rerank`.
+        queries, ids: `[p] i64`.
+
+    Raises:
+        BadInput: a distance is not finite, or a row has no cosine (the row is named).
+    """
+    if metric.name == "cosine":
+        xq = _directions(xq, np.arange(len(xq)), "query")
+    x, compare = np.ascontiguousarray(xq, np.float32), _comparing(base, metric)
+    d = np.empty(len(ids), np.float32)
+    for start in range(0, len(ids), PAIRS):
+        order = start + np.argsort(ids[start : start + PAIRS], kind="stable")
+        d[order] = compare(x, queries[order], ids[order])
+    _check_finite(d, ids)
+    return d
+
+
+def _comparing(base: np.ndarray, metric: Metric) -> Compare:
+    """The distances of pairs of `nearest`, by this metric."""
+
     def compare(x: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
         if metric.name == "cosine":
             units = lambda rows: _directions(base[rows], rows, "base row")  # noqa: E731
@@ -62,9 +93,16 @@ def rerank(
             return pairs(x, queries, base, ids)
         return block_distances(x, queries, ids, lambda rows: base[rows], pairs)
 
-    if metric.name == "cosine":
-        xq = _directions(xq, np.arange(len(xq)), "query")
-    return nearest(xq, candidates, len(base), k, compare)
+    return compare
+
+
+def _check_finite(d: np.ndarray, ids: np.ndarray) -> None:
+    """BadInput that names the first base row at a distance that is not finite, unless it is -1."""
+    if not (good := np.isfinite(d) | (ids < 0)).all():
+        raise BadInput(
+            f"base row {ids[good.argmin()]}: holds NaN, infinity or values whose squared "
+            "distance overflows float32; remove or repair it"
+        )
 
 
 def _directions(x: np.ndarray, numbers: np.ndarray, what: str) -> np.ndarray:
@@ -104,11 +142,7 @@ def nearest(
         distances = np.full(ids.size, np.inf, np.float32)
         if len(order):
             distances[order] = compare(x, order // count, pairs[order])
-        if not (good := np.isfinite(distances) | (pairs < 0)).all():
-            raise BadInput(
-                f"base row {pairs[good.argmin()]}: holds NaN, infinity or values whose squared "
-                "distance overflows float32; remove or repair it"
-            )
+        _check_finite(distances, pairs)
         # by place instead of id, which may be -1: ids rise by place
         part = slice(start, start + step)
         d[part], places = topk.nearest_first(distances.reshape(ids.shape), np.arange(count), k)

@@ -12,7 +12,7 @@ from pathlib import Path
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.encoder import drift
+from sigah_jax.encoder import drift, radius
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.run import checkpoints, loading, logs, rundir
 from sigah_jax.training import evaluate, prepare, refinement, stages, step, train
@@ -114,9 +114,13 @@ def _leave_encoder(
         h, start = loading.of_checkpoint(workdir, "best"), time.monotonic()
         if config.refine.iterations:
             truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
-            h, _ = refinement.chosen(config, h, data, truth, log)
+            h, cb = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
+        else:
+            cb = h.euclidean.encode(data.xt)
         facts = h.facts | {"seconds": seconds}
+        facts["recall"] = drift.recall_by_rows(h, data.xv, data.xt, cb)
         if data.xa is None and not data.metric.added:  # else no rows of the base are held out
             facts["reference"] = drift.figures(h.euclidean, data.xv)._asdict()
-        dataclasses.replace(h, facts=facts).save(rundir.encoder_path(workdir))
+        pairs = radius.pairs_of(h, data.xv, data.xt, cb)
+        dataclasses.replace(h, facts=facts, pairs=pairs).save(rundir.encoder_path(workdir))

@@ -18,7 +18,7 @@ from sigah_jax.devices import hosts, parallel
 from sigah_jax.model import networks
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.run import checkpoints, loading, logs, rundir
-from sigah_jax.training import prepare, refinement, step
+from sigah_jax.training import objective, prepare, refinement, step
 
 ABOUT = {
     "training": "hash network and decoder",
@@ -48,7 +48,7 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
     d = data.xt.shape[1]
     features = min(config.model.input_dims, d)
     nets = networks.make_networks(config.model, features)
-    weights, steps = step.Weights.of(config), config.train.steps
+    weights, steps = objective.Weights.of(config), config.train.steps
     first = step.Training(nets, ("hash", "decoder"), weights, steps)
     begin = functools.partial(_first_state, config, first, data)
     of = steps + sum(decoder_stages(config).values())

@@ -20,7 +20,7 @@ from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.process import interrupts
 from sigah_jax.run import checkpoints, logs, rundir, watching
-from sigah_jax.training import batches, evaluate, step
+from sigah_jax.training import batches, evaluate, objective, step
 from sigah_jax.training.prepare import Prepared
 from sigah_jax.training.stages import Stage
 
@@ -189,7 +189,7 @@ def mapped_steps(
     """`step.make_train_steps` of a stage on all devices, batches split; the state is donated."""
     tx = step.make_optimisers(config, stage.training)
     own = data.xa is None
-    population = step.Population(len(prepared.z_train), prepared.neighbour_weight, own)
+    population = objective.Population(len(prepared.z_train), prepared.neighbour_weight, own)
     return parallel.pmap(
         step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
         in_axes=(None, None, 0),
