@@ -157,6 +157,15 @@ def test_no_queries_and_queries_far_from_all_find_nothing(made):
     assert found.lims[2] == found.lims[1] > 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_radius_that_float32_does_not_hold_finds_all_rows_that_are_asked_for(made):
+    h, xq, xb, cb, _ = made
+    r = -1e200 if h.metric.name == "ip" else 1e200
+    for rerank in (None, xb):
+        found = sigah_jax.range_search(h, xq, cb, r, rerank=rerank)
+        assert len(found.ids) > 0.8 * len(xq) * len(xb)
+
+
 def test_of_inner_products_the_length_of_a_query_counts(made):
     h, xq, xb, cb, r = made
     if h.metric.name != "ip":

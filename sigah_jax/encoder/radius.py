@@ -177,7 +177,9 @@ def _near(
 
 def _compared(metric: Metric, d: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Distances of `rerank` as a radius is given, `[any] f32`, and which are within it."""
+    with np.errstate(over="ignore"):  # all, or no, distances are within infinity
+        limit = np.float32(radius)
     if metric.name == "ip":
-        return -d, -d >= np.float32(radius)
+        return -d, -d >= limit
     d = np.sqrt(d) if metric.name == "l2" else d
-    return d, d <= np.float32(radius)
+    return d, d <= limit
