@@ -124,8 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     h = loading.load(args.workdir)
     if args.queries and not h.facts.get("recall"):
         raise BadInput(
-            f"--queries: {args.workdir} was saved without the recall of its validation queries; "
-            "remove encoder.npz of its run, then the training's command writes it anew with it"
+            f"--queries: {args.workdir} was saved without the recall of its validation queries, as "
+            "encoders of fewer than 100 training rows, of checkpoints and of earlier versions are; "
+            "of a finished run, remove encoder.npz, then the training's command writes it anew"
         )
     if args.reference:
         rows = sample("reference", args.reference, h)
