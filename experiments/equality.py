@@ -85,8 +85,13 @@ def inputs(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def config_of(sizes: Sizes) -> dict:
-    """Of the short training: full float32, so that only the order of sums differs."""
+    """Of the short training: full float32, so that only the order of sums differs.
+
+    A steep loss would enlarge that, so that neighbours which stand apart have no weight of their
+    own.
+    """
     return {
+        "apart.below": 0.0,
         "train.steps": STEPS,
         "eval.every_steps": STEPS,
         "train.matmul_precision": "highest",

@@ -85,7 +85,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     # κ reaches its greatest value within 100 steps and stays there, since e(ẑ) stays below γ e(z)
     c.began.gamma = 1.0  # γ, wanted ratio E e(ẑ) / E e(z); above it e(ẑ) is not raised further
     c.began.rate = 0.01  # step of κ
-    c.began.kappa_max = 0.3  # ours: a larger one ruined the auto-encoder in trials
+    c.began.kappa_max = 0.3  # ours: 1 ranks the same, see docs/research-log.md
 
     c.optim = config_dict.ConfigDict()  # Adam, cosine decay
     c.optim.gen_lr = 4e-3

@@ -78,6 +78,17 @@ def test_signals_can_be_handled_for_a_while():
     assert process.wait(timeout=20) == 143
 
 
+def test_a_signal_that_was_handled_is_not_taken_again_by_a_thread_that_is_late():
+    late = "import os, time; read = os.read\n"
+    late += "def slowly(*args):\n    data = read(*args); time.sleep(.3); return data\n"
+    late += "os.read = slowly\n"
+    text = "came = []\nwith interrupts.handling(lambda *_: came.append(1), 15):\n"
+    text += "    print('ready')\n    while not came: time.sleep(.01)\n"
+    process = start(late + BEGIN + text + "time.sleep(.6); print('alive')")
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20)[0] == "alive\n" and process.returncode == 0
+
+
 def test_handlers_are_put_back_also_after_an_error():
     before, came = signal.getsignal(signal.SIGTERM), []
     handled = interrupts.handling(lambda signum, _: came.append(signum), signal.SIGTERM)

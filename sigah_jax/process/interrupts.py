@@ -26,6 +26,9 @@ before_leaving: list[Callable[[int], None]] = []
 
 _remedy = ""  # what to do then, for the line
 _handled: set[int] = set()  # signals that `handling` has
+_wakeup: int | None = None  # where Python writes a byte for each signal, after `begin`
+_MARK = 0  # a byte that is no signal
+_caught_up = threading.Event()  # the thread of `_watch` has read the mark
 _leaving = threading.Lock()
 
 
@@ -35,12 +38,13 @@ def begin() -> None:
     A signal that is ignored stays so, as Ctrl-C in a process that a script put in the background.
     Its standard output and error cannot stop it from then on.
     """
+    global _wakeup
     streams.outlive()  # first, for a descriptor that is opened may get the number of a closed one
-    read, write = os.pipe()
-    os.set_blocking(write, False)
+    read, _wakeup = os.pipe()
+    os.set_blocking(_wakeup, False)
     # Python calls handlers in the main thread alone, once it is back from a compilation, say; a
     # byte comes here at once
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(read,), daemon=True).start()
     for signum in CODES:
         if signal.getsignal(signum) is not signal.SIG_IGN:
@@ -69,6 +73,7 @@ def handling(handler: Callable, *signums: int) -> Iterator[None]:
     try:
         yield
     finally:
+        _catch_up()
         for signum, old in previous.items():
             signal.signal(signum, old)
         _handled.difference_update(ours)
@@ -90,10 +95,22 @@ def deferring() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def _catch_up() -> None:
+    """Waits until `_watch` has read all signals so far, so that it does not leave at one later."""
+    if _wakeup is None:
+        return
+    _caught_up.clear()
+    with contextlib.suppress(BlockingIOError):  # the pipe is full of signals
+        os.write(_wakeup, bytes([_MARK]))
+        _caught_up.wait(_LEAVE_SECS)
+
+
 def _watch(read: int) -> None:
     while True:
         for signum in os.read(read, 64):
-            if signum in CODES and signum not in _handled:
+            if signum == _MARK:
+                _caught_up.set()
+            elif signum in CODES and signum not in _handled:
                 _leave(signum)
 
 
