@@ -68,7 +68,8 @@ def device_slots(devices: str) -> list[dict[str, str]]:
     memory that JAX would otherwise take for one run, unless the environment says how much to take.
     """
     names = devices.split(",")
-    if devices and not all(names):
+    # " 0" would be another name than "0", and its run would not share
+    if devices and not all(re.fullmatch(r"\S+", name) for name in names):
         raise BadInput(f"--devices={devices}: name GPUs with commas between, as in --devices=0,1")
     slots = [{"CUDA_VISIBLE_DEVICES": name} for name in names] if devices else [{}]
     if not any(name in os.environ for name in MEMORY):

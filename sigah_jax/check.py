@@ -29,6 +29,7 @@ from sigah_jax.data.datasets import open_file
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.encoder.inputs import have_distances
 from sigah_jax.errors import BadInput, command
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import why_bad
@@ -78,6 +79,8 @@ def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
         )
     blocks = h.encode_blocks(lambda i, j: x[i:j], 0, len(x), kind, refine=0)
     good = np.concatenate([good for _, _, good in blocks])
+    if kind == "queries" and good.all():
+        good = have_distances(h.features(x))
     if not good.all():
         row = int(good.argmin())
         raise BadInput(f"--{flag}={name}: {why_bad(x[row], numbers[row])}")
@@ -115,11 +118,15 @@ def main(argv: list[str] | None = None) -> int:
         "--queries", help="vectors of queries; then the advice rests on what they find by codes"
     )
     args = parser.parse_args(argv)
+    for flag in ("reference", "queries"):
+        if getattr(args, flag) == "":
+            raise BadInput(f"--{flag}: names no file; give one, or leave it out")
     h = loading.load(args.workdir)
     if args.queries and not h.facts.get("recall"):
         raise BadInput(
-            f"--queries: {args.workdir} was saved without the recall of its validation queries; "
-            "remove encoder.npz of its run, then the training's command writes it anew with it"
+            f"--queries: {args.workdir} was saved without the recall of its validation queries, as "
+            "encoders of fewer than 100 training rows, of checkpoints and of earlier versions are; "
+            "of a finished run, remove encoder.npz, then the training's command writes it anew"
         )
     if args.reference:
         rows = sample("reference", args.reference, h)

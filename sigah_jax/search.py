@@ -243,6 +243,9 @@ def _check_flags(args) -> None:
             f"--output={args.output}: no permission to write to its directory; change that, or "
             "choose another"
         )
+    for flag in ("only", "rerank"):
+        if getattr(args, flag) == "":
+            raise BadInput(f"--{flag}: names no file; give one, or leave it out")
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
     if (args.k is None) == (args.radius is None):
@@ -356,6 +359,8 @@ def _check_vectors(
             "give the file that was encoded"
         )
     count = len(cb) - len(bad) if subset is None else len(subset)
+    if not count:
+        return
     rows = np.unique(np.linspace(0, count - 1, SAMPLE_ROWS).astype(int))
     rows = gaps.present(rows, bad) if subset is None else subset[rows]  # others may be gone
     sample = base[rows]

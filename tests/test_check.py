@@ -137,6 +137,23 @@ def test_queries_that_tell_nothing_are_refused(here, capsys, workdir, rows, word
     assert err.startswith("error: --queries") and words in err and err.count("\n") == 1
 
 
+def test_queries_too_large_for_distances_are_named(here, capsys):
+    x = np.load(here / "queries.npy")
+    x[7] *= 1e30
+    np.save(here / "large.npy", x)
+    assert run(here, "base.npy", f"--queries={here / 'large.npy'}") == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: --queries={here / 'large.npy'}: row 7 holds values so large")
+
+
+@pytest.mark.parametrize("flag", ["queries", "reference"])
+def test_a_flag_without_a_file_is_refused(here, capsys, flag):
+    assert run(here, "base.npy", f"--{flag}=") == 2
+    assert capsys.readouterr().err == (
+        f"error: --{flag}: names no file; give one, or leave it out\n"
+    )
+
+
 def test_equal_rows_of_a_reference_are_refused(here, capsys):
     np.save(here / "equal.npy", np.repeat(np.load(here / "new.npy")[:1], 200, axis=0))
     assert run(here, "new.npy", f"--reference={here / 'equal.npy'}") == 2

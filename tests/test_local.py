@@ -48,8 +48,9 @@ def test_all_jobs_run_with_their_slot(tmp_path, capsys):
 def test_a_slot_has_one_device_or_one_slot_has_all():
     assert local.device_slots("") == [{}]
     assert local.device_slots("0,5") == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "05"]
-    with pytest.raises(BadInput, match="--devices=0,,1: name GPUs with commas between"):
-        local.device_slots("0,,1")
+    for devices in ("0,,1", "0, 0", "0 1"):
+        with pytest.raises(BadInput, match=f"--devices={devices}: name GPUs with commas between"):
+            local.device_slots(devices)
 
 
 def test_runs_that_share_a_gpu_share_its_memory_unless_the_environment_divides_it(

@@ -4,6 +4,7 @@ import dataclasses
 import tracemalloc
 
 import hashers
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sets
@@ -155,6 +156,23 @@ def test_no_queries_and_queries_far_from_all_find_nothing(made):
     far = xq * (1e-6 if h.metric.name == "ip" else -3)
     found = sigah_jax.range_search(h, np.concatenate([xq[:1], far[:1]]), cb, r)
     assert found.lims[2] == found.lims[1] > 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_radius_that_float32_does_not_hold_finds_all_rows_that_are_asked_for(made):
+    h, xq, xb, cb, _ = made
+    for r in (1e200, np.float32(1e30)):
+        r *= -1 if h.metric.name == "ip" else 1
+        for rerank in (None, xb):
+            found = sigah_jax.range_search(h, xq, cb, r, rerank=rerank)
+            assert len(found.ids) > 0.8 * len(xq) * len(xb)
+
+
+def test_arrays_of_jax_are_taken_for_arrays(made):
+    h, xq, xb, cb, r = made
+    wanted = sigah_jax.range_search(h, xq, cb, r, rerank=xb)
+    queries, packed, base = (jnp.asarray(a) for a in (xq, cb, xb))
+    same(sigah_jax.range_search(h, queries, packed, r, rerank=base), wanted)
 
 
 def test_of_inner_products_the_length_of_a_query_counts(made):

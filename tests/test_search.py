@@ -505,6 +505,8 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         (WITHIN | {"radius": 30, "rerank": "bad.npy"}, "--rerank=.*bad.npy: base row 7: holds NaN"),
         ({"rerank": "xb.npy"}, "--rerank: .*--workdir"),
         ({"oversample": 3}, "--oversample: is of --rerank"),
+        ({"workdir": "run", "rerank": ""}, "--rerank: names no file; give one, or leave it out"),
+        ({"workdir": "run", "only": ""}, "--only: names no file; give one, or leave it out"),
         ({"by": "projection"}, "--by=projection: needs vectors as --queries, and --workdir"),
         ({"by": "projection", "workdir": "run", "oversample": 3}, "--oversample: is of --rerank"),
         ({"by": "both", "workdir": "run", "candidates": 9}, "--candidates: all rows are ranked by"),
@@ -533,10 +535,29 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
 def test_refuses_in_one_line_and_writes_nothing(made, tmp_path, capsys, monkeypatch, more, words):
     monkeypatch.chdir(tmp_path)
     named = {"codes", "queries", "rerank", "workdir"}
-    more = {name: made / value if name in named else value for name, value in more.items()}
+    more = {k: made / value if value and k in named else value for k, value in more.items()}
     if "bad.npy" in str(more) and "radius" not in more:
         more |= {"k": 50}  # all rows are candidates
     assert re.search(words, refused(made, tmp_path, capsys, **more).strip())
+
+
+def test_among_no_rows_nothing_lies_within_a_radius(made, tmp_path):
+    np.save(tmp_path / "none.npy", np.zeros(500, bool))
+    np.save(tmp_path / "nan.npy", np.full((500, D), np.nan))
+    h = f"--workdir={made / 'h.npz'}"
+    command = [h, f"--input={tmp_path / 'nan.npy'}", f"--output={tmp_path / 'c.npy'}"]
+    assert encode.main([*command, "--skip_bad"]) == 0
+    more = {"workdir": made / "h.npz", "k": None, "radius": 30}
+    for i, given in enumerate(
+        (
+            {"only": tmp_path / "none.npy", "rerank": made / "xb.npy"},
+            {"codes": tmp_path / "c.npy", "rerank": tmp_path / "nan.npy"},
+        )
+    ):
+        output = tmp_path / f"{i}.npz"
+        assert search.main(flags(made, output, **more, **given)) == 0
+        with np.load(output) as f:
+            assert f["lims"].tolist() == [0] * 13 and not len(f["ids"])
 
 
 def test_refuses_a_run_directory_that_is_damaged(made, tmp_path, capsys):

@@ -122,6 +122,10 @@ def test_a_boolean_for_each_row_is_a_subset_and_missing_rows_are_not_in_it(made)
     [
         ({"queries": np.zeros((3, D + 1))}, r"queries: vectors of shape .*trained on \[n, 20\]"),
         ({"queries": np.full((3, D), np.nan)}, "queries: vectors: row 0 holds NaN"),
+        (
+            {"queries": np.eye(3, D) * [[1], [1e30], [1]]},
+            "queries: vectors: row 1 holds values so l",
+        ),
         ({"packed": np.zeros((9, 4), np.int8)}, r"codes are int8 \[9, 4\]: expected uint8"),
         ({"packed": np.zeros((9, 3), np.uint8)}, "codes of 3 bytes: this hasher's have 30 bits"),
         ({"k": 0}, "k=0: expected 1 to 360"),

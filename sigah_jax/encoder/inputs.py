@@ -76,6 +76,15 @@ def refuse_bad(x: np.ndarray | jax.Array, start: int, good: np.ndarray) -> None:
         raise BadInput(f"vectors: {why_bad(x[row], row)}")
 
 
+def have_distances(z: np.ndarray) -> np.ndarray:
+    """Whether float32 holds the squared lengths of features `[n, P]`, and so distances: `[n] bool`.
+
+    Codes of longer rows are made all the same.
+    """
+    with np.errstate(over="ignore"):
+        return np.isfinite(np.einsum("np,np->n", z, z))
+
+
 def on_host(block: np.ndarray | jax.Array) -> np.ndarray:
     """A block as the devices take it: half floats and small integers as they are, else float32."""
     as_is = block.dtype.itemsize < 4 and block.dtype.isnative

@@ -129,7 +129,8 @@ def calibrated(h: Hasher, queries: np.ndarray, radius: float, recall: float) -> 
         raise BadInput(f"recall={recall}: expected a share above 0 and below 1")
     if h.pairs is None:
         raise BadInput(
-            "radius: this encoder was saved without pairs of validation queries and rows; remove "
+            "radius: this encoder was saved without pairs of validation queries and rows, as those "
+            "of checkpoints and of earlier versions are; take that of a finished run, or remove "
             "encoder.npz of its run, then the training's command writes it anew with them"
         )
     limits, least = squared_limits(h.metric, radius, queries), calibration.least(h.pairs, recall)
@@ -177,7 +178,9 @@ def _near(
 
 def _compared(metric: Metric, d: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Distances of `rerank` as a radius is given, `[any] f32`, and which are within it."""
+    with np.errstate(over="ignore"):  # all, or no, distances are within infinity
+        limit = np.float32(radius)
     if metric.name == "ip":
-        return -d, -d >= np.float32(radius)
+        return -d, -d >= limit
     d = np.sqrt(d) if metric.name == "l2" else d
-    return d, d <= np.float32(radius)
+    return d, d <= limit

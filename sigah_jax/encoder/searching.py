@@ -16,7 +16,7 @@ import numpy as np
 
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.encoder.inputs import as_array
+from sigah_jax.encoder.inputs import as_array, have_distances, refuse_bad
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import asymmetric, both, codes, gaps, hamming, topk
 from sigah_jax.retrieval import rerank as reranking
@@ -115,6 +115,8 @@ def search(
         distances, found = nearest(chunk, first)
         if by == "synthetic":
             z = h.features(queries[chunk])
+            with naming("queries"):
+                refuse_bad(queries, chunk.start, have_distances(z))
             distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
         if rerank is not None:
             with naming("rerank"):

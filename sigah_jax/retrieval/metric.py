@@ -89,13 +89,15 @@ def squared_limits(metric: Metric, radius: float, queries: np.ndarray) -> np.nda
 
     Args:
         radius: l2: Euclidean distance; cosine: 1 - cos; ip: the least inner product, which depends
-            on the length of the query, and is negative where no row of training reaches it.
+            on the length of the query, and is negative where no row of training reaches it. What
+            is too large for a square is infinite.
     """
     if metric.name == "ip":
         with np.errstate(divide="ignore", invalid="ignore"):
             limits = 2 * (1 - radius / _largest_products(metric, queries))
         return np.nan_to_num(limits, nan=np.inf)  # every product of a query of zeros is 0
-    return np.full(len(queries), 2.0 * radius if metric.name == "cosine" else radius**2)
+    radius = float(radius)  # numbers of numpy warn where their square is infinite
+    return np.full(len(queries), 2.0 * radius if metric.name == "cosine" else radius * radius)
 
 
 def widest_radius(metric: Metric, squared: float, queries: np.ndarray) -> float:

@@ -70,6 +70,7 @@ def of_pairs(
     Raises:
         BadInput: a distance is not finite, or a row has no cosine (the row is named).
     """
+    xq, base = np.asanyarray(xq), np.asanyarray(base)
     if metric.name == "cosine":
         xq = _directions(xq, np.arange(len(xq)), "query")
     x, compare = np.ascontiguousarray(xq, np.float32), _comparing(base, metric)

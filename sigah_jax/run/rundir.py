@@ -232,7 +232,7 @@ def _compare(path: Path, config) -> None:
         ]
         raise BadInput(
             f"{path.parent}: made by another config ({', '.join(differ[:3])}); "
-            "use another --workdir"
+            "give these values to resume it, or use another --workdir"
         )
 
 
