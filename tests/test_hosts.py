@@ -217,7 +217,8 @@ def test_sigterm_to_one_process_ends_all_also_where_nothing_is_saved(process):
     """The first is busy, as in an evaluation, and the other waits for it inside a collective."""
     code = "from sigah_jax.process import interrupts; interrupts.begin(); import time\n"
     code += "from sigah_jax.devices import hosts; hosts.join('on'); hosts.any_of(True)\n"
-    code += "print('ready')\n"
+    # in one write and on a line of its own, whatever a collective prints at the same time
+    code += "import os; os.write(1, b'\\nready\\n')\n"
     code += "time.sleep(60) if hosts.first() else hosts.any_of(True)"
     environment = {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
