@@ -91,7 +91,8 @@ def ordinal_terms(
     positives, in_batch = losses.batch_positives(distance, itself, batch.draws, c.reach_share)
     # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; columns
     # that are neighbours of anchors make it 1.4 (r = 30) to 5 times (r = 1) too large: research log
-    share = population.rows / distance.shape[1]
+    share = population.rows / distance.shape[1]  # points that a random column stands for
+    # not times `share`, whose rounding would make other codes of the same seed
     ranks = (in_batch - 0.5) * population.rows / distance.shape[1]
     terms = {}
     if weights.ordinal > 0:
