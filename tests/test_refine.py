@@ -12,7 +12,7 @@ import pytest
 import sigah_jax.search as search
 from sigah_jax import encode
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import code_facts, hash_functions, hasher, refining
+from sigah_jax.encoder import code_facts, hash_functions, hasher, refining, search_files
 from sigah_jax.errors import BadInput
 from sigah_jax.model import networks, refine
 from sigah_jax.run import loading
@@ -148,7 +148,7 @@ def test_codes_of_which_nothing_is_known_may_be_plain_or_refined(tmp_path, capsy
     x, name = hashers.vectors(300, D), f"{tmp_path}/x.npy"
     np.save(name, x)
     kinds = [h.encode(x), h.encode(x, refine=0)]
-    assert np.bitwise_count(kinds[0] ^ kinds[1]).sum(1).mean() > 2 * search.MOST_WRONG * BITS
+    assert np.bitwise_count(kinds[0] ^ kinds[1]).sum(1).mean() > 2 * search_files.MOST_WRONG * BITS
     argv = [f"--workdir={tmp_path}/e.npz", f"--codes={tmp_path}/c.npy", f"--queries={name}"]
     argv += ["--k=3", f"--rerank={name}", f"--output={tmp_path}/o.npz", "--overwrite"]
     for packed in kinds:

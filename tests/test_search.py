@@ -14,7 +14,7 @@ from hashers import run_directory, vectors
 
 import sigah_jax.search as search
 from sigah_jax import encode
-from sigah_jax.encoder import radius
+from sigah_jax.encoder import radius, search_files
 from sigah_jax.files import resumable
 from sigah_jax.retrieval import topk
 from sigah_jax.run import loading
@@ -388,7 +388,7 @@ def test_a_search_while_an_overwrite_ends_takes_codes_and_facts_of_one_version(
         lambda: shutil.copy(resumable.beside(partial, ".json"), facts),
         lambda: os.replace(partial, codes),
     ]
-    read = search.read_file
+    read = search_files.read_file
 
     def end(count):
         while len(steps) > 3 - count:
@@ -403,8 +403,8 @@ def test_a_search_while_an_overwrite_ends_takes_codes_and_facts_of_one_version(
 
     more = {"queries": made / "encoded_q.npy", "k": 50}
     with monkeypatch.context() as patch:
-        patch.setattr(search, "read_file", read_between)
-        patch.setattr(search.time, "sleep", lambda secs: end(3))
+        patch.setattr(search_files, "read_file", read_between)
+        patch.setattr(search_files.time, "sleep", lambda secs: end(3))
         assert search.main(flags(made, tmp_path / "near.npz", codes=codes, **more)) == 0
     one_version = "gaps_c.npy" if at_facts < 2 and at_codes < 1 else "encoded.npy"
     output = tmp_path / "expected.npz"
