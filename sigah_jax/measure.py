@@ -9,9 +9,8 @@ by real-valued queries (SiGAH in the stages of `sigah_jax.search`, quantisers of
 bytes); the vectors. Leaves `measure.json`, `measure.md` and `measure.png` in the run directory, and
 ends with one sentence of advice. Trainings of SiGAH resume where they were interrupted.
 
-Shapes: n base rows, Q queries, d columns, K bits, W packed bytes, k neighbours.
-
-Not responsible for how a table or plot looks: `report.measured`.
+Not responsible for how one method is measured (`training.measurements`) nor for how a table or plot
+looks (`report.measured`).
 """
 
 if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
@@ -20,96 +19,23 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import argparse
-import functools
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from sigah_jax.baselines import quantisers
-from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import vectors_config
 from sigah_jax.config_checks import validate
-from sigah_jax.data.datasets import Dataset, load_dataset, open_file
+from sigah_jax.data.datasets import load_dataset, open_file
 from sigah_jax.devices import parallel
-from sigah_jax.encoder import searching
-from sigah_jax.errors import BadInput, BitsRefused, command
+from sigah_jax.errors import BadInput, command
 from sigah_jax.files import whole
-from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
-from sigah_jax.retrieval import euclidean, hamming, metric, neighbours, rerank
+from sigah_jax.retrieval import metric, neighbours
 from sigah_jax.run import rundir
-from sigah_jax.training import evaluate, prepare
-from sigah_jax.training.run import run
+from sigah_jax.training import measurements, prepare
 
 PEERS = ("rq", "rabitq", "sqtqmse1", "sqtqmse2")  # and OPQ
-
-
-class Search(NamedTuple):
-    """What is asked of every method."""
-
-    k: int
-    oversample: int  # k times as many rows are re-ranked, at most n
-    truth: np.ndarray  # [Q, k], the true k nearest of each query
-    engine: str
-    block_rows: int  # encoded at once
-
-
-def found_by(
-    alone: Callable[[int], np.ndarray],
-    reranked: Callable[[], np.ndarray],
-    data: Dataset,
-    search: Search,
-) -> dict[str, measured.Found]:
-    """Recall and time of two searches, which run once before they are timed: what compiles, does.
-
-    Args:
-        alone: how many are wanted -> `[Q, k]` ids, by the codes alone.
-        reranked: `[Q, k]` ids, of the nearest by the codes the nearest by their vectors.
-    """
-    found = {}
-    for name, find in (("alone", lambda: alone(search.k)), ("reranked", reranked)):
-        find()
-        start = time.monotonic()
-        ids = find()
-        milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
-        share = neighbours.recall(data.xq, data.xb, ids, search.truth)
-        found[name] = measured.Found(share, milliseconds)
-    return found
-
-
-def found_and_reranked(
-    alone: Callable[[int], np.ndarray], data: Dataset, search: Search
-) -> dict[str, measured.Found]:
-    """`found_by` where any search finds the candidates."""
-    count = min(len(data.xb), search.k * search.oversample)
-    vectors = data.xq, data.xb
-    return found_by(alone, lambda: rerank.rerank(*vectors, alone(count), search.k)[1], data, search)
-
-
-def timed(
-    encode: Callable[[np.ndarray], np.ndarray], data: Dataset, search: Search
-) -> tuple[np.ndarray, float]:
-    """The codes of the base and the seconds that encoding takes, without compilation."""
-    encode(data.xb[: search.block_rows])
-    start = time.monotonic()
-    cb = encode(data.xb)
-    return cb, time.monotonic() - start
-
-
-def exact(data: Dataset, search: Search) -> measured.Row:
-    """The vectors themselves as float32, searched one by one: what codes are compared with."""
-    euclidean.knn(data.xq, data.xb, search.k, search.engine)  # compiles
-    start = time.monotonic()
-    euclidean.knn(data.xq, data.xb, search.k, search.engine)
-    milliseconds = 1000 * (time.monotonic() - start) / len(data.xq)
-    found = {"alone": measured.Found(1.0, milliseconds)}
-    row_bytes = 4 * (data.xb.shape[1] - data.metric.added)
-    return measured.Row("vectors", "vectors", row_bytes, 0.0, 0.0, found)
 
 
 def make_config(args, bits: int):
@@ -127,69 +53,6 @@ def make_config(args, bits: int):
         steps = f" --steps={args.steps}" if args.steps is not None else ""
         raise BadInput(f"--bits={bits}{steps}: {e}") from e
     return config
-
-
-def sigah(config, workdir: Path, cache: Path, data: Dataset, search: Search) -> list[measured.Row]:
-    """SiGAH by Hamming distance and in stages; trains in `workdir`, or resumes.
-
-    Of a training that was resumed no seconds are known, for they would be those of a part.
-    """
-    fresh, start = not workdir.exists(), time.monotonic()
-    h = run(config, workdir, cache, lambda: data).euclidean  # as the rows of `data` are
-    fit_secs = time.monotonic() - start if fresh else None
-    cb, encode_secs = timed(h.encode, data, search)
-    find = functools.partial(searching.search, h, data.xq, cb, engine=search.engine)
-    stages = found_by(
-        lambda k: find(k)[1],
-        lambda: find(search.k, rerank=data.xb, oversample=search.oversample)[1],
-        data,
-        search,
-    )
-    bits = found_and_reranked(lambda k: find(k, by="hamming")[1], data, search)
-    costs = cb.shape[1], fit_secs, encode_secs
-    return [
-        measured.Row("bits", "sigah", *costs, bits),
-        measured.Row("codes", "sigah_stages", *costs, stages),
-    ]
-
-
-def baseline(method: str, config, bits: int, data: Dataset, search: Search) -> measured.Row:
-    """A baseline by Hamming distance."""
-    start = time.monotonic()
-    params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), data.xt, bits)
-    fit_secs = time.monotonic() - start
-    packed = evaluate.packed(METHODS[method].project)
-    encode = functools.partial(parallel.map_rows(packed, config.eval.block_rows), params)
-    cb, encode_secs = timed(encode, data, search)
-
-    def alone(k: int) -> np.ndarray:
-        return hamming.search(encode(data.xq), cb, k, search.engine)[1]
-
-    found = found_and_reranked(alone, data, search)
-    return measured.Row("bits", method, cb.shape[1], fit_secs, encode_secs, found)
-
-
-def quantiser(method: str, config, bits: int, data: Dataset, search: Search) -> measured.Row:
-    """A quantiser of equal bytes by real-valued queries; without values where there is none."""
-    start = time.monotonic()
-    try:
-        trained = quantisers.fit(method, config.seed, data.xt, bits)
-    except BitsRefused as e:
-        return measured.Row("codes", method, -(-bits // 8), None, 0.0, {}, str(e))
-    fit_secs, start = time.monotonic() - start, time.monotonic()
-    quantisers.add(trained, data.xb)
-    encode_secs = time.monotonic() - start
-    alone = functools.partial(quantisers.search, trained, data.xq)
-    found = found_and_reranked(alone, data, search)
-    return measured.Row("codes", method, bits // 8, fit_secs, encode_secs, found)
-
-
-def opq(config, bits: int, data: Dataset, search: Search) -> measured.Row:
-    """The better form of OPQ, by the code alone; it is named by what both are forms of."""
-    forms = [quantiser(form, config, bits, data, search) for form in ("opq", "opq_all")]
-    there = [row for row in forms if row.found]
-    best = max(there, key=lambda row: row.found["alone"].recall, default=forms[1])
-    return best._replace(method="opq")
 
 
 def baselines(bits: int, d: int) -> tuple[str, ...]:
@@ -249,18 +112,18 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
     cache = args.workdir / "data"
     truth = neighbours.nearest_sets(data.xq, data.xb, (args.k,), engine)
     block_rows = configs[0].eval.block_rows * len(parallel.local_devices())
-    search = Search(args.k, args.oversample, truth, engine, block_rows)
-    found = [exact(data, search)]
+    search = measurements.Search(data, args.k, args.oversample, truth, engine, block_rows)
+    found = [measurements.exact(search)]
     for config in configs:
         bits = config.model.bits
         print_line(f"{bits} bits")
-        found += sigah(config, args.workdir / f"bits{bits}", cache, data, search)
+        found += measurements.sigah(config, args.workdir / f"bits{bits}", cache, search)
         print_line(f"{bits} bits: peers")
-        found += [baseline(name, config, bits, data, search) for name in baselines(bits, d)]
-        found += [opq(config, bits, data, search)]
-        found += [quantiser(name, config, bits, data, search) for name in PEERS]
+        found += [measurements.baseline(name, config, bits, search) for name in baselines(bits, d)]
+        found += [measurements.opq(config, bits, search)]
+        found += [measurements.quantiser(name, config, bits, search) for name in PEERS]
     if not data.metric.added:  # the signs of lifted rows are not those that a store takes
-        found.append(baseline("sign", configs[0], d, data, search))
+        found.append(measurements.baseline("sign", configs[0], d, search))
     return sorted(found, key=lambda row: row.code_bytes)
 
 

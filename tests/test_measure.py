@@ -9,6 +9,7 @@ from sigah_jax import measure
 from sigah_jax.report import measured
 from sigah_jax.report.measured import Found, Row
 from sigah_jax.retrieval import neighbours
+from sigah_jax.training import measurements
 
 ROWS, COLUMNS = 3000, 12
 FILES = {"input": "x", "queries": "q", "queries_train": "t"}
@@ -73,15 +74,15 @@ def test_of_opq_the_better_form_is_measured(monkeypatch):
         found = recalls[form] and {"alone": Found(recalls[form], 1.0)}
         return Row("codes", form, 8, 1.0, 1.0, found or {}, "" if found else f"{form}: none")
 
-    monkeypatch.setattr(measure, "quantiser", quantiser)
-    assert measure.opq(None, 64, None, None).found["alone"].recall == 0.4
+    monkeypatch.setattr(measurements, "quantiser", quantiser)
+    assert measurements.opq(None, 64, None).found["alone"].recall == 0.4
     recalls["opq_all"] = 0.2
-    row = measure.opq(None, 64, None, None)
+    row = measurements.opq(None, 64, None)
     assert row.found["alone"].recall == 0.3 and row.method == "opq"
     recalls["opq"] = None
-    assert measure.opq(None, 64, None, None).found["alone"].recall == 0.2
+    assert measurements.opq(None, 64, None).found["alone"].recall == 0.2
     recalls["opq_all"] = None
-    assert measure.opq(None, 64, None, None).why == "opq_all: none"
+    assert measurements.opq(None, 64, None).why == "opq_all: none"
 
 
 def test_the_same_command_does_not_train_again(vectors, workdir, tmp_path, capsys):
@@ -121,7 +122,7 @@ def test_queries_to_train_with_reach_the_training_and_mark_its_directory(
         np.save(tmp_path / f"{name}.npy", x[part])
     monkeypatch.setattr(measure, "PEERS", ())  # which take longer
     monkeypatch.setattr(measure, "baselines", lambda *_: ())
-    monkeypatch.setattr(measure, "opq", lambda *_: NONE)
+    monkeypatch.setattr(measurements, "opq", lambda *_: NONE)
     flags = {name: f"--{name}={tmp_path}/{file}.npy" for name, file in FILES.items()}
     more = ["--bits=8", "--steps=20", f"--workdir={tmp_path}/run"]
     assert measure.main([*flags.values(), *more]) == 0

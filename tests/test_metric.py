@@ -17,6 +17,7 @@ from sigah_jax.encoder import drift, hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import metric, neighbours, rerank
 from sigah_jax.run import rundir
+from sigah_jax.training import measurements
 
 D, BITS = 12, 20
 COSINE = metric.Metric("cosine")
@@ -402,11 +403,12 @@ def test_measure_counts_what_is_near_by_the_metric(of):
     h = measuring(of).euclidean
     nearness = cosines if of == COSINE else products
     truth = np.argsort(-nearness(x[:30], x[30:]), axis=1)[:, :5]
-    codes, asked = h.encode(xb), measure.Search(5, 60, truth, "cpu", 16)  # all are candidates
+    codes = h.encode(xb)
+    asked = measurements.Search(data, 5, 60, truth, "cpu", 16)  # all rows are candidates
     find = lambda k: sigah_jax.search(h, xq, codes, k, by="hamming")[1]  # noqa: E731
-    found = measure.found_and_reranked(find, data, asked)
+    found = measurements.found_and_reranked(find, asked)
     assert found["reranked"].recall == 1 > found["alone"].recall
-    assert measure.exact(data, asked).code_bytes == 4 * D
+    assert measurements.exact(asked).code_bytes == 4 * D
 
 
 def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """What codes of one set of vectors lose and save: a table, a plot and a sentence.
 
-Not responsible for measuring: `measure`.
+Not responsible for measuring: `training.measurements`.
 """
 
 from collections.abc import Mapping, Sequence
