@@ -4,7 +4,6 @@ Not responsible for what comes before the first step (`prepare`, `stages`) nor f
 made of (`run`).
 """
 
-import collections
 import contextlib
 import signal
 import time
@@ -85,20 +84,69 @@ def _loop(
     send: Callable[[dict], None],
     profile: Callable,
 ) -> None:
-    devices, steps, call = parallel.all_devices(), stage.training.steps, config.train.steps_per_call
+    steps, call = stage.training.steps, config.train.steps_per_call
+    devices = parallel.all_devices()
     train_steps = mapped_steps(config, stage, data, prepared, devices)
-    per_step = config.train.anchors * (1 + config.train.others + prepared.neighbours)
+    next_batch = make_batches(config, steps, data, prepared, devices)
+    read = make_read(config, stage.directory, prepared.neighbours, profile)
+    report = make_report(stage, log, send)
     with parallel.enough_memory("lower config.data.train_rows"):
         rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
-    metrics_path, score, finished = stage.directory / "metrics.jsonl", None, None
+    metrics_path = stage.directory / "metrics.jsonl"
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage.directory, done, log)
 
-    def next_batch(done: int) -> batches.Batch:
+    batch = next_batch(done)
+    unread = None  # the call whose losses are not read yet
+    while done < steps:
+        profile(done - call if unread else done, done + call)
+        with (
+            parallel.enough_memory(_REMEDY),
+            jax.default_matmul_precision(config.train.matmul_precision),
+        ):
+            start = time.monotonic()
+            state, infos = train_steps(state, rows, batch)
+            done += call
+            # made while the devices work, as the row of the call before is written
+            batch = next_batch(done)
+        before, unread = unread, Call(done, infos, start)
+        if before:
+            report(read(before, done))
+        last = done % config.eval.every_steps == 0 or done == steps
+        metrics = None
+        if last:
+            row, unread = read(unread, done), None
+            if stage.validated:
+                params = parallel.fetch({"standardiser": state.standardiser, "gen": state.gen})
+                h, engine = evaluate.hasher_of(config, params), parallel.engine(config.engine)
+                metrics = evaluate.validation(h, data, prepared.validation_truth, engine)
+                row |= metrics
+            report(row)
+        stop = hosts.any_of(bool(terminated))
+        if stop and unread:
+            report(read(unread, done))
+        if last or stop:
+            held = logs.rows_hash(metrics_path) if hosts.first() else ""
+            checkpoints.save(stage.directory, done, state, metrics, held)
+        if stop:
+            log.end_progress()
+            log.line(saved_line(stage, done))
+            raise Terminated(TERMINATED)
+    log.end_progress()
+
+
+def make_batches(
+    config, steps: int, data: Dataset, prepared: Prepared, devices: list[jax.Device]
+) -> Callable[[int], batches.Batch | None]:
+    """`next_batch(done)`: the split batches of the call after `done` steps; None after the last."""
+
+    def next_batch(done: int) -> batches.Batch | None:
+        if done >= steps:
+            return None
         batch = batches.batches(
             config.seed,
             done,
-            call,
+            config.train.steps_per_call,
             n=len(prepared.z_train),
             anchors=config.train.anchors,
             others=config.train.others,
@@ -109,64 +157,44 @@ def _loop(
         )
         return parallel.split(batch, axis=1, devices=devices)
 
+    return next_batch
+
+
+def make_read(config, directory: Path, neighbours: int, profile: Callable) -> Callable:
+    """`read(call, given)`: the row of a call when its losses are there; `given` steps were sent."""
+    steps, finished = config.train.steps_per_call, None
+    examples = steps * config.train.anchors * (1 + config.train.others + neighbours)
+
     @parallel.enough_memory(_REMEDY)
-    def fetched(sent: Call) -> dict:
-        """The row of a call, once the devices have finished it."""
+    def read(call: Call, given: int) -> dict:
         nonlocal finished
-        infos = parallel.fetch(sent.infos)
+        infos = parallel.fetch(call.infos)
         now = time.monotonic()
-        saved = max(rundir.saved_steps(stage.directory), default=None)
-        check_finite_losses(infos, sent.done - call, saved)
-        row = {"step": sent.done} | {name: float(v.mean()) for name, v in infos.items()}
+        saved = max(rundir.saved_steps(directory), default=None)
+        check_finite_losses(infos, call.done - steps, saved)
+        row = {"step": call.done} | {name: float(v.mean()) for name, v in infos.items()}
         if finished:  # the first call compiles
-            row["time/examples_per_sec"] = call * per_step / (now - max(finished, sent.start))
+            row["time/examples_per_sec"] = examples / (now - max(finished, call.start))
         finished = now
-        profile(sent.done, done)
+        profile(call.done, given)
         return row | watching.memory()
 
+    return read
+
+
+def make_report(stage: Stage, log: logs.Log, send: Callable[[dict], None]) -> Callable:
+    """`report(row)`: writes a row to metrics.jsonl and the sinks, and shows it to a person."""
+    score = None
+
     def report(row: dict) -> None:
-        logs.append_row(metrics_path, row)
+        nonlocal score
+        score = row.get("eval/map", score)
+        logs.append_row(stage.directory / "metrics.jsonl", row)
         send(row)
         fields = progress_fields(row, stage.validated, score)
         log.progress(stage.before + row["step"], stage.of, fields)
 
-    batch = next_batch(done) if done < steps else None
-    waiting = collections.deque()  # the calls whose rows are not fetched yet
-    while done < steps:
-        profile(done - call * len(waiting), done + call)
-        with (
-            parallel.enough_memory(_REMEDY),
-            jax.default_matmul_precision(config.train.matmul_precision),
-        ):
-            start = time.monotonic()
-            state, infos = train_steps(state, rows, batch)
-            done += call
-            # made while the devices work, as the row of the call before is written
-            batch = next_batch(done) if done < steps else None
-        waiting.append(Call(done, infos, start))
-        if len(waiting) > 1:
-            report(fetched(waiting.popleft()))
-        last = done % config.eval.every_steps == 0 or done == steps
-        metrics = None
-        if last:
-            row = fetched(waiting.popleft())
-            if stage.validated:
-                params = parallel.fetch({"standardiser": state.standardiser, "gen": state.gen})
-                h, engine = evaluate.hasher_of(config, params), parallel.engine(config.engine)
-                metrics = evaluate.validation(h, data, prepared.validation_truth, engine)
-                row, score = row | metrics, metrics["eval/map"]
-            report(row)
-        stop = hosts.any_of(bool(terminated))
-        if stop and waiting:
-            report(fetched(waiting.popleft()))
-        if last or stop:
-            held = logs.rows_hash(metrics_path) if hosts.first() else ""
-            checkpoints.save(stage.directory, done, state, metrics, held)
-        if stop:
-            log.end_progress()
-            log.line(saved_line(stage, done))
-            raise Terminated(TERMINATED)
-    log.end_progress()
+    return report
 
 
 def check_rows(directory: Path, done: int, log: logs.Log) -> None:
