@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import json
 import statistics
 import sys
@@ -27,7 +26,7 @@ import jax
 
 from experiments import cell, equality, rates, training_rate
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.report import cells
 
@@ -262,7 +261,7 @@ def check_platform(wanted: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, 1 a check failed, 2 bad input, 3 a loss that is not finite."""
     start = time.monotonic()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="directory of what is measured")
     parser.add_argument("--require", choices=("cpu", "gpu", "tpu"), help="refuse other devices")
     parser.add_argument("--small", action="store_true", help="small sizes, for a trial")

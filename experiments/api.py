@@ -1,11 +1,11 @@
 """Makes docs/api.md from the source: python -m experiments.api [--check]"""
 
-import argparse
 import ast
 import sys
 import textwrap
 from pathlib import Path
 
+from sigah_jax.errors import Parser, command
 from sigah_jax.files import whole
 
 PAGE = Path("docs/api.md")
@@ -53,9 +53,10 @@ def page() -> str:
     return "\n".join(parts)
 
 
+@command("the page stays as it was")
 def main() -> int:
-    """Returns the exit code: 0, or 1 if the page is old."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Returns the exit code: 0, 1 if the page is old, 2 bad input."""
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it is old")
     if not parser.parse_args().check:
         whole.write_text(PAGE, page())

@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import importlib
 import json
 import sys
@@ -29,7 +28,7 @@ from sigah_jax.config import change, get_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, BitsRefused, command
+from sigah_jax.errors import BadInput, BitsRefused, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import cells
@@ -265,7 +264,7 @@ def facts_of(config, dataset: Dataset, seconds: dict) -> dict:
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="data set of experiments/, or NAME=FILE")
     parser.add_argument("--method", required=True, choices=[*VARIANTS, *METHODS, *quantisers.NAMES])
     parser.add_argument("--bits", type=int, required=True, help="code length")

@@ -17,7 +17,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.retrieval import real_queries
 from sigah_jax.run import loading, rundir
 from sigah_jax.training import evaluate
@@ -88,7 +87,7 @@ def rows(args) -> Iterator[list[str]]:
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/data"), help="where ground truth is kept"

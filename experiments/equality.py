@@ -17,7 +17,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import os
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from sigah_jax import fitting
 from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hasher
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import euclidean, hamming, histograms, neighbours
 from sigah_jax.run import logs
@@ -280,7 +279,7 @@ def _of_training(sizes: Sizes, want: dict, found: dict) -> list[Check]:
 @command("nothing is written")
 def main(argv: list[str] | None = None) -> None:
     """The CPU's side. Exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args(argv)

@@ -19,7 +19,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import collections
 import itertools
 import sys
@@ -31,7 +30,7 @@ from launch import local
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.data.datasets import open_file
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.report import cells, comparison_plots
 
@@ -114,7 +113,7 @@ def old(args) -> list[str]:
 
 def parse(argv: list[str] | None):
     """The flags, with lists split and names checked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
     parser.add_argument("--methods", default="main,real", help="names, main, real or ablation")
     parser.add_argument("--bits", default=",".join(map(str, pages.BITS)))

@@ -24,7 +24,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import hashlib
 import importlib.util
 import json
@@ -39,7 +38,7 @@ from tqdm import tqdm
 
 from experiments import minilm
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.formats import raw
 
@@ -151,7 +150,7 @@ def embeddings(
 @command("no embeddings are written; the same command starts again")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--wordnet", type=Path, required=True, help=f"what `{PACK}` gives")
     parser.add_argument("--output", type=Path, required=True, help="an .npy file")
     args = parser.parse_args(argv)

@@ -12,7 +12,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from matplotlib.figure import Figure
 
 import sigah_jax
 from sigah_jax.data import mnist
-from sigah_jax.errors import command
+from sigah_jax.errors import Parser, command
 from sigah_jax.report import drawing
 from sigah_jax.retrieval import euclidean
 
@@ -105,7 +104,7 @@ def draw(axis, pixels, title: str, colour: str) -> None:
 @command("nothing is kept")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=20_000, help="vectors of the base")
     parser.add_argument("--bits", type=int, default=64, help="length of the codes")
     parser.add_argument("--steps", type=int, default=800, help="of training; a real run has 4000")

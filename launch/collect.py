@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import importlib
 import json
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 
 from sigah_jax.baselines.methods import METHODS
 from sigah_jax.config import fields_of
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
 from sigah_jax.report.cells import METRICS, Cell, cell_of, checking
@@ -126,7 +125,7 @@ def methods_of(cells: Sequence[Cell]) -> list[str]:
 @command("the same command resumes")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIR", help="directory with runs below it"
     )

@@ -46,7 +46,7 @@ from launch.ray_encoder import LONGEST, Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
 from sigah_jax.encode import told_of_longer
 from sigah_jax.encoder.hasher import to_bytes
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import locks, progress, whole
 from sigah_jax.formats.containers import reading_as
 from sigah_jax.run import loading
@@ -228,7 +228,7 @@ def _facts_of(path: Path, fragment: Fragment) -> tuple[int, float]:
 def _at_least(low: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
         if int(text) < low:
-            raise ValueError
+            raise argparse.ArgumentTypeError(f"expected {low} or more, got {text}")
         return int(text)
 
     return integer
@@ -237,7 +237,7 @@ def _at_least(low: int) -> Callable[[str], int]:
 @command("the same command resumes where it stopped")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
-    parser = argparse.ArgumentParser(description="Encodes many vectors on a Ray cluster.")
+    parser = Parser(description="Encodes many vectors on a Ray cluster.")
     add = parser.add_argument
     add("--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file")
     add("--input", required=True, nargs="+", help="files, or directories of files")

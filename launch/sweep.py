@@ -32,7 +32,7 @@ from typing import Any
 from launch import grid, local, sky, slurm
 from sigah_jax.config import change, fields_of
 from sigah_jax.config_checks import validate
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.run import rundir
 
@@ -159,7 +159,7 @@ EXECUTORS = {"local": run_local, "slurm": run_slurm, "sky": write_sky}
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Flags; `given` holds what was fixed for all points, `only` is a slice."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--config", required=True, help="config file with sweep(h), and :arguments")
     parser.add_argument("--executor", default="local", choices=EXECUTORS, help="default: local")
     parser.add_argument("--dry_run", action="store_true", help="print what would be done, and stop")

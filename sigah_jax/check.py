@@ -19,7 +19,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.inputs import have_distances
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import why_bad
 from sigah_jax.retrieval.metric import base_rows, queries_of
@@ -104,7 +103,7 @@ def table(columns: dict[str, drift.Figures]) -> str:
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 keep the encoder, 1 train anew, 2 bad input, 130 interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
     )

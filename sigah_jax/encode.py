@@ -29,7 +29,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import os
 import sys
 import time
@@ -41,7 +40,7 @@ import numpy as np
 from sigah_jax.data.datasets import open_file
 from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks
@@ -229,7 +228,7 @@ def told_of_longer(h: Hasher, path: Path, longest: float) -> str:
 @command("the same command resumes where it stopped")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
-    parser = argparse.ArgumentParser(description="Writes the codes of a file of vectors.")
+    parser = Parser(description="Writes the codes of a file of vectors.")
     parser.add_argument(
         "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
     )

@@ -4,6 +4,7 @@ A command prints either as one line and exits with its code; any other exception
 a bug of ours and keeps its traceback.
 """
 
+import argparse
 import errno
 import functools
 import os
@@ -41,6 +42,13 @@ class NonFinite(ArithmeticError):
     """
 
     exit_code = 3
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of flags that raises BadInput for what it cannot take: one line, without usage."""
+
+    def error(self, message: str):
+        raise BadInput(f"{message.removeprefix('argument ')}; see --help")
 
 
 def printable(text: str) -> str:

@@ -27,7 +27,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import functools
 import importlib
 import io
@@ -46,7 +45,7 @@ from jax import export as jax_export
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hash_functions, numpy_encoder, refining
 from sigah_jax.encoder.hasher import Hasher, to_bytes
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
 from sigah_jax.retrieval.metric import TINY, Metric, base_rows, queries_of
@@ -284,7 +283,7 @@ def _library(name: str):
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
-    parser = argparse.ArgumentParser(description="Writes the trained encoder for other places.")
+    parser = Parser(description="Writes the trained encoder for other places.")
     parser.add_argument(
         "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
     )

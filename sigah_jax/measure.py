@@ -28,7 +28,7 @@ from sigah_jax.config import vectors_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import load_dataset, open_file
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.report import measured
 from sigah_jax.retrieval import metric, neighbours
@@ -129,7 +129,7 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags, checked as far as they can be without the vectors."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
     parser.add_argument("--queries", default="", help="file of queries; default 1,000 rows")
     parser.add_argument(

@@ -60,7 +60,7 @@ import numpy as np
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import radius, search_files, searching
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import both, gaps, hamming
 from sigah_jax.run import loading
@@ -170,7 +170,7 @@ def _within_radius(args, given: Given) -> tuple[dict[str, np.ndarray], str, str]
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags, checked as far as they can be before anything is read."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--codes", required=True, help="file of codes, made by encode")
     parser.add_argument(
         "--queries", required=True, help="file of vectors; without --workdir, codes"

@@ -205,7 +205,11 @@ def check_command(name: str, line: str, monkeypatch) -> None:
     known = argparse.ArgumentParser.parse_known_args
 
     def stop(self, args=None, namespace=None):
-        raise Parsed(known(self, args, namespace)[1])
+        try:
+            rest = known(self, args, namespace)[1]
+        except BadInput as e:  # of which a command would make a line
+            raise AssertionError(e) from e
+        raise Parsed(rest)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
     imported = importlib.import_module(module)

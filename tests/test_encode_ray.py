@@ -663,8 +663,14 @@ def test_without_ray_it_says_what_to_install(workdir, here, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "flag", ["--fragment_rows=0", "--concurrency=-1", "--num_gpus=-1", "--num_cpus=x"]
+    ("flag", "words"),
+    [
+        ("--fragment_rows=0", "--fragment_rows: expected 1 or more, got 0; see --help"),
+        ("--concurrency=-1", "--concurrency: expected 1 or more, got -1"),
+        ("--num_gpus=-1", "--num_gpus: expected 0 or more, got -1"),
+        ("--num_cpus=x", "--num_cpus: invalid integer value: 'x'"),
+    ],
 )
-def test_a_flag_out_of_range_is_refused(workdir, here, flag):
-    with pytest.raises(SystemExit, match="2"):
-        run(workdir, flag)
+def test_a_flag_out_of_range_is_refused(workdir, here, capsys, flag, words):
+    assert run(workdir, flag) == 2
+    assert capsys.readouterr().err.startswith(f"error: {words}")

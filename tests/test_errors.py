@@ -1,9 +1,20 @@
 import errno
+import importlib
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from sigah_jax.errors import BadInput, BitsRefused, NonFinite, command
+from sigah_jax.errors import BadInput, BitsRefused, NonFinite, Parser, command
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text("utf-8")
+    for top in ("sigah_jax", "experiments", "launch")
+    for path in sorted((ROOT / top).rglob("*.py"))
+}
+COMMANDS = [module for module, text in SOURCES.items() if " = Parser(" in text]
 
 
 @pytest.mark.parametrize(
@@ -45,3 +56,39 @@ def test_a_bug_keeps_its_traceback():
 def test_a_name_that_is_too_long_is_named(capsys):
     assert command("")(lambda: Path("x" * 300).exists())() == 2
     assert "x: File name too long; check the path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ([], "the following arguments are required: --k"),
+        (["--k=x"], "--k: invalid int value: 'x'"),
+        (["--k"], "--k: expected one argument"),
+        (["--k=1", "--by=c"], "--by: invalid choice: 'c' .*"),
+        (["--k=1", "--no=3", "x"], "unrecognized arguments: --no=3 x"),
+    ],
+)
+def test_flags_that_are_wrong_are_named_on_one_line(argv, line, capsys):
+    parser = Parser()
+    parser.add_argument("--k", type=int, required=True)
+    parser.add_argument("--by", choices=("a", "b"))
+    assert command("")(parser.parse_args)(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(f"error: {line}; see --help\n", err)
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_names_a_wrong_flag_on_one_line(module, monkeypatch, capsys):
+    imported = importlib.import_module(module)
+    main = getattr(imported, "main", None) or imported.run
+    monkeypatch.setattr(sys, "argv", [module, "--no_such_flag=3"])
+    assert main() == 2
+    # where others are required, it names those
+    words = "(unrecognized arguments: --no_such_flag=3|the following arguments are required: .+)"
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(f"error: {words}; see --help\n", err)
+
+
+def test_no_command_has_another_parser():
+    assert len(COMMANDS) > 15
+    assert [m for m, text in SOURCES.items() if "ArgumentParser" in text] == ["sigah_jax.errors"]

@@ -169,9 +169,7 @@ def test_a_file_that_cannot_be_loaded_is_named(capsys):
 
 
 def test_an_executor_that_does_not_exist_is_named(capsys):
-    with pytest.raises(SystemExit) as e:
-        sweep.main([MNIST, "--executor=pbs"])
-    assert e.value.code == 2 and "invalid choice: 'pbs'" in capsys.readouterr().err
+    assert "--executor: invalid choice: 'pbs'" in refusal(capsys, MNIST, "--executor=pbs")
 
 
 def test_a_directory_made_by_another_config_is_refused(capsys):

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import contextlib
 import functools
 import sys
@@ -24,7 +23,7 @@ from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import SOURCES, File, Way, finals
 from sigah_jax.data.transfer import PATIENCE, Patience, has_size
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import locks, progress, whole
 
 _ELSEWHERE = "choose another directory with --dir or $SIGAH_DATA"
@@ -105,25 +104,22 @@ def run(
 
 
 def _arguments(argv: list[str] | None, sources) -> tuple[list[str], Path]:
-    known = ", ".join(sources)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Downloads data sets. A broken download is continued by the same command, "
         "and what is there already is not fetched again.",
         allow_abbrev=False,
     )
-    parser.add_argument("names", nargs="+", metavar="SET", help=f"one or more of: {known}")
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="SET",
+        choices=sources,
+        help=f"one or more of: {', '.join(sources)}",
+    )
     parser.add_argument(
         "--dir", default="", help="data directory; default $SIGAH_DATA, else ~/.cache/sigah_jax"
     )
-
-    def fail(message: str):
-        raise BadInput(f"{message}; sets are {known}; try --help")
-
-    parser.error = fail  # argparse prints two lines
     arguments = parser.parse_args(argv)
-    for name in arguments.names:
-        if name not in sources:
-            fail(f"unknown data set {name!r}")
     return list(dict.fromkeys(arguments.names)), data_directory(arguments.dir)
 
 

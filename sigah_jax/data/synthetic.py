@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 
 from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Benchmark
 from sigah_jax.data.directory import data_directory
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.formats.raw import write_vectors
 
@@ -86,7 +85,7 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int =
 @command("the same command resumes")
 def main() -> None:
     """Exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument(
         "--dir", default="", help="data directory; default $SIGAH_DATA, or ~/.cache/sigah_jax"
