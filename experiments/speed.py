@@ -10,6 +10,7 @@
     python -m experiments.speed synthetic --rows=60000 --dims=960 --bits=64 --queries=1000
     python -m experiments.speed itq --rows=69000 --dims=784 --bits=64
     python -m experiments.speed ground_truth --rows=1000000 --dims=960 --queries=1000
+    python -m experiments.speed graph --rows=100000 --dims=96
 
 Timings on a shared machine are noisy: the sides alternate, and the table shows the best and the
 median of each and the ratio of its median to that of the peer, the first line.
@@ -34,12 +35,22 @@ import numpy as np
 
 from sigah_jax import fitting
 from sigah_jax.baselines import itq, quantisers
+from sigah_jax.config import vectors_config
 from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import Parser, command
-from sigah_jax.retrieval import asymmetric, hamming, metrics, neighbours, rerank
+from sigah_jax.retrieval import (
+    approximate,
+    asymmetric,
+    euclidean,
+    hamming,
+    metrics,
+    neighbours,
+    rerank,
+)
+from sigah_jax.training import prepare
 
 ITERATIONS = 50  # of ITQ
 MATRIX_BLOCK_BYTES = 1 << 24  # of one product, as in `retrieval.neighbours`
@@ -250,6 +261,18 @@ def ground_truth(args) -> Sides:
     }
 
 
+def graph(args) -> Sides:
+    """The approximate neighbour graph of training rows against the exact one."""
+    xb = manifold(args)[1]
+    engine, config = parallel.engine("auto"), vectors_config().train
+    k, probes = config.graph_neighbours, config.graph_probes
+    of = k, probes, prepare.LEAST_RECALL, engine
+    near = functools.partial(approximate.neighbour_graph, xb, *of)
+    print(f"recall {approximate.recall(xb, near(), engine):.4f}")
+    exact = functools.partial(euclidean.neighbour_graph, xb, k, engine)
+    return {"exact graph": exact, "approximate graph": near}
+
+
 PARTS = {
     "pipeline": pipeline,
     "search": search,
@@ -261,6 +284,7 @@ PARTS = {
     "synthetic": by_synthetic,
     "itq": itq_fit,
     "ground_truth": ground_truth,
+    "graph": graph,
 }
 
 

@@ -102,7 +102,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.train.graph_neighbours = 64  # k of the neighbour graph of the training set; 0: none
     # exact, or approximate: by an inverted file on the CPU, for a million rows and more
     c.train.graph = "exact"
-    c.train.graph_probes = 32  # lists of it that are searched; more find more of the neighbours
+    c.train.graph_probes = 32  # lists searched at first, twice as many until 95 % are found
     c.train.steps_per_call = 20  # steps in one call of the device, and in a row of metrics.jsonl
     c.train.matmul_precision = "default"  # on GPU and TPU: default, high or highest
 

@@ -10,7 +10,7 @@ import sets
 from sigah_jax import config
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import euclidean
+from sigah_jax.retrieval import approximate, euclidean
 from sigah_jax.run import logs
 from sigah_jax.training import objective, prepare, stages
 
@@ -57,7 +57,7 @@ def test_rows_that_no_training_could_use_are_refused(data, tmp_path, train, rows
         check(configuration(**train), rows(data.xt), tmp_path)
 
 
-def test_an_approximate_graph_tells_its_recall_and_is_refused_if_it_is_low(tmp_path):
+def test_an_approximate_graph_holds_nearly_all_neighbours_however_few_lists_are_tried(tmp_path):
     z = sets.low_dimensional(600, 12)
     exact = euclidean.neighbour_graph(z, 8, "cpu")
     with logs.Log(tmp_path / "log.txt") as log:
@@ -65,10 +65,10 @@ def test_an_approximate_graph_tells_its_recall_and_is_refused_if_it_is_low(tmp_p
         graph = prepare.neighbour_graph(c, tmp_path / "cache", z, log)
         np.testing.assert_array_equal(graph, exact)
         assert "holds 100.0% of the exact neighbours" in (tmp_path / "log.txt").read_text()
-        c = configuration(graph="approximate", graph_probes=1)
-        words = r"config\.train\.graph_probes=1: .* raise it, or set train\.graph=exact"
-        with pytest.raises(BadInput, match=words):
-            prepare.neighbour_graph(c, tmp_path / "cache", z, log)
+        c = configuration(graph="approximate", graph_probes=1)  # these find less than half
+        graph = prepare.neighbour_graph(c, tmp_path / "cache", z, log)
+        assert approximate.recall(z, graph, "cpu") >= 0.95
+        assert (graph != exact).any()
         np.testing.assert_array_equal(
             prepare.neighbour_graph(configuration(), tmp_path / "cache", z, log), exact
         )

@@ -83,6 +83,19 @@ def test_where_each_mu_costs_something_codes_are_not_refined(trained, monkeypatc
     assert h is trained[0] and "none, since each μ lowers a metric" in lines[-1]
 
 
+def test_codes_are_not_refined_where_the_training_rows_hardly_change(trained, monkeypatch):
+    monkeypatch.setattr(refinement, "falls", lambda before, after: [])
+    (refined, _), _ = choose(trained)
+    share = refined.facts["refinement"]["bits_changed"] / BITS
+    monkeypatch.setattr(refinement, "LEAST_CHANGED", 0.99 * share)
+    assert choose(trained)[0][0].refinement.mu == refinement.MUS[0]
+    monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.01 * share)
+    (kept, cb), lines = choose(trained)
+    assert kept is trained[0] and "none, since μ=0.001 changes only" in lines[-1]
+    np.testing.assert_array_equal(cb, kept.encode(trained[1].xt))
+    assert choose(trained, mu="0.001")[0][0].refinement.mu == 0.001  # by hand it is taken
+
+
 def test_the_refinement_is_kept_in_the_file_and_obeyed(trained, tmp_path):
     h = dataclasses.replace(trained[0], refinement=Refinement(0.01, 5))
     h.save(tmp_path / "e.npz")
