@@ -71,6 +71,7 @@ def plot(found: dict[str, dict[str, Curve]], path: Path) -> None:
             style = drawing.look(number, method)
             ax.errorbar(*zip(*points, strict=True), label=short_name(method), **style)
         ax.set(xscale="log", xlabel="training rows", ylabel=METRIC, title=dataset)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
         drawing.name_ends(ax)
 
     drawing.panels(list(found), draw, path)
