@@ -22,9 +22,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ml_collections import config_dict
+
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import change, get_config
+from sigah_jax.config import change, first_steps, get_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
@@ -130,6 +132,9 @@ def of_other_settings(line: cells.Line) -> bool:
     now = _variant(get_config, method, line.bits)
     now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
     was = rundir.with_fields_of_before(held["config"])
+    for config in (was, now):  # of many rows, train.epochs changes nothing
+        steps = first_steps(config_dict.ConfigDict(config), held["rows"]["training"])
+        config["train"] |= {"steps": steps, "epochs": 0}
     iterations = [config.get("refine", {}).get("iterations") for config in (was, now)]
     unused = {"refine", "refit"} if iterations == [0, 0] else set()
     unused |= {"apart"} if held["dataset"] in NOT_APART else set()

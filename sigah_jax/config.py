@@ -97,6 +97,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.train = config_dict.ConfigDict()
     c.train.steps = 4000  # updates of both nets
+    # ours: fewer if the training rows would be read more often than this; 0: however often
+    c.train.epochs = 150
     c.train.anchors = 256  # rows of a step that are compared with all rows of the batch
     c.train.others = 2  # random rows beside each anchor
     c.train.graph_neighbours = 64  # k of the neighbour graph of the training set; 0: none
@@ -137,10 +139,25 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
         c.optim.decoder_lr_factor = 1.0
         c.optim.gen_lr = 5e-4  # at the rates of `best` the codes rank worse (tiny60k: research log)
         c.optim.dis_lr = 1.25e-4
+        c.train.epochs = 0
         c.train.graph_neighbours = 0
         c.refit.share = 0.0
         c.refine.iterations = 0
     return c
+
+
+def first_steps(config, rows: int) -> int:
+    """The steps of the first training, of hash network and decoder, on so many training rows.
+
+    `train.steps`, or whole calls of the device up to `train.epochs` passes over the rows: of few
+    rows the hash network otherwise learns the rows themselves (research log). The decoder, which
+    comes after it, gains from all of its steps.
+    """
+    t = config.train
+    if not t.epochs:
+        return t.steps
+    calls = math.ceil(t.epochs * rows / (t.anchors * (1 + t.others) * t.steps_per_call))
+    return min(t.steps, calls * t.steps_per_call)
 
 
 def decoder_stages(config) -> dict[str, int]:

@@ -48,6 +48,7 @@ _RANGES = {
     "optim.adam_b1": (0, 0.999999),
     "optim.adam_b2": (0, 0.999999),
     "train.steps": (1, math.inf),
+    "train.epochs": (0, math.inf),
     "refit.share": (0, 100),
     "refit.reconstruction": (0, math.inf),
     "refine.iterations": (0, 4096),

@@ -27,6 +27,7 @@ def cell(method="itq", bits=64, seed=0, **parts):
         "bits": bits,
         "seed": seed,
         "config": {"data": {"base": ""}},
+        "rows": {"training": 1000},
         "data": "here",
         "metrics": values,
         "pr_curve": [[None, 0.1], [0.0, 1.0]],

@@ -40,6 +40,16 @@ def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
     assert config.decoder_stages(named("preset=paper")) == {}
 
 
+def test_few_rows_are_read_so_often_and_no_more():
+    c = named("")
+    # 150 passes over 1,000 rows are 196 batches of 768, and ten calls of 20 steps
+    for rows, steps in ((1000, 200), (768, 160), (20_400, 4000), (1_000_000, 4000)):
+        assert config.first_steps(c, rows) == steps
+    c.train.epochs = 0
+    assert config.first_steps(c, 1000) == 4000
+    assert config.first_steps(named("preset=paper"), 1000) == 4000
+
+
 def test_what_others_follow_from_is_an_argument_and_no_field():
     for field, argument in (("preset", "preset=…"), ("model.bits", "bits=…")):
         with pytest.raises(BadInput, match=f"config.{field} cannot be changed.*:{argument}"):

@@ -190,7 +190,15 @@ def test_a_cell_of_other_settings_is_named_and_not_taken_for_todays(tmp_path, ve
     config = cell.make_config(f"small={vectors}", "sigah", 64, 0).to_dict()
     held = {"dataset": "small", "method": "sigah", "bits": 64, "seed": 0, "config": config}
     values = dict.fromkeys([*METRICS, *(f"recall@{r}" for r in RECALL_AT)], 0.5)
-    held |= {"metrics": values, "pr_curve": [[1.0], [1.0]]}
+    held |= {"metrics": values, "pr_curve": [[1.0], [1.0]], "rows": {"training": 1000}}
+    cells.add(held, tmp_path / "results")
+    assert paper_tables.main([*argv, "--dry_run"]) == 0
+    assert "0 of 1 cells to run" in capsys.readouterr().out
+    config["train"]["epochs"] = 0  # the 1,000 rows read more often
+    cells.add(held, tmp_path / "results")
+    assert paper_tables.main([*argv, "--dry_run"]) == 2
+    assert "trained with other settings" in capsys.readouterr().err
+    held["rows"]["training"] = 50_000  # of which all steps are fewer passes
     cells.add(held, tmp_path / "results")
     assert paper_tables.main([*argv, "--dry_run"]) == 0
     assert "0 of 1 cells to run" in capsys.readouterr().out
@@ -264,7 +272,7 @@ def finished_run(tmp_path, vectors, monkeypatch, refined=True):
     if not refined:
         del metrics["sigah_plain"]
     config = cell.make_config(f"small={vectors}", "sigah", 64, 0).to_dict()
-    run = {"config": config, "data": f"{vectors}, rows of it"}
+    run = {"config": config, "data": f"{vectors}, rows of it", "rows": {"training": 2000}}
     run["pr_curves"] = {method: [[1.0], [1.0]] for method in metrics}
     run["metrics"] = metrics | dict.fromkeys(cell.ROWS[1:], real)
     workdir = cell.run_directory(tmp_path / "runs", "small", "sigah", 64, 0)

@@ -87,6 +87,8 @@ def cell_of(line: dict) -> Cell:
         raise ValueError(f"bits={bits!r}, seed={seed!r}")
     if "not_applicable" not in line:
         Path(line["config"]["data"]["base"])  # which file it is of
+        if type(rows := line["rows"]["training"]) is not int:
+            raise ValueError(f"{rows!r} training rows")
         metrics, costs = line["metrics"], ()
         shares = {*METRICS, *(f"recall@{r}" for r in RECALL_AT)}
         if "pr_curve" in line:

@@ -28,7 +28,7 @@ NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
 # fields that versions before did not have, and the values by which they trained
 BEFORE = {"data.metric": "l2", "data.queries_train": ""}
 BEFORE |= {"train.graph": "exact", "train.graph_probes": 32}
-BEFORE |= {"loss.neighbours": 1, "apart.neighbours": 1}
+BEFORE |= {"loss.neighbours": 1, "apart.neighbours": 1, "train.epochs": 0}
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:

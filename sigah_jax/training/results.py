@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigah_jax.config import first_steps
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
@@ -42,7 +43,7 @@ def write(
     start, euclidean = time.monotonic(), h.euclidean
     values, curves, parts = evaluate.test(config, cache, data, euclidean)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
-    train.check_rows(workdir, config.train.steps, log)
+    train.check_rows(workdir, first_steps(config, len(data.xt)), log)
     draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, euclidean, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)

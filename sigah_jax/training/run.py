@@ -96,6 +96,8 @@ def _state(config, stage: stages.Stage, latest: int | None, data: Dataset, log) 
     """The state of the latest checkpoint, or the first, on all devices."""
     if latest is None:
         log.line(f"training {stage.about}, {stage.training.steps} of {stage.of} steps")
+        if stage.validated and stage.training.steps < config.train.steps:
+            log.line(f"these are the {config.train.epochs:g} passes of train.epochs over few rows")
         return stage.begin()
     tx = step.make_optimisers(config, stage.training)
     like = step.abstract_state(stage.training, tx, data.xt.shape[1])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sigah_jax.config import decoder_stages
+from sigah_jax.config import decoder_stages, first_steps
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.model import networks
@@ -48,7 +48,7 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
     d = data.xt.shape[1]
     features = min(config.model.input_dims, d)
     nets = networks.make_networks(config.model, features)
-    weights, steps = objective.Weights.of(config), config.train.steps
+    weights, steps = objective.Weights.of(config), first_steps(config, len(data.xt))
     first = step.Training(nets, ("hash", "decoder"), weights, steps)
     begin = functools.partial(_first_state, config, first, data)
     of = steps + sum(decoder_stages(config).values())
