@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import collections
 import itertools
 import statistics
@@ -25,7 +24,7 @@ from matplotlib.axes import Axes
 
 from experiments import cell
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.report import cells, comparison, drawing
 from sigah_jax.report.tables import short_name
 
@@ -81,7 +80,7 @@ def plot(found: dict[str, dict[str, Curve]], path: Path) -> None:
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
     parser.add_argument("--rows", default="1000,3000,10000,30000", help="numbers of training rows")
     parser.add_argument("--bits", type=int, default=64, help="code length")
