@@ -83,16 +83,19 @@ def test_where_each_mu_costs_something_codes_are_not_refined(trained, monkeypatc
     assert h is trained[0] and "none, since each μ lowers a metric" in lines[-1]
 
 
-def test_codes_are_not_refined_where_the_training_rows_hardly_change(trained, monkeypatch):
+def test_training_rows_that_hardly_change_do_not_judge(trained, monkeypatch):
     monkeypatch.setattr(refinement, "falls", lambda before, after: [])
     (refined, _), _ = choose(trained)
     share = refined.facts["refinement"]["bits_changed"] / BITS
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 0.99 * share)
     assert choose(trained)[0][0].refinement.mu == refinement.MUS[0]
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.01 * share)
-    (kept, cb), lines = choose(trained)
-    assert kept is trained[0] and "none, since μ=0.001 changes only" in lines[-1]
-    np.testing.assert_array_equal(cb, kept.encode(trained[1].xt))
+    (cautious, cb), lines = choose(trained)
+    assert cautious.refinement.mu == refinement.MUS[-1]
+    assert "μ=0.001 changes too few bits" in lines[-2] and "μ=0.1 changes" in lines[-1]
+    np.testing.assert_array_equal(cb, cautious.encode(trained[1].xt))
+    changed = np.bitwise_count(cb ^ trained[0].encode(trained[1].xt)).sum(1).mean()
+    assert cautious.facts["refinement"]["bits_changed"] == changed
     assert choose(trained, mu="0.001")[0][0].refinement.mu == 0.001  # by hand it is taken
 
 

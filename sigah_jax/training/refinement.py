@@ -2,10 +2,9 @@
 
 A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
 distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
-nothing: refined, no metric of Hamming's ranking falls by more than chance explains. And that only
-where the training rows say something about other rows: if they are few, the decoder knows them by
-heart, even the smallest μ leaves their codes as they are, and what it does to the codes of other
-rows stays unseen (research log). ours.
+nothing: refined, no metric of Hamming's ranking falls by more than chance explains. Few training
+rows are decoded nearly exactly, so that refinement leaves their codes as they are and they say
+nothing about other rows; then the greatest μ is taken, which changes least. ours.
 
 Shapes: nt training rows, Q validation queries, P features, W packed bytes.
 
@@ -27,7 +26,7 @@ from sigah_jax.run import logs
 
 MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
-LEAST_CHANGED = 0.001  # of the bits of the training rows, by the μ that is taken
+LEAST_CHANGED = 0.001  # of the bits of the training rows, if these are to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 
 
@@ -57,13 +56,19 @@ def chosen(
         counts = histograms.distance_histograms(queries, cb, truth, sizes, h.bits, engine)
         return metrics.by_query(counts)
 
+    def by(mu: float) -> tuple[Hasher, np.ndarray]:
+        refined = dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
+        return refined, refined.euclidean.encode(data.xt)
+
+    def bits_changed(cb: np.ndarray) -> float:
+        return float(np.bitwise_count(cb ^ plain).sum(axis=1).mean())
+
     before = by_query(plain) if auto else {}
     found, low, high = None, 0, len(mus)
     while low < high:  # halves the list: a larger μ costs less
         middle = (low + high) // 2
         mu = mus[middle]
-        refined = dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
-        cb = refined.euclidean.encode(data.xt)
+        refined, cb = by(mu)
         lost = list(falls(before, by_query(cb))) if auto else []
         if lost:
             log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
@@ -74,15 +79,12 @@ def chosen(
         log.line("refinement: none, since each μ lowers a metric of validation queries")
         return h, plain
     mu, refined, cb = found
-    changed = float(np.bitwise_count(cb ^ plain).sum(axis=1).mean())
-    if auto and changed < LEAST_CHANGED * h.bits:
-        log.line(
-            f"refinement: none, since μ={mu} changes only {changed:.2f} of {h.bits} bits of the "
-            "training rows, by which what it does to other rows cannot be judged"
-        )
-        return h, plain
+    if auto and bits_changed(cb) < LEAST_CHANGED * h.bits and mu < MUS[-1]:
+        log.line(f"refinement: μ={mu} changes too few bits of the training rows to be judged")
+        mu = MUS[-1]
+        refined, cb = by(mu)
     facts = {
-        "bits_changed": changed,
+        "bits_changed": bits_changed(cb),
         "error": error(euclidean, data.xt, plain),
         "error_refined": error(euclidean, data.xt, cb),
     }
