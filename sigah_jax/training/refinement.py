@@ -26,7 +26,7 @@ from sigah_jax.run import logs
 
 MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
-LEAST_CHANGED = 0.001  # of the bits of the training rows, if these are to judge a μ
+LEAST_CHANGED = 0.005  # of the bits of the training rows, if these are to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 
 
