@@ -34,6 +34,7 @@ def finished(root, value, baseline=0.4, bits=32, seed=0, preset="best", **fields
         metrics["itq"] = {}  # it cannot have that many bits
     curves = {"sigah": [[1.0, value], [0.5, 1.0]], "itq": [[1.0, 0.1], [0.5, 1.0]]}
     results = {"config": c.to_dict(), "data": "MNIST", "seed": seed, "bits": bits}
+    results["rows"] = {"training": 68_500}
     results |= {"metrics": metrics, "pr_curves": curves}
     (workdir / "results.json").write_text(json.dumps(results))
     return workdir
