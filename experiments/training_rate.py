@@ -101,7 +101,7 @@ def _bare_step_secs(config, workdir: Path, x: np.ndarray) -> float:
     batch = batches.batches(0, 0, CALL, **shape, graph=prepared.graph)
     batch = parallel.split(batch, axis=1, devices=devices)
     rows = parallel.replicate(step.Rows(prepared.z_train, None))
-    train_steps = train.mapped_steps(config, stage, data, prepared, devices)
+    train_steps = train.mapped_steps(config, stage, data, prepared, devices, gathered=False)
     calls = max(1, t.steps // CALL // 4)
 
     def run() -> None:

@@ -69,6 +69,7 @@ _CHOICES = {
     "distributed": ("auto", "on", "off"),
     "model.decoder": ("ista", "linear", "mlp"),
     "train.graph": ("exact", "approximate"),
+    "train.gather": ("auto", "devices", "host"),
     "train.matmul_precision": ("default", "high", "highest"),
 }
 

@@ -62,7 +62,7 @@ def run(c, devices, calls=3, steps=4, descent=None):
             gen_opt=tx.gen.init(step.moving(made, state.gen)), dis_opt=tx.dis.init(state.dis)
         )
     traces = []
-    fn = step.make_train_steps(c, made, tx, POPULATION, parallel.AXIS)
+    fn = step.make_train_steps(c, made, tx, POPULATION, parallel.AXIS, False)
 
     def counted(*args):
         traces.append(1)
@@ -148,7 +148,7 @@ def one_call(c, parts=("hash", "decoder"), weights=None):
     z, made, tx, state, graph = setup(c, parts)
     if weights:
         made = made._replace(weights=made.weights._replace(**weights))
-    fn = step.make_train_steps(c, made, tx, POPULATION, parallel.AXIS)
+    fn = step.make_train_steps(c, made, tx, POPULATION, parallel.AXIS, False)
     device = jax.devices()[:1]
     mapped = parallel.pmap(fn, (None, None, 0), (None, None), devices=device)
     batch = parallel.split(call(c, graph, 0, 2), 1, device)
@@ -257,15 +257,25 @@ def test_anchors_of_training_queries_are_drawn_from_all_of_them_with_their_neigh
     np.testing.assert_array_equal(without.anchors, without.rows[:, 0])
 
 
-def updated(c, queries, holds_anchors=True):
+def updated(c, queries, holds_anchors=True, gathered=False):
     """The generator after a step, with z as `queries` makes it as the queries' features."""
     z, made, tx, state, graph = setup(c)
     population = POPULATION._replace(holds_anchors=holds_anchors)
-    fn = step.make_train_steps(c, made, tx, population, parallel.AXIS)
-    mapped = parallel.pmap(fn, (None, None, 0), (None, None), devices=jax.devices()[:1])
-    batch = parallel.split(call(c, graph, 0, 1), 1, jax.devices()[:1])
-    state, infos = parallel.fetch(mapped(state, step.Rows(z, None, queries(z)), batch))
+    fn = step.make_train_steps(c, made, tx, population, parallel.AXIS, gathered)
+    axes = None, 0 if gathered else None, 0
+    mapped = parallel.pmap(fn, axes, (None, None), devices=jax.devices()[:1])
+    rows, batch = step.Rows(z, None, queries(z)), call(c, graph, 0, 1)
+    if gathered:
+        rows = parallel.split(step.gather(rows, batch), 1, jax.devices()[:1])
+    batch = parallel.split(batch, 1, jax.devices()[:1])
+    state, infos = parallel.fetch(mapped(state, rows, batch))
     return np.concatenate([a.ravel() for a in jax.tree.leaves(state.gen)]), infos
+
+
+@pytest.mark.parametrize("queries", [lambda z: None, lambda z: np.array(np.flip(z))])
+def test_rows_that_the_host_gathered_train_as_those_that_the_devices_gather(queries):
+    by_device, by_host = (updated(small(), queries, gathered=on)[0] for on in (False, True))
+    np.testing.assert_array_equal(by_host, by_device)
 
 
 def test_queries_that_are_the_rows_train_as_the_rows_do_and_others_do_not():

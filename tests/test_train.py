@@ -1,5 +1,6 @@
 """The training loop: the devices have the next steps before the losses of a call are read."""
 
+import math
 import os
 import signal
 
@@ -9,9 +10,10 @@ import sets
 
 import sigah_jax
 from sigah_jax import fitting
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.run import logs, rundir
-from sigah_jax.training import train
+from sigah_jax.training import step, train
 
 SHORT = {
     "data.val_queries": 50,
@@ -28,7 +30,7 @@ SHORT = {
 }
 
 
-def fit(workdir, monkeypatch, on_call=lambda number, infos: infos):
+def fit(workdir, monkeypatch, on_call=lambda number, infos: infos, **changes):
     """Trains; what the loop did, in order.
 
     Args:
@@ -54,7 +56,7 @@ def fit(workdir, monkeypatch, on_call=lambda number, infos: infos):
     with monkeypatch.context() as m:
         m.setattr(train, "mapped_steps", make)
         m.setattr(train, "check_finite_losses", read)
-        fitting.fit(sets.rows(1000, 20, 12), 24, workdir, SHORT)
+        fitting.fit(sets.rows(1000, 20, 12), 24, workdir, SHORT | changes)
     return events
 
 
@@ -99,6 +101,37 @@ def test_sigterm_saves_the_steps_that_the_devices_have_and_the_same_call_resumes
     assert [row["step"] for row in logs.read_rows(stopped / "metrics.jsonl")] == [10, 20, 30]
     assert fit(stopped, monkeypatch)[0] == "given 1" and len(fit(whole, monkeypatch)) == 12
     assert outcome(stopped) == outcome(whole)
+
+
+@pytest.mark.parametrize(("free", "gathered"), [(math.inf, False), (2, False), (1.99, True)])
+def test_the_host_gathers_if_all_rows_take_more_than_half_of_a_device(
+    tmp_path, monkeypatch, free, gathered
+):
+    size, seen, make = 950 * 20 * 4, [], step.make_train_steps
+    monkeypatch.setattr(parallel, "least_memory", lambda devices: free * size)
+    monkeypatch.setattr(step, "make_train_steps", lambda *a: seen.append(a[-1]) or make(*a))
+    fit(tmp_path, monkeypatch)
+    assert seen == [gathered]
+
+
+def test_a_run_is_the_same_whoever_gathers_its_rows(tmp_path, monkeypatch):
+    by = {gather: tmp_path / gather for gather in ("devices", "host")}
+    stages = {"refine.iterations": 4, "refine.mu": "0.1", "refine.share": 0.5}
+    for gather, workdir in by.items():
+        fit(workdir, monkeypatch, **stages, **{"train.gather": gather})
+    assert outcome(by["host"]) == outcome(by["devices"])
+    # and one resumes what the other began
+    fit(by["host"], monkeypatch, **stages, **{"train.gather": "devices"})
+
+
+def test_rows_that_no_device_can_hold_are_a_line_that_names_a_field(tmp_path, monkeypatch):
+    def fail(tree, devices=None):
+        Failed().addressable_data(0)
+
+    monkeypatch.setattr(parallel, "replicate", fail)
+    with pytest.raises(BadInput, match=r"9 bytes\.\); give --config\.train\.gather=host$"):
+        fit(tmp_path, monkeypatch)
+    fit(tmp_path, monkeypatch, **{"train.gather": "host"})
 
 
 def outcome(workdir):

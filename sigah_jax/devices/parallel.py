@@ -10,6 +10,7 @@ arrays go out. Nor for processes that join and leave: `hosts`.
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -273,6 +274,13 @@ def filled(x: np.ndarray, rows: int) -> np.ndarray:
     if len(x) == rows:
         return x
     return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
+
+
+def least_memory(devices: Sequence[jax.Device] | None = None) -> float:
+    """Bytes that are free on the device of this process with the fewest; a CPU sets no limit."""
+    mine = [d for d in local_devices(devices) if d.process_index == jax.process_index()]
+    stats = [device.memory_stats() for device in mine]
+    return min(s["bytes_limit"] - s["bytes_in_use"] if s else math.inf for s in stats)
 
 
 @contextlib.contextmanager

@@ -24,10 +24,10 @@ _PARTIAL += [f"{name}.partial-*" for name in ("encoder.npz", "metrics.jsonl", "p
 _PARTIAL += ["*/metrics.jsonl.partial-*"]  # of the decoder's trainings
 
 # fields of where and how a run is started and watched, on which no result depends
-NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir")
+NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir", "train.gather")
 # fields that versions before did not have, and the values by which they trained
 BEFORE = {"data.metric": "l2", "data.queries_train": ""}
-BEFORE |= {"train.graph": "exact", "train.graph_probes": 32}
+BEFORE |= {"train.graph": "exact", "train.graph_probes": 32, "train.gather": "auto"}
 BEFORE |= {"loss.neighbours": 1, "apart.neighbours": 1, "train.epochs": 0}
 
 

@@ -62,15 +62,26 @@ class Training(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The training rows, as every step sees them; `[A·G, ...]` those of a device and step.
+    """The training rows, and the training queries where they are not these rows.
 
-    And the training queries, where they are not these rows; `[A, P]` the anchors of a device and
-    step.
+    Or what a step takes of both, returned by `gather`: `[A·G, ...]` its columns, and of queries
+    `[A, P]` its anchors.
     """
 
     z: jax.Array | np.ndarray  # [n, P] f32
     codes: jax.Array | np.ndarray | None  # [n, W] u1 where the hash network stands still; else None
     queries: jax.Array | np.ndarray | None = None  # [m, P] f32
+
+
+def gather(rows: Rows, batch: Batch) -> Rows:
+    """The rows of a batch, of one step, or of S with S in front of every shape.
+
+    NumPy's arrays are gathered on the host, JAX's on their device.
+    """
+    columns = batch.rows.reshape(*batch.anchors.shape[:-1], -1)
+    asked = None if rows.queries is None else rows.queries[batch.anchors]
+    found = jax.tree.map(lambda a: a[columns], rows._replace(queries=None))
+    return found._replace(queries=asked)
 
 
 class Optimisers(NamedTuple):
@@ -246,18 +257,23 @@ def dis_update(
 
 @shared
 def make_train_steps(
-    config, training: Training, tx: Optimisers, population: objective.Population, axis: str
+    config,
+    training: Training,
+    tx: Optimisers,
+    population: objective.Population,
+    axis: str,
+    gathered: bool,
 ) -> Callable:
     """Makes `(state, Rows of [n, ...], Batch of [S, ...]) -> (state, infos of [S])`.
 
     To be mapped over `axis` with the batch split and everything else replicated. Both updates
     see the same ẑ, made before either.
+
+    Args:
+        gathered: the rows are those of the batch, `[S, ...]` and split as it is, in place of all.
     """
 
-    def train_step(rows: Rows, state: State, batch: Batch) -> tuple[State, dict]:
-        asked = None if rows.queries is None else rows.queries[batch.anchors]
-        rows = rows._replace(queries=None)
-        rows = jax.tree.map(lambda a: a[batch.rows.reshape(-1)], rows)._replace(queries=asked)
+    def train_step(state: State, rows: Rows, batch: Batch) -> tuple[State, dict]:
         state, info, z_hat = gen_update(config, training, tx, state, rows, batch, population, axis)
         if training.weights.adversary > 0:
             anchors = rows.z[:: batch.rows.shape[1]]
@@ -266,6 +282,8 @@ def make_train_steps(
         return state.replace(step=state.step + 1), info
 
     def train_steps(state: State, rows: Rows, batches: Batch) -> tuple[State, dict]:
-        return lax.scan(lambda s, b: train_step(rows, s, b), state, batches)
+        if gathered:
+            return lax.scan(lambda s, x: train_step(s, *x), state, (rows, batches))
+        return lax.scan(lambda s, b: train_step(s, gather(rows, b), b), state, batches)
 
     return train_steps

@@ -86,17 +86,17 @@ def _loop(
 ) -> None:
     steps, call = stage.training.steps, config.train.steps_per_call
     devices = parallel.all_devices()
-    train_steps = mapped_steps(config, stage, data, prepared, devices)
-    next_batch = make_batches(config, steps, data, prepared, devices)
+    rows = step.Rows(prepared.z_train, packed, prepared.z_queries)
+    on_host = gathers_on_host(config, rows, devices)
+    train_steps = mapped_steps(config, stage, data, prepared, devices, on_host)
+    next_input = make_inputs(config, steps, data, prepared, rows, devices, on_host)
     read = make_read(config, stage.directory, prepared.neighbours, profile)
     report = make_report(stage, log, send)
-    with parallel.enough_memory("lower config.data.train_rows"):
-        rows = parallel.replicate(step.Rows(prepared.z_train, packed, prepared.z_queries))
     metrics_path = stage.directory / "metrics.jsonl"
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage.directory, done, log)
 
-    batch = next_batch(done)
+    given = next_input(done)
     unread = None  # the call whose losses are not read yet
     while done < steps:
         profile(done - call if unread else done, done + call)
@@ -105,10 +105,10 @@ def _loop(
             jax.default_matmul_precision(config.train.matmul_precision),
         ):
             start = time.monotonic()
-            state, infos = train_steps(state, rows, batch)
+            state, infos = train_steps(state, *given)
             done += call
             # made while the devices work, as the row of the call before is written
-            batch = next_batch(done)
+            given = next_input(done)
         before, unread = unread, Call(done, infos, start)
         if before:
             report(read(before, done))
@@ -135,12 +135,35 @@ def _loop(
     log.end_progress()
 
 
-def make_batches(
-    config, steps: int, data: Dataset, prepared: Prepared, devices: list[jax.Device]
-) -> Callable[[int], batches.Batch | None]:
-    """`next_batch(done)`: the split batches of the call after `done` steps; None after the last."""
+def gathers_on_host(config, rows: step.Rows, devices: list[jax.Device]) -> bool:
+    """Whether the host gathers the rows of each batch, in place of devices that hold all rows.
 
-    def next_batch(done: int) -> batches.Batch | None:
+    `train.gather` says so; "auto" asks whether the rows take more than half of a device's memory.
+    """
+    if config.train.gather != "auto":
+        return config.train.gather == "host"
+    size = sum(a.nbytes for a in jax.tree.leaves(rows))
+    return hosts.any_of(2 * size > parallel.least_memory(devices))
+
+
+def make_inputs(
+    config,
+    steps: int,
+    data: Dataset,
+    prepared: Prepared,
+    rows: step.Rows,
+    devices: list[jax.Device],
+    on_host: bool,
+) -> Callable[[int], tuple[step.Rows, batches.Batch] | None]:
+    """`next_input(done)`: rows and batches of the call after `done` steps; None after the last.
+
+    Both are on the devices: of the rows either all of them, copied once, or those of the batches.
+    """
+    if not on_host:
+        with parallel.enough_memory("give --config.train.gather=host"):
+            everywhere = parallel.replicate(rows)
+
+    def next_input(done: int) -> tuple[step.Rows, batches.Batch] | None:
         if done >= steps:
             return None
         batch = batches.batches(
@@ -155,9 +178,11 @@ def make_batches(
             graph=prepared.graph,
             queries=0 if data.xa is None else len(prepared.z_queries),
         )
-        return parallel.split(batch, axis=1, devices=devices)
+        if on_host:
+            return parallel.split((step.gather(rows, batch), batch), axis=1, devices=devices)
+        return everywhere, parallel.split(batch, axis=1, devices=devices)
 
-    return next_batch
+    return next_input
 
 
 def make_read(config, directory: Path, neighbours: int, profile: Callable) -> Callable:
@@ -212,15 +237,20 @@ def check_rows(directory: Path, done: int, log: logs.Log) -> None:
 
 
 def mapped_steps(
-    config, stage: Stage, data: Dataset, prepared: Prepared, devices: list[jax.Device]
+    config,
+    stage: Stage,
+    data: Dataset,
+    prepared: Prepared,
+    devices: list[jax.Device],
+    gathered: bool,
 ) -> Callable:
     """`step.make_train_steps` of a stage on all devices, batches split; the state is donated."""
     tx = step.make_optimisers(config, stage.training)
     own = data.xa is None
     population = objective.Population(len(prepared.z_train), prepared.neighbour_weight, own)
     return parallel.pmap(
-        step.make_train_steps(config, stage.training, tx, population, parallel.AXIS),
-        in_axes=(None, None, 0),
+        step.make_train_steps(config, stage.training, tx, population, parallel.AXIS, gathered),
+        in_axes=(None, 0 if gathered else None, 0),
         out_axes=(None, None),
         donate_argnums=(0,),
         devices=devices,
