@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sigah_jax.encoder.refining import Refinement
-from sigah_jax.retrieval import metrics, neighbours
+from sigah_jax.retrieval import metric, metrics, neighbours
 from sigah_jax.run import loading
 from sigah_jax.training import refinement
 
@@ -19,7 +19,7 @@ D, BITS = 12, 24
 def trained():
     """An untrained hasher and its data; (hasher, data, ground truth)."""
     x = hashers.vectors(900, D)
-    data = SimpleNamespace(xt=x[:800], xv=x[800:])
+    data = SimpleNamespace(xt=x[:800], xv=x[800:], xa=None, metric=metric.L2)
     truth = neighbours.nearest_sets(data.xv, data.xt, metrics.relevance_sizes(800), "cpu")
     return hashers.untrained_for(x, BITS, block_rows=64), data, truth
 
@@ -83,20 +83,58 @@ def test_where_each_mu_costs_something_codes_are_not_refined(trained, monkeypatc
     assert h is trained[0] and "none, since each μ lowers a metric" in lines[-1]
 
 
-def test_training_rows_that_hardly_change_do_not_judge(trained, monkeypatch):
+def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkeypatch):
     monkeypatch.setattr(refinement, "falls", lambda before, after: [])
     (refined, _), _ = choose(trained)
     share = refined.facts["refinement"]["bits_changed"] / BITS
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 0.99 * share)
     assert choose(trained)[0][0].refinement.mu == refinement.MUS[0]
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.01 * share)
-    (cautious, cb), lines = choose(trained)
-    assert cautious.refinement.mu == refinement.MUS[-1]
-    assert "μ=0.001 changes too few bits" in lines[-2] and "μ=0.1 changes" in lines[-1]
-    np.testing.assert_array_equal(cb, cautious.encode(trained[1].xt))
+    judges = []
+
+    def falls(before, after):  # of training rows none, of validation rows those of the least
+        judges.append({len(values) for values in (*before.values(), *after.values())})
+        return ["map"] if len(judges) == 6 else []
+
+    monkeypatch.setattr(refinement, "falls", falls)
+    (h, cb), lines = choose(trained)
+    assert h.refinement.mu == refinement.MUS[1] and judges == 6 * [{100}]
+    told = "changes too few bits", "μ=0.001 lowers map", "μ=0.003 changes"
+    assert all(text in line for text, line in zip(told, lines[-3:], strict=True))
+    np.testing.assert_array_equal(cb, h.encode(trained[1].xt))
     changed = np.bitwise_count(cb ^ trained[0].encode(trained[1].xt)).sum(1).mean()
-    assert cautious.facts["refinement"]["bits_changed"] == changed
+    assert h.facts["refinement"]["bits_changed"] == changed
     assert choose(trained, mu="0.001")[0][0].refinement.mu == 0.001  # by hand it is taken
+
+
+def test_validation_queries_that_are_no_rows_of_the_base_leave_the_greatest_mu(
+    trained, monkeypatch
+):
+    monkeypatch.setattr(refinement, "falls", lambda before, after: [])
+    monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.0)
+    assert choose(trained)[0][0].refinement.mu == refinement.MUS[0]
+    for others in ({"xa": trained[1].xt}, {"metric": SimpleNamespace(added=1)}):
+        data = SimpleNamespace(**vars(trained[1]) | others)
+        assert choose((trained[0], data, trained[2]))[0][0].refinement.mu == refinement.MUS[-1]
+
+
+def test_halves_of_the_validation_rows_search_each_other(trained, monkeypatch):
+    h, data, _ = trained
+    seen = []
+
+    def by_query(cq, cb, truth, bits, engine):
+        seen.append((cq, cb, truth))
+        return {name: np.zeros(len(cq)) for name in refinement.METRICS}
+
+    monkeypatch.setattr(refinement, "by_query", by_query)
+    refined = lambda mu: dataclasses.replace(h, refinement=Refinement(mu, 5))  # noqa: E731
+    refinement.by_validation_rows(h, refined, data, "cpu", SimpleNamespace(line=print))
+    halves = data.xv[:50], data.xv[50:]
+    for (cq, cb, truth), (xq, xb) in zip(seen, (halves, halves[::-1]), strict=False):
+        np.testing.assert_array_equal(cq, h.encode_queries(xq))
+        np.testing.assert_array_equal(cb, h.encode(xb))  # plain, then refined
+        np.testing.assert_array_equal(truth[:, 0], ((xq[:, None] - xb) ** 2).sum(-1).argmin(1))
+    np.testing.assert_array_equal(seen[2][1], refined(0.01).encode(halves[1]))
 
 
 def test_the_refinement_is_kept_in_the_file_and_obeyed(trained, tmp_path):

@@ -2,9 +2,9 @@
 
 A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
 distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
-nothing: refined, no metric of Hamming's ranking falls by more than chance explains. Few training
-rows are decoded nearly exactly, so that refinement leaves their codes as they are and they say
-nothing about other rows; then the greatest μ is taken, which changes least. ours.
+nothing: refined, no metric of Hamming's ranking falls by more than chance explains. The training
+rows are searched, but few of them are decoded nearly exactly: refinement leaves their codes as they
+are, and they say nothing about other rows. Then the validation rows search one another. ours.
 
 Shapes: nt training rows, Q validation queries, P features, W packed bytes.
 
@@ -12,8 +12,9 @@ Not responsible for refining (`encoder.refining`).
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.refining import Refinement
-from sigah_jax.retrieval import histograms, metrics
+from sigah_jax.retrieval import histograms, metrics, neighbours
 from sigah_jax.run import logs
 
 MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # rising; of which "auto" takes one
@@ -45,54 +46,91 @@ def chosen(
     Returns:
         (the encoder, packed codes `[nt, W] u1` that it gives to the training rows).
     """
-    euclidean = h.euclidean
-    plain = euclidean.encode(data.xt, refine=0)
-    auto = config.refine.mu == "auto"
-    mus = MUS if auto else (float(config.refine.mu),)
-    queries, engine = euclidean.encode_queries(data.xv), parallel.engine(config.engine)
+    plain, engine = h.euclidean.encode(data.xt, refine=0), parallel.engine(config.engine)
+    queries = h.euclidean.encode_queries(data.xv)
 
-    def by_query(cb: np.ndarray) -> dict[str, np.ndarray]:
-        sizes = metrics.relevance_sizes(len(cb))
-        counts = histograms.distance_histograms(queries, cb, truth, sizes, h.bits, engine)
-        return metrics.by_query(counts)
+    @functools.cache
+    def refined(mu: float) -> Hasher:
+        return dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
 
-    def by(mu: float) -> tuple[Hasher, np.ndarray]:
-        refined = dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
-        return refined, refined.euclidean.encode(data.xt)
+    @functools.cache
+    def codes(mu: float) -> np.ndarray:
+        return refined(mu).euclidean.encode(data.xt)
 
-    def bits_changed(cb: np.ndarray) -> float:
-        return float(np.bitwise_count(cb ^ plain).sum(axis=1).mean())
+    def bits_changed(mu: float) -> float:
+        return float(np.bitwise_count(codes(mu) ^ plain).sum(axis=1).mean())
 
-    before = by_query(plain) if auto else {}
-    found, low, high = None, 0, len(mus)
-    while low < high:  # halves the list: a larger μ costs less
-        middle = (low + high) // 2
-        mu = mus[middle]
-        refined, cb = by(mu)
-        lost = list(falls(before, by_query(cb))) if auto else []
-        if lost:
-            log.line(f"refinement: μ={mu} lowers {', '.join(lost)} of validation queries")
-            low = middle + 1
-        else:
-            found, high = (mu, refined, cb), middle
-    if found is None:
+    if config.refine.mu == "auto":
+        before = by_query(queries, plain, truth, h.bits, engine)
+        mu = least(lambda mu: (before, by_query(queries, codes(mu), truth, h.bits, engine)), log)
+        if mu and bits_changed(mu) < LEAST_CHANGED * h.bits:
+            log.line(f"refinement: μ={mu} changes too few bits of the training rows to be judged")
+            mu = by_validation_rows(h, refined, data, engine, log)
+    else:
+        mu = float(config.refine.mu)
+    if not mu:
         log.line("refinement: none, since each μ lowers a metric of validation queries")
         return h, plain
-    mu, refined, cb = found
-    if auto and bits_changed(cb) < LEAST_CHANGED * h.bits and mu < MUS[-1]:
-        log.line(f"refinement: μ={mu} changes too few bits of the training rows to be judged")
-        mu = MUS[-1]
-        refined, cb = by(mu)
     facts = {
-        "bits_changed": bits_changed(cb),
-        "error": error(euclidean, data.xt, plain),
-        "error_refined": error(euclidean, data.xt, cb),
+        "bits_changed": bits_changed(mu),
+        "error": error(h.euclidean, data.xt, plain),
+        "error_refined": error(h.euclidean, data.xt, codes(mu)),
     }
     log.line(
         f"refinement: μ={mu} changes {facts['bits_changed']:.2f} of {h.bits} bits, "
         f"‖z - ẑ‖² {facts['error']:.4f} to {facts['error_refined']:.4f}"
     )
-    return dataclasses.replace(refined, facts=h.facts | {"refinement": facts}), cb
+    return dataclasses.replace(refined(mu), facts=h.facts | {"refinement": facts}), codes(mu)
+
+
+def by_validation_rows(
+    h: Hasher, refined: Callable[[float], Hasher], data: Dataset, engine: str, log: logs.Log
+) -> float | None:
+    """The smallest μ at which validation rows, of which no training knows, are found as before.
+
+    Each half of them searches the other. Validation queries that are not rows of the base cannot
+    tell; for them it is the greatest μ, which changes least.
+    """
+    if data.xa is not None or data.metric.added or len(data.xv) < 2:
+        return MUS[-1]
+    halves = np.array_split(data.xv, 2)
+    pairs = list(zip(halves, halves[::-1], strict=True))
+    truths = [
+        neighbours.nearest_sets(xq, xb, metrics.relevance_sizes(len(xb)), engine)
+        for xq, xb in pairs
+    ]
+
+    def searched(encoder: Hasher) -> dict[str, np.ndarray]:
+        of = [
+            by_query(h.euclidean.encode_queries(xq), encoder.encode(xb), truth, h.bits, engine)
+            for (xq, xb), truth in zip(pairs, truths, strict=True)
+        ]
+        return {name: np.concatenate([values[name] for values in of]) for name in METRICS}
+
+    before = searched(h.euclidean)
+    return least(lambda mu: (before, searched(refined(mu).euclidean)), log)
+
+
+def least(compared: Callable[[float], tuple[dict, dict]], log: logs.Log) -> float | None:
+    """The smallest of `MUS` at which nothing falls, or None: `compared` gives both of `falls`."""
+    low, high = 0, len(MUS)
+    while low < high:  # halves the list: a larger μ costs less
+        middle = (low + high) // 2
+        lost = list(falls(*compared(MUS[middle])))
+        if lost:
+            log.line(f"refinement: μ={MUS[middle]} lowers {', '.join(lost)} of validation queries")
+            low = middle + 1
+        else:
+            high = middle
+    return MUS[low] if low < len(MUS) else None
+
+
+def by_query(
+    cq: np.ndarray, cb: np.ndarray, truth: np.ndarray, bits: int, engine: str
+) -> dict[str, np.ndarray]:
+    """The metrics of each query, `[Q]`, as `metrics.by_query`; arguments as `evaluate.score`."""
+    sizes = metrics.relevance_sizes(len(cb))
+    return metrics.by_query(histograms.distance_histograms(cq, cb, truth, sizes, bits, engine))
 
 
 def falls(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> Iterator[str]:
