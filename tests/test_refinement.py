@@ -99,12 +99,38 @@ def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkey
     monkeypatch.setattr(refinement, "falls", falls)
     (h, cb), lines = choose(trained)
     assert h.refinement.mu == refinement.MUS[1] and judges == 6 * [{100}]
-    told = "changes too few bits", "μ=0.001 lowers map", "μ=0.003 changes"
+    told = "μ=0.001 changes too few bits", "μ=0.001 lowers map", "μ=0.003 changes"
     assert all(text in line for text, line in zip(told, lines[-3:], strict=True))
     np.testing.assert_array_equal(cb, h.encode(trained[1].xt))
     changed = np.bitwise_count(cb ^ trained[0].encode(trained[1].xt)).sum(1).mean()
     assert h.facts["refinement"]["bits_changed"] == changed
     assert choose(trained, mu="0.001")[0][0].refinement.mu == 0.001  # by hand it is taken
+
+
+def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
+    h, data, _ = trained
+    monkeypatch.setattr(refinement, "SAMPLE_BITS", 100 * BITS)
+    by_query, judged = refinement.by_query, []
+
+    def noted(cq, cb, truth, bits, engine):
+        judged.append((cb, truth))
+        return by_query(cq, cb, truth, bits, engine)
+
+    monkeypatch.setattr(refinement, "by_query", noted)
+    monkeypatch.setattr(refinement, "falls", lambda before, after: [])
+    (refined, cb), _ = choose(trained)
+    np.testing.assert_array_equal(cb, refined.encode(data.xt))  # of all rows
+    rows = np.linspace(0, 799, 100).astype(int)
+    x = data.xt[rows]
+    for codes, truth in judged:
+        assert codes.shape == (100, BITS // 8)
+        nearest = ((data.xv[:, None] - x) ** 2).sum(-1).argmin(1)
+        np.testing.assert_array_equal(truth[:, 0], nearest)
+    np.testing.assert_array_equal(judged[0][0], h.encode(x))
+    changed = np.bitwise_count(refined.encode(x) ^ h.encode(x)).sum(1).mean()
+    assert refined.facts["refinement"]["bits_changed"] == changed
+    monkeypatch.setattr(refinement, "falls", lambda before, after: ["map"])
+    np.testing.assert_array_equal(choose(trained)[0][1], h.encode(data.xt))
 
 
 def test_validation_queries_that_are_no_rows_of_the_base_leave_the_greatest_mu(

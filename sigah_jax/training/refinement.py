@@ -3,10 +3,12 @@
 A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
 distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
 nothing: refined, no metric of Hamming's ranking falls by more than chance explains. The training
-rows are searched, but few of them are decoded nearly exactly: refinement leaves their codes as they
-are, and they say nothing about other rows. Then the validation rows search one another. ours.
+rows are searched, of very many a sample. But few of them are decoded nearly exactly: refinement
+leaves their codes as they are, and they say nothing about other rows. Then the validation rows
+search one another. ours.
 
-Shapes: nt training rows, Q validation queries, P features, W packed bytes.
+Shapes: nt training rows, of which ns are the sample; Q validation queries, P features, W packed
+bytes.
 
 Not responsible for refining (`encoder.refining`).
 """
@@ -27,7 +29,8 @@ from sigah_jax.run import logs
 
 MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
-LEAST_CHANGED = 0.005  # of the bits of the training rows, if these are to judge a μ
+SAMPLE_BITS = 8_000_000  # of the codes of the sample: 125,000 rows at 64 bits
+LEAST_CHANGED = 0.005  # of the bits of the sample, if it is to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 
 
@@ -36,8 +39,8 @@ def chosen(
 ) -> tuple[Hasher, np.ndarray]:
     """The encoder with the refinement that `config.refine` asks for, and codes of training rows.
 
-    Its fact `refinement` says what that changes on the training rows: `bits_changed`, the mean of
-    a code, and `error` and `error_refined`, the means of ‖z - ẑ‖².
+    Its fact `refinement` says what that changes on the sample of training rows: `bits_changed`, the
+    mean of a code, and `error` and `error_refined`, the means of ‖z - ẑ‖².
 
     Args:
         h: without refinement.
@@ -46,8 +49,9 @@ def chosen(
     Returns:
         (the encoder, packed codes `[nt, W] u1` that it gives to the training rows).
     """
-    plain, engine = h.euclidean.encode(data.xt, refine=0), parallel.engine(config.engine)
-    queries = h.euclidean.encode_queries(data.xv)
+    engine = parallel.engine(config.engine)
+    x, truth = sample(data, truth, h.bits, engine)
+    queries, plain = h.euclidean.encode_queries(data.xv), h.euclidean.encode(x, refine=0)
 
     @functools.cache
     def refined(mu: float) -> Hasher:
@@ -55,7 +59,7 @@ def chosen(
 
     @functools.cache
     def codes(mu: float) -> np.ndarray:
-        return refined(mu).euclidean.encode(data.xt)
+        return refined(mu).euclidean.encode(x)
 
     def bits_changed(mu: float) -> float:
         return float(np.bitwise_count(codes(mu) ^ plain).sum(axis=1).mean())
@@ -64,23 +68,44 @@ def chosen(
         before = by_query(queries, plain, truth, h.bits, engine)
         mu = least(lambda mu: (before, by_query(queries, codes(mu), truth, h.bits, engine)), log)
         if mu and bits_changed(mu) < LEAST_CHANGED * h.bits:
-            log.line(f"refinement: μ={mu} changes too few bits of the training rows to be judged")
+            log.line(
+                f"refinement: μ={mu} changes too few bits of training rows to be judged by them"
+            )
             mu = by_validation_rows(h, refined, data, engine, log)
     else:
         mu = float(config.refine.mu)
     if not mu:
         log.line("refinement: none, since each μ lowers a metric of validation queries")
-        return h, plain
+        return h, plain if x is data.xt else h.euclidean.encode(data.xt)
     facts = {
         "bits_changed": bits_changed(mu),
-        "error": error(h.euclidean, data.xt, plain),
-        "error_refined": error(h.euclidean, data.xt, codes(mu)),
+        "error": error(h.euclidean, x, plain),
+        "error_refined": error(h.euclidean, x, codes(mu)),
     }
     log.line(
         f"refinement: μ={mu} changes {facts['bits_changed']:.2f} of {h.bits} bits, "
         f"‖z - ẑ‖² {facts['error']:.4f} to {facts['error_refined']:.4f}"
     )
-    return dataclasses.replace(refined(mu), facts=h.facts | {"refinement": facts}), codes(mu)
+    cb = codes(mu) if x is data.xt else refined(mu).euclidean.encode(data.xt)
+    return dataclasses.replace(refined(mu), facts=h.facts | {"refinement": facts}), cb
+
+
+def sample(
+    data: Dataset, truth: np.ndarray, bits: int, engine: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows whose codes have `SAMPLE_BITS` bits at most, or all, and the ground truth.
+
+    Args:
+        truth: of validation queries against all training rows.
+
+    Returns:
+        (rows `[ns, d]`, the ground truth `[Q, k] i32` of validation queries against these).
+    """
+    if len(data.xt) * bits <= SAMPLE_BITS:
+        return data.xt, truth
+    count = max(1, SAMPLE_BITS // bits)
+    x = data.xt[np.linspace(0, len(data.xt) - 1, count).astype(int)]
+    return x, neighbours.nearest_sets(data.xv, x, metrics.relevance_sizes(count), engine)
 
 
 def by_validation_rows(
