@@ -1,13 +1,15 @@
 """`experiments.decoder`: its measures by hand, and the command on a run."""
 
 import numpy as np
+import pytest
 from hashers import run_directory, vectors
+from matplotlib.axes import Axes
 from scipy.spatial.distance import cdist
 
 from experiments import decoder
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.files import whole
-from sigah_jax.run import loading
+from sigah_jax.run import checkpoints, loading
 
 
 def test_energy_distance_by_hand():
@@ -39,6 +41,29 @@ def test_a_run_has_a_row_of_its_error_its_likeness_and_its_ranking(tmp_path):
     found = cdist(z, base).argsort(1)[:, :100]
     hits = [np.isin(t[:10], ids).mean() for t, ids in zip(truth, found, strict=True)]
     assert abs(float(recall) - np.mean(hits)) < 0.01 and precision == "1.000"  # 380 of 380
+
+
+def test_errors_of_the_discriminator_are_those_of_real_and_synthetic_rows_and_are_drawn(tmp_path):
+    workdir = run_directory(tmp_path / "run", 16, 6)
+    x = vectors(400, 6)
+    data = Dataset(xt=x, xv=x, xb=x[50:], xq=x[:50], image_shape=(), origin="")
+    real, synthetic = decoder.errors(workdir, data)
+    h = loading.load(workdir)
+    dis = checkpoints.read(workdir, 20, ("dis",))["dis"]
+    for e, z in ((real, h.features(x[:50])), (synthetic, h.decode(h.encode(x[:50])))):
+        hidden = z * 6**0.5
+        for name in sorted(dis, key=lambda name: (name == "out", name)):
+            hidden = hidden @ dis[name]["kernel"] + dis[name]["bias"]
+            hidden = hidden if name == "out" else np.maximum(hidden, 0)
+        np.testing.assert_allclose(e, ((hidden / 6**0.5 - z) ** 2).sum(1), rtol=1e-4)
+    texts = []
+    with pytest.MonkeyPatch.context() as m:
+        legend = Axes.legend
+        m.setattr(Axes, "legend", lambda ax, title: texts.append(title) or legend(ax, title=title))
+        found = {"apart": (np.zeros(9), np.ones(9)), "equal": (real, real)}
+        decoder.plot(found, tmp_path / "plot.png")
+    assert texts == ["area under the curve 1.00", "area under the curve 0.50"]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
