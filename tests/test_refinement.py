@@ -41,8 +41,9 @@ def test_a_metric_falls_if_chance_does_not_explain_it():
     error = noise.std() / 20  # of the mean over 400 queries
     for shift, expected in ((-1.9, []), (-2.1, ["map"]), (1.0, [])):
         after = before | {"map": before["map"] + noise + shift * error}
-        assert list(refinement.falls(before, after)) == expected
-    assert list(refinement.falls(before, before)) == []
+        assert list(refinement.falls(before, after, 2.0)) == expected
+        assert bool(list(refinement.falls(before, after, 1.0))) == (shift < 0)
+    assert list(refinement.falls(before, before, 1.0)) == []
 
 
 def test_a_given_mu_is_taken_and_what_it_changes_is_told(trained, monkeypatch):
@@ -68,7 +69,7 @@ def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch, least):
         return Refinement(mu, iterations)
 
     monkeypatch.setattr(refinement, "Refinement", noted)
-    lost = lambda before, after: ["map"] if tried[-1] < least else []  # noqa: E731
+    lost = lambda *_: ["map"] if tried[-1] < least else []  # noqa: E731
     monkeypatch.setattr(refinement, "falls", lost)
     (h, cb), lines = choose(trained)
     assert h.refinement.mu == least and len(tried) <= 3
@@ -77,14 +78,14 @@ def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch, least):
 
 
 def test_where_each_mu_costs_something_codes_are_not_refined(trained, monkeypatch):
-    monkeypatch.setattr(refinement, "falls", lambda before, after: ["map"])
+    monkeypatch.setattr(refinement, "falls", lambda *_: ["map"])
     (h, cb), lines = choose(trained)
     np.testing.assert_array_equal(cb, trained[0].encode(trained[1].xt))
     assert h is trained[0] and "none, since each μ lowers a metric" in lines[-1]
 
 
 def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkeypatch):
-    monkeypatch.setattr(refinement, "falls", lambda before, after: [])
+    monkeypatch.setattr(refinement, "falls", lambda *_: [])
     (refined, _), _ = choose(trained)
     share = refined.facts["refinement"]["bits_changed"] / BITS
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 0.99 * share)
@@ -92,13 +93,17 @@ def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkey
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.01 * share)
     judges = []
 
-    def falls(before, after):  # of training rows none, of validation rows those of the least
-        judges.append({len(values) for values in (*before.values(), *after.values())})
+    def falls(before, after, chance):  # of training rows none, of validation rows by the least μ
+        sizes = {len(values) for values in (*before.values(), *after.values())}
+        judges.append((sizes, chance))
         return ["map"] if len(judges) == 6 else []
 
     monkeypatch.setattr(refinement, "falls", falls)
     (h, cb), lines = choose(trained)
-    assert h.refinement.mu == refinement.MUS[1] and judges == 6 * [{100}]
+    assert h.refinement.mu == refinement.MUS[1] and judges == [
+        *3 * [({100}, 2.0)],
+        *3 * [({100}, 1.0)],
+    ]
     told = "μ=0.001 changes too few bits", "μ=0.001 lowers map", "μ=0.003 changes"
     assert all(text in line for text, line in zip(told, lines[-3:], strict=True))
     np.testing.assert_array_equal(cb, h.encode(trained[1].xt))
@@ -117,7 +122,7 @@ def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
         return by_query(cq, cb, truth, bits, engine)
 
     monkeypatch.setattr(refinement, "by_query", noted)
-    monkeypatch.setattr(refinement, "falls", lambda before, after: [])
+    monkeypatch.setattr(refinement, "falls", lambda *_: [])
     (refined, cb), _ = choose(trained)
     np.testing.assert_array_equal(cb, refined.encode(data.xt))  # of all rows
     rows = np.linspace(0, 799, 100).astype(int)
@@ -129,14 +134,14 @@ def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
     np.testing.assert_array_equal(judged[0][0], h.encode(x))
     changed = np.bitwise_count(refined.encode(x) ^ h.encode(x)).sum(1).mean()
     assert refined.facts["refinement"]["bits_changed"] == changed
-    monkeypatch.setattr(refinement, "falls", lambda before, after: ["map"])
+    monkeypatch.setattr(refinement, "falls", lambda *_: ["map"])
     np.testing.assert_array_equal(choose(trained)[0][1], h.encode(data.xt))
 
 
 def test_validation_queries_that_are_no_rows_of_the_base_leave_the_greatest_mu(
     trained, monkeypatch
 ):
-    monkeypatch.setattr(refinement, "falls", lambda before, after: [])
+    monkeypatch.setattr(refinement, "falls", lambda *_: [])
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.0)
     assert choose(trained)[0][0].refinement.mu == refinement.MUS[0]
     for others in ({"xa": trained[1].xt}, {"metric": SimpleNamespace(added=1)}):

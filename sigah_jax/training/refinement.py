@@ -32,6 +32,8 @@ METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-rec
 SAMPLE_BITS = 8_000_000  # of the codes of the sample: 125,000 rows at 64 bits
 LEAST_CHANGED = 0.005  # of the bits of the sample, if it is to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
+# the same where validation rows judge: they are fewer, and a fall is seen less surely
+CHANCE_OF_FEW = 1.0
 
 
 def chosen(
@@ -66,7 +68,8 @@ def chosen(
 
     if config.refine.mu == "auto":
         before = by_query(queries, plain, truth, h.bits, engine)
-        mu = least(lambda mu: (before, by_query(queries, codes(mu), truth, h.bits, engine)), log)
+        after = lambda mu: by_query(queries, codes(mu), truth, h.bits, engine)  # noqa: E731
+        mu = least(before, after, CHANCE, log)
         if mu and bits_changed(mu) < LEAST_CHANGED * h.bits:
             log.line(
                 f"refinement: μ={mu} changes too few bits of training rows to be judged by them"
@@ -132,16 +135,18 @@ def by_validation_rows(
         ]
         return {name: np.concatenate([values[name] for values in of]) for name in METRICS}
 
-    before = searched(h.euclidean)
-    return least(lambda mu: (before, searched(refined(mu).euclidean)), log)
+    after = lambda mu: searched(refined(mu).euclidean)  # noqa: E731
+    return least(searched(h.euclidean), after, CHANCE_OF_FEW, log)
 
 
-def least(compared: Callable[[float], tuple[dict, dict]], log: logs.Log) -> float | None:
-    """The smallest of `MUS` at which nothing falls, or None: `compared` gives both of `falls`."""
+def least(
+    before: dict[str, np.ndarray], after: Callable[[float], dict], chance: float, log: logs.Log
+) -> float | None:
+    """The smallest of `MUS` at which nothing falls, or None; `after(mu)` as `falls` takes it."""
     low, high = 0, len(MUS)
     while low < high:  # halves the list: a larger μ costs less
         middle = (low + high) // 2
-        lost = list(falls(*compared(MUS[middle])))
+        lost = list(falls(before, after(MUS[middle]), chance))
         if lost:
             log.line(f"refinement: μ={MUS[middle]} lowers {', '.join(lost)} of validation queries")
             low = middle + 1
@@ -158,15 +163,17 @@ def by_query(
     return metrics.by_query(histograms.distance_histograms(cq, cb, truth, sizes, bits, engine))
 
 
-def falls(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> Iterator[str]:
-    """Those of `METRICS` whose mean over queries falls by more than `CHANCE` standard errors.
+def falls(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], chance: float
+) -> Iterator[str]:
+    """Those of `METRICS` whose mean over queries falls by more than `chance` standard errors.
 
     Args:
         before, after: `[Q]` each, of the same queries in the same order.
     """
     for name in METRICS:
         gain = after[name] - before[name]
-        if gain.mean() < -CHANCE * gain.std() / math.sqrt(len(gain)):
+        if gain.mean() < -chance * gain.std() / math.sqrt(len(gain)):
             yield name
 
 
