@@ -8,7 +8,7 @@ features of other vectors, beside that of real features among themselves, which 
 the sample; and the ranking of the whole base by ‖z - ẑ‖.
 
 `--plot=FILE.png` draws for each run what its discriminator thinks of the same rows: the histograms
-of its errors e(z) and e(ẑ), by both nets as the first training left them.
+of its errors e(z) and e(ẑ), by both nets as the first training left them, without the largest 1 %.
 
 Shapes: Q queries, N base rows, P features.
 
@@ -77,12 +77,21 @@ def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
 
 
 def errors(workdir: Path, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """e(z) and e(ẑ) of the test queries as base rows, `[nq] f32` each, after the first training."""
+    """e(z) and e(ẑ) of the test queries as base rows, `[nq] f32` each, after the first training.
+
+    BadInput if no discriminator was trained, or queries are not what base rows are.
+    """
+    config = rundir.read_config(workdir)[0]
+    if not config.loss.adversary:
+        raise BadInput(
+            f"{workdir}: trained without an adversary; leave it out, or leave out --plot"
+        )
+    if data.metric.added:
+        raise BadInput(f"{workdir}: --plot needs queries that could be base rows, of l2 or cosine")
     h = loading.of_checkpoint(workdir, "latest").euclidean
     step = checkpoints.number_of(workdir, "latest")
     dis = checkpoints.read(workdir, step, ("dis",))["dis"]
     z = h.features(data.xq)
-    config = rundir.read_config(workdir)[0]
     net = networks.make_networks(config.model, z.shape[1]).dis
     return tuple(np.asarray(networks.error(net, dis, x)) for x in (z, h.decode(h.encode(data.xq))))
 
@@ -91,7 +100,8 @@ def plot(found: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
     """A panel for each run with both histograms, and the area under the curve of e.
 
     It is the share of pairs in which the synthetic feature has the larger error: 1 if the
-    discriminator tells all of them apart, near 0 if it takes synthetic features for the more real.
+    discriminator tells all of them apart, .5 if it cannot, near 0 if it takes synthetic features
+    for the more real.
     """
 
     def draw(ax: Axes, name: str) -> None:

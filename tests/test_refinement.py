@@ -18,7 +18,7 @@ D, BITS = 12, 24
 @pytest.fixture(scope="module")
 def trained():
     """An untrained hasher and its data; (hasher, data, ground truth)."""
-    x = hashers.vectors(900, D)
+    x = hashers.vectors(1000, D)
     data = SimpleNamespace(xt=x[:800], xv=x[800:], xa=None, metric=metric.L2)
     truth = neighbours.nearest_sets(data.xv, data.xt, metrics.relevance_sizes(800), "cpu")
     return hashers.untrained_for(x, BITS, block_rows=64), data, truth
@@ -101,8 +101,8 @@ def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkey
     monkeypatch.setattr(refinement, "falls", falls)
     (h, cb), lines = choose(trained)
     assert h.refinement.mu == refinement.MUS[1] and judges == [
-        *3 * [({100}, 2.0)],
-        *3 * [({100}, 1.0)],
+        *3 * [({200}, 2.0)],
+        *3 * [({200}, 1.0)],
     ]
     told = "μ=0.001 changes too few bits", "μ=0.001 lowers map", "μ=0.003 changes"
     assert all(text in line for text, line in zip(told, lines[-3:], strict=True))
@@ -138,15 +138,29 @@ def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
     np.testing.assert_array_equal(choose(trained)[0][1], h.encode(data.xt))
 
 
-def test_validation_queries_that_are_no_rows_of_the_base_leave_the_greatest_mu(
+def test_validation_rows_take_no_mu_that_training_rows_refused(trained, monkeypatch):
+    judged = []
+
+    def falls(before, after, chance):  # of training rows .01 lowers map
+        judged.append(chance)
+        return ["map"] if judged == [2.0] else []
+
+    monkeypatch.setattr(refinement, "falls", falls)
+    monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.0)
+    assert choose(trained)[0][0].refinement.mu == 0.03 and judged == [2.0, 2.0, 2.0, 1.0, 1.0]
+
+
+def test_validation_queries_that_are_few_or_no_rows_of_the_base_leave_the_greatest_mu(
     trained, monkeypatch
 ):
     monkeypatch.setattr(refinement, "falls", lambda *_: [])
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 1.0)
     assert choose(trained)[0][0].refinement.mu == refinement.MUS[0]
-    for others in ({"xa": trained[1].xt}, {"metric": SimpleNamespace(added=1)}):
+    few = {"xv": trained[1].xv[: refinement.LEAST_ROWS - 1]}
+    for others in ({"xa": trained[1].xt}, {"metric": SimpleNamespace(added=1)}, few):
         data = SimpleNamespace(**vars(trained[1]) | others)
-        assert choose((trained[0], data, trained[2]))[0][0].refinement.mu == refinement.MUS[-1]
+        of = trained[0], data, trained[2][: len(data.xv)]
+        assert choose(of)[0][0].refinement.mu == refinement.MUS[-1]
 
 
 def test_halves_of_the_validation_rows_search_each_other(trained, monkeypatch):
@@ -159,13 +173,14 @@ def test_halves_of_the_validation_rows_search_each_other(trained, monkeypatch):
 
     monkeypatch.setattr(refinement, "by_query", by_query)
     refined = lambda mu: dataclasses.replace(h, refinement=Refinement(mu, 5))  # noqa: E731
-    refinement.by_validation_rows(h, refined, data, "cpu", SimpleNamespace(line=print))
-    halves = data.xv[:50], data.xv[50:]
+    log = SimpleNamespace(line=print)
+    assert refinement.by_validation_rows((0.01, 0.1), h, refined, data, "cpu", log) == 0.01
+    halves = data.xv[:100], data.xv[100:]
     for (cq, cb, truth), (xq, xb) in zip(seen, (halves, halves[::-1]), strict=False):
         np.testing.assert_array_equal(cq, h.encode_queries(xq))
         np.testing.assert_array_equal(cb, h.encode(xb))  # plain, then refined
         np.testing.assert_array_equal(truth[:, 0], ((xq[:, None] - xb) ** 2).sum(-1).argmin(1))
-    np.testing.assert_array_equal(seen[2][1], refined(0.01).encode(halves[1]))
+    np.testing.assert_array_equal(seen[2][1], refined(0.1).encode(halves[1]))
 
 
 def test_the_refinement_is_kept_in_the_file_and_obeyed(trained, tmp_path):

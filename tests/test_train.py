@@ -86,6 +86,20 @@ def test_a_loss_that_is_not_finite_is_named_with_the_steps_of_its_call(
     assert [row["step"] for row in rows] == list(range(10, 10 * number, 10))
 
 
+def test_the_devices_resume_what_the_host_began(tmp_path, monkeypatch):
+    def terminate(call, infos):
+        if call == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return infos
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    with pytest.raises(train.Terminated):
+        fit(stopped, monkeypatch, terminate, **{"train.gather": "host"})
+    fit(stopped, monkeypatch, **{"train.gather": "devices"})
+    fit(whole, monkeypatch)
+    assert outcome(stopped) == outcome(whole)
+
+
 def test_sigterm_saves_the_steps_that_the_devices_have_and_the_same_call_resumes(
     tmp_path, monkeypatch
 ):
@@ -108,7 +122,7 @@ def test_the_host_gathers_if_all_rows_take_more_than_half_of_a_device(
     tmp_path, monkeypatch, free, gathered
 ):
     size, seen, make = 950 * 20 * 4, [], step.make_train_steps
-    monkeypatch.setattr(parallel, "least_memory", lambda devices: free * size)
+    monkeypatch.setattr(parallel, "free_memory", lambda devices: free * size)
     monkeypatch.setattr(step, "make_train_steps", lambda *a: seen.append(a[-1]) or make(*a))
     fit(tmp_path, monkeypatch)
     assert seen == [gathered]
@@ -120,8 +134,6 @@ def test_a_run_is_the_same_whoever_gathers_its_rows(tmp_path, monkeypatch):
     for gather, workdir in by.items():
         fit(workdir, monkeypatch, **stages, **{"train.gather": gather})
     assert outcome(by["host"]) == outcome(by["devices"])
-    # and one resumes what the other began
-    fit(by["host"], monkeypatch, **stages, **{"train.gather": "devices"})
 
 
 def test_rows_that_no_device_can_hold_are_a_line_that_names_a_field(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -47,3 +48,25 @@ def test_another_package_is_refused(tmp_path, capsys, name, reason):
     error = capsys.readouterr().err
     assert reason in error and error.endswith(f"{words.PACK}\n") and error.count("\n") == 1
     assert not (tmp_path / "x.npy").exists()
+
+
+def damaged(path):
+    """Makes the archive one in which the compressed bytes are wrong."""
+    data = path.read_bytes()
+    for place in range(20, len(data) - 20):
+        path.write_bytes(data[:place] + b"\xff" * 9 + data[place + 9 :])
+        try:
+            with tarfile.open(path) as archive:
+                archive.extractfile(words.FILE).read()
+        except zlib.error:
+            return
+        except (OSError, EOFError, KeyError, tarfile.TarError):
+            pass
+    raise AssertionError("no such damage")
+
+
+def test_a_damaged_package_is_refused(tmp_path, capsys):
+    package(tmp_path / "p.tgz")
+    damaged(tmp_path / "p.tgz")
+    assert words.main([f"--package={tmp_path / 'p.tgz'}", f"--output={tmp_path / 'x.npy'}"]) == 2
+    assert "p.tgz: is not the package" in capsys.readouterr().err

@@ -135,21 +135,31 @@ def _copy(tree: Any) -> Any:
 
 
 def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None) -> Any:
-    """Cuts `axis` of every array into one slice a device, brought to the front and put there.
+    """Cuts `axis` of every array into one slice a device, see `cut`, and puts them there."""
+    return spread(cut(tree, axis, devices), devices)
+
+
+def cut(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Cuts `axis` of every array of the host into one slice a device, brought to the front.
 
     `[..., n·B, ...]` becomes `[n, ..., B, ...]`. The length must be a multiple of n. Of devices of
-    several processes, the slices of this one are left, on the host.
+    several processes, the slices of this one are left.
     """
     devs = local_devices(devices)
     n, mine = len(devs), [d.process_index == jax.process_index() for d in devs]
 
-    def cut(a: np.ndarray) -> np.ndarray:
+    def slices(a: np.ndarray) -> np.ndarray:
         shape = (*a.shape[:axis], n, a.shape[axis] // n, *a.shape[axis + 1 :])
-        slices = np.moveaxis(a.reshape(shape), axis, 0)
-        return slices if all(mine) else slices[mine]
+        found = np.moveaxis(a.reshape(shape), axis, 0)
+        return found if all(mine) else found[mine]
 
-    slices = jax.tree.map(cut, tree)
-    if not all(mine):
+    return jax.tree.map(slices, tree)
+
+
+def spread(slices: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Puts one slice `[n, ...]` on each device; of several processes, `pmap` does it later."""
+    devs = local_devices(devices)
+    if any(d.process_index != jax.process_index() for d in devs):
         return slices
     with default_settings():
         return jax.device_put(slices, NamedSharding(replicated(devs).mesh, PartitionSpec(AXIS)))
@@ -276,11 +286,11 @@ def filled(x: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
 
 
-def least_memory(devices: Sequence[jax.Device] | None = None) -> float:
-    """Bytes that are free on the device of this process with the fewest; a CPU sets no limit."""
+def free_memory(devices: Sequence[jax.Device] | None = None) -> float:
+    """Bytes that are free on the fullest device of this process; a CPU sets no limit."""
     mine = [d for d in local_devices(devices) if d.process_index == jax.process_index()]
-    stats = [device.memory_stats() for device in mine]
-    return min(s["bytes_limit"] - s["bytes_in_use"] if s else math.inf for s in stats)
+    known = [s for d in mine if (s := d.memory_stats()) and "bytes_limit" in s]
+    return min((s["bytes_limit"] - s["bytes_in_use"] for s in known), default=math.inf)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 Shapes: A anchors, G rows a group, N neighbours and J draws an anchor, k neighbours in the graph,
 n rows of the training set, m training queries.
 
-Not responsible for features (they are on the devices) nor for splitting over devices.
+Not responsible for features (`step.gather` takes them) nor for splitting over devices.
 """
 
 import functools

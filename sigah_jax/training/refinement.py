@@ -3,9 +3,9 @@
 A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
 distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
 nothing: refined, no metric of Hamming's ranking falls by more than chance explains. The training
-rows are searched, of very many a sample. But few of them are decoded nearly exactly: refinement
-leaves their codes as they are, and they say nothing about other rows. Then the validation rows
-search one another. ours.
+rows are searched, of very many a sample. Where training rows are few, they are decoded nearly
+exactly: refinement leaves their codes as they are, and they say nothing about other rows. Then the
+validation rows search one another. ours.
 
 Shapes: nt training rows, of which ns are the sample; Q validation queries, P features, W packed
 bytes.
@@ -16,7 +16,7 @@ Not responsible for refining (`encoder.refining`).
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -29,11 +29,13 @@ from sigah_jax.run import logs
 
 MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
-SAMPLE_BITS = 8_000_000  # of the codes of the sample: 125,000 rows at 64 bits
+SAMPLE_BITS = 12_800_000  # of the codes of the sample: 100,000 rows at 128 bits
 LEAST_CHANGED = 0.005  # of the bits of the sample, if it is to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
-# the same where validation rows judge: they are fewer, and a fall is seen less surely
+# the same where validation rows search one another: there are few to be found, and so a fall is
+# seen less surely
 CHANCE_OF_FEW = 1.0
+LEAST_ROWS = 200  # validation rows, if they are to judge
 
 
 def chosen(
@@ -69,12 +71,13 @@ def chosen(
     if config.refine.mu == "auto":
         before = by_query(queries, plain, truth, h.bits, engine)
         after = lambda mu: by_query(queries, codes(mu), truth, h.bits, engine)  # noqa: E731
-        mu = least(before, after, CHANCE, log)
+        mu = least(MUS, before, after, CHANCE, log)
         if mu and bits_changed(mu) < LEAST_CHANGED * h.bits:
             log.line(
                 f"refinement: μ={mu} changes too few bits of training rows to be judged by them"
             )
-            mu = by_validation_rows(h, refined, data, engine, log)
+            mus = MUS[MUS.index(mu) :]  # smaller ones were refused
+            mu = by_validation_rows(mus, h, refined, data, engine, log)
     else:
         mu = float(config.refine.mu)
     if not mu:
@@ -112,15 +115,21 @@ def sample(
 
 
 def by_validation_rows(
-    h: Hasher, refined: Callable[[float], Hasher], data: Dataset, engine: str, log: logs.Log
+    mus: Sequence[float],
+    h: Hasher,
+    refined: Callable[[float], Hasher],
+    data: Dataset,
+    engine: str,
+    log: logs.Log,
 ) -> float | None:
-    """The smallest μ at which validation rows, of which no training knows, are found as before.
+    """The smallest of `mus` that loses no validation rows, of which no training knows.
 
-    Each half of them searches the other. Validation queries that are not rows of the base cannot
-    tell; for them it is the greatest μ, which changes least.
+    Each half of them searches the other; of so few rows `map@1000` and `precision@100` never fall.
+    Fewer than `LEAST_ROWS` cannot tell, nor can validation queries that are not rows of the base;
+    then it is the greatest μ, which changes least.
     """
-    if data.xa is not None or data.metric.added or len(data.xv) < 2:
-        return MUS[-1]
+    if data.xa is not None or data.metric.added or len(data.xv) < LEAST_ROWS:
+        return mus[-1]
     halves = np.array_split(data.xv, 2)
     pairs = list(zip(halves, halves[::-1], strict=True))
     truths = [
@@ -136,23 +145,27 @@ def by_validation_rows(
         return {name: np.concatenate([values[name] for values in of]) for name in METRICS}
 
     after = lambda mu: searched(refined(mu).euclidean)  # noqa: E731
-    return least(searched(h.euclidean), after, CHANCE_OF_FEW, log)
+    return least(mus, searched(h.euclidean), after, CHANCE_OF_FEW, log)
 
 
 def least(
-    before: dict[str, np.ndarray], after: Callable[[float], dict], chance: float, log: logs.Log
+    mus: Sequence[float],
+    before: dict[str, np.ndarray],
+    after: Callable[[float], dict],
+    chance: float,
+    log: logs.Log,
 ) -> float | None:
-    """The smallest of `MUS` at which nothing falls, or None; `after(mu)` as `falls` takes it."""
-    low, high = 0, len(MUS)
+    """The smallest of `mus`, rising, at which nothing falls, or None; `after(mu)` as in `falls`."""
+    low, high = 0, len(mus)
     while low < high:  # halves the list: a larger μ costs less
         middle = (low + high) // 2
-        lost = list(falls(before, after(MUS[middle]), chance))
+        lost = list(falls(before, after(mus[middle]), chance))
         if lost:
-            log.line(f"refinement: μ={MUS[middle]} lowers {', '.join(lost)} of validation queries")
+            log.line(f"refinement: μ={mus[middle]} lowers {', '.join(lost)} of validation queries")
             low = middle + 1
         else:
             high = middle
-    return MUS[low] if low < len(MUS) else None
+    return mus[low] if low < len(mus) else None
 
 
 def by_query(

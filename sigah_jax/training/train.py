@@ -96,7 +96,8 @@ def _loop(
     logs.drop_rows_after(metrics_path, done)
     check_rows(stage.directory, done, log)
 
-    given = next_input(done)
+    with parallel.enough_memory(_REMEDY):
+        given = next_input(done)
     unread = None  # the call whose losses are not read yet
     while done < steps:
         profile(done - call if unread else done, done + call)
@@ -138,12 +139,14 @@ def _loop(
 def gathers_on_host(config, rows: step.Rows, devices: list[jax.Device]) -> bool:
     """Whether the host gathers the rows of each batch, in place of devices that hold all rows.
 
-    `train.gather` says so; "auto" asks whether the rows take more than half of a device's memory.
+    `train.gather` says so; "auto" asks whether the rows take more than half of the memory that is
+    free on a device. Of several processes all do as soon as one has to.
     """
-    if config.train.gather != "auto":
-        return config.train.gather == "host"
-    size = sum(a.nbytes for a in jax.tree.leaves(rows))
-    return hosts.any_of(2 * size > parallel.least_memory(devices))
+    on_host = config.train.gather == "host"
+    if config.train.gather == "auto":
+        size = sum(a.nbytes for a in jax.tree.leaves(rows))
+        on_host = 2 * size > parallel.free_memory(devices)
+    return hosts.any_of(on_host)
 
 
 def make_inputs(
@@ -157,7 +160,8 @@ def make_inputs(
 ) -> Callable[[int], tuple[step.Rows, batches.Batch] | None]:
     """`next_input(done)`: rows and batches of the call after `done` steps; None after the last.
 
-    Both are on the devices: of the rows either all of them, copied once, or those of the batches.
+    Both are split and placed as `parallel.split` does it, but for all rows, which the devices have
+    once and whole unless the host gathers those of the batches.
     """
     if not on_host:
         with parallel.enough_memory("give --config.train.gather=host"):
@@ -178,9 +182,10 @@ def make_inputs(
             graph=prepared.graph,
             queries=0 if data.xa is None else len(prepared.z_queries),
         )
+        slices = parallel.cut(batch, axis=1, devices=devices)
         if on_host:
-            return parallel.split((step.gather(rows, batch), batch), axis=1, devices=devices)
-        return everywhere, parallel.split(batch, axis=1, devices=devices)
+            return parallel.spread((step.gather(rows, slices), slices), devices)
+        return everywhere, parallel.spread(slices, devices)
 
     return next_input
 
