@@ -180,6 +180,8 @@ def test_halves_of_the_validation_rows_search_each_other(trained, monkeypatch):
         np.testing.assert_array_equal(cq, h.encode_queries(xq))
         np.testing.assert_array_equal(cb, h.encode(xb))  # plain, then refined
         np.testing.assert_array_equal(truth[:, 0], ((xq[:, None] - xb) ** 2).sum(-1).argmin(1))
+    monkeypatch.setattr(refinement, "falls", lambda *_: ["map"])
+    assert refinement.by_validation_rows((0.01, 0.1), h, refined, data, "cpu", log) == 0.1
     np.testing.assert_array_equal(seen[2][1], refined(0.1).encode(halves[1]))
 
 

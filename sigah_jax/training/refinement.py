@@ -121,12 +121,13 @@ def by_validation_rows(
     data: Dataset,
     engine: str,
     log: logs.Log,
-) -> float | None:
+) -> float:
     """The smallest of `mus` that loses no validation rows, of which no training knows.
 
-    Each half of them searches the other; of so few rows `map@1000` and `precision@100` never fall.
-    Fewer than `LEAST_ROWS` cannot tell, nor can validation queries that are not rows of the base;
-    then it is the greatest μ, which changes least.
+    Each half of them searches the other; of so few rows `map@1000` and `precision@100` hardly
+    tell. If each loses some, it is the greatest, which changes least and which the training rows
+    did not refuse. So it is if there are fewer than `LEAST_ROWS`, or if they are not rows of the
+    base.
     """
     if data.xa is not None or data.metric.added or len(data.xv) < LEAST_ROWS:
         return mus[-1]
@@ -145,7 +146,7 @@ def by_validation_rows(
         return {name: np.concatenate([values[name] for values in of]) for name in METRICS}
 
     after = lambda mu: searched(refined(mu).euclidean)  # noqa: E731
-    return least(mus, searched(h.euclidean), after, CHANCE_OF_FEW, log)
+    return least(mus, searched(h.euclidean), after, CHANCE_OF_FEW, log) or mus[-1]
 
 
 def least(
