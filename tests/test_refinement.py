@@ -44,6 +44,8 @@ def test_a_metric_falls_if_chance_does_not_explain_it():
         assert list(refinement.falls(before, after, 2.0)) == expected
         assert bool(list(refinement.falls(before, after, 1.0))) == (shift < 0)
     assert list(refinement.falls(before, before, 1.0)) == []
+    rounded = before | {"map": np.nextafter(before["map"], 0)}
+    assert list(refinement.falls(before, rounded, 1.0)) == []
 
 
 def test_a_given_mu_is_taken_and_what_it_changes_is_told(trained, monkeypatch):

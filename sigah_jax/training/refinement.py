@@ -35,6 +35,7 @@ CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fal
 # the same where validation rows search one another: there are few to be found, and so a fall is
 # seen less surely
 CHANCE_OF_FEW = 1.0
+ROUNDING = 1e-9  # where all rows are relevant a metric is 1 but for rounding
 LEAST_ROWS = 200  # validation rows, if they are to judge
 
 
@@ -124,8 +125,8 @@ def by_validation_rows(
 ) -> float:
     """The smallest of `mus` that loses no validation rows, of which no training knows.
 
-    Each half of them searches the other; of so few rows `map@1000` and `precision@100` hardly
-    tell. If each loses some, it is the greatest, which changes least and which the training rows
+    Each half of them searches the other; of so few rows all are relevant to `map@1000`
+    and `precision@100`, which cannot fall. If each loses some, it is the greatest, which changes least and which the training rows
     did not refuse. So it is if there are fewer than `LEAST_ROWS`, or if they are not rows of the
     base.
     """
@@ -187,7 +188,7 @@ def falls(
     """
     for name in METRICS:
         gain = after[name] - before[name]
-        if gain.mean() < -chance * gain.std() / math.sqrt(len(gain)):
+        if gain.mean() < -max(ROUNDING, chance * gain.std() / math.sqrt(len(gain))):
             yield name
 
 
