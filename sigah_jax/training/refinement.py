@@ -125,10 +125,10 @@ def by_validation_rows(
 ) -> float:
     """The smallest of `mus` that loses no validation rows, of which no training knows.
 
-    Each half of them searches the other; of so few rows all are relevant to `map@1000`
-    and `precision@100`, which cannot fall. If each loses some, it is the greatest, which changes least and which the training rows
-    did not refuse. So it is if there are fewer than `LEAST_ROWS`, or if they are not rows of the
-    base.
+    Each half of them searches the other; of so few rows all are relevant to `map@1000` and
+    `precision@100`, which cannot fall. If each μ loses some, it is the greatest, which changes
+    least and which the training rows did not refuse. So it is if there are fewer than `LEAST_ROWS`,
+    or if they are not rows of the base.
     """
     if data.xa is not None or data.metric.added or len(data.xv) < LEAST_ROWS:
         return mus[-1]
