@@ -29,13 +29,13 @@ from sigah_jax.run import logs
 
 MUS = (0.001, 0.003, 0.01, 0.03, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
+METRICS_OF_FEW = ("map", "recall@10", "1-recall@10")  # in some hundred rows the others are near 1
 SAMPLE_BITS = 12_800_000  # of the codes of the sample: 100,000 rows at 128 bits
 LEAST_CHANGED = 0.005  # of the bits of the sample, if it is to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 # the same where validation rows search one another: there are few to be found, and so a fall is
 # seen less surely
 CHANCE_OF_FEW = 1.0
-ROUNDING = 1e-9  # where all rows are relevant a metric is 1 but for rounding
 LEAST_ROWS = 200  # validation rows, if they are to judge
 
 
@@ -125,10 +125,9 @@ def by_validation_rows(
 ) -> float:
     """The smallest of `mus` that loses no validation rows, of which no training knows.
 
-    Each half of them searches the other; of so few rows all are relevant to `map@1000` and
-    `precision@100`, which cannot fall. If each μ loses some, it is the greatest, which changes
-    least and which the training rows did not refuse. So it is if there are fewer than `LEAST_ROWS`,
-    or if they are not rows of the base.
+    Each half of them searches the other; `METRICS_OF_FEW` judge. If each μ loses some, it is
+    the greatest, which changes least and which the training rows did not refuse. So it is if there
+    are fewer than `LEAST_ROWS`, or if they are not rows of the base.
     """
     if data.xa is not None or data.metric.added or len(data.xv) < LEAST_ROWS:
         return mus[-1]
@@ -144,7 +143,7 @@ def by_validation_rows(
             by_query(h.euclidean.encode_queries(xq), encoder.encode(xb), truth, h.bits, engine)
             for (xq, xb), truth in zip(pairs, truths, strict=True)
         ]
-        return {name: np.concatenate([values[name] for values in of]) for name in METRICS}
+        return {name: np.concatenate([values[name] for values in of]) for name in METRICS_OF_FEW}
 
     after = lambda mu: searched(refined(mu).euclidean)  # noqa: E731
     return least(mus, searched(h.euclidean), after, CHANCE_OF_FEW, log) or mus[-1]
@@ -173,22 +172,23 @@ def least(
 def by_query(
     cq: np.ndarray, cb: np.ndarray, truth: np.ndarray, bits: int, engine: str
 ) -> dict[str, np.ndarray]:
-    """The metrics of each query, `[Q]`, as `metrics.by_query`; arguments as `evaluate.score`."""
+    """Those of `METRICS` of each query, `[Q]`; arguments as `evaluate.score`."""
     sizes = metrics.relevance_sizes(len(cb))
-    return metrics.by_query(histograms.distance_histograms(cq, cb, truth, sizes, bits, engine))
+    found = metrics.by_query(histograms.distance_histograms(cq, cb, truth, sizes, bits, engine))
+    return {name: found[name] for name in METRICS}
 
 
 def falls(
     before: dict[str, np.ndarray], after: dict[str, np.ndarray], chance: float
 ) -> Iterator[str]:
-    """Those of `METRICS` whose mean over queries falls by more than `chance` standard errors.
+    """The metrics whose mean over queries falls by more than `chance` standard errors.
 
     Args:
         before, after: `[Q]` each, of the same queries in the same order.
     """
-    for name in METRICS:
+    for name in before:
         gain = after[name] - before[name]
-        if gain.mean() < -max(ROUNDING, chance * gain.std() / math.sqrt(len(gain))):
+        if gain.mean() < -chance * gain.std() / math.sqrt(len(gain)):
             yield name
 
 
