@@ -41,7 +41,7 @@ from sigah_jax.training import evaluate
 SPLITS = 20  # random halves of the queries
 QUERIES = 500  # ranked; the whole base is sorted for each
 RANKED = ("map@1000", "precision@100", "recall@100")
-BINS = 50
+BINS = 30
 COLUMNS = ("‖z - ẑ‖²", "energy distance", "of real ones", *RANKED)
 
 
