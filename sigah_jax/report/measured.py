@@ -124,8 +124,11 @@ def _line(row: Row) -> list[str]:
 
 
 def _smallest(rows: Sequence[Row], target: float) -> Row | None:
-    """The row of fewest bytes that reaches the target; of equal ones that of greatest recall."""
-    enough = [row for row in rows if row.found["reranked"].recall >= target]
+    """The row of fewest bytes that reaches the target; of equal ones that of greatest recall.
+
+    It reaches it if the recall does that the table shows.
+    """
+    enough = [row for row in rows if round(row.found["reranked"].recall, 3) >= target]
     return min(enough, key=lambda r: (r.code_bytes, -r.found["reranked"].recall), default=None)
 
 
