@@ -86,12 +86,14 @@ def test_a_loss_that_is_not_finite_is_named_with_the_steps_of_its_call(
     assert [row["step"] for row in rows] == list(range(10, 10 * number, 10))
 
 
-def test_the_devices_resume_what_the_host_began(tmp_path, monkeypatch):
-    def terminate(call, infos):
-        if call == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return infos
+def terminate(call, infos):
+    """SIGTERM while the devices have the third call; `on_call` of `fit`."""
+    if call == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return infos
 
+
+def test_the_devices_resume_what_the_host_began(tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     with pytest.raises(train.Terminated):
         fit(stopped, monkeypatch, terminate, **{"train.gather": "host"})
@@ -103,11 +105,6 @@ def test_the_devices_resume_what_the_host_began(tmp_path, monkeypatch):
 def test_sigterm_saves_the_steps_that_the_devices_have_and_the_same_call_resumes(
     tmp_path, monkeypatch
 ):
-    def terminate(call, infos):
-        if call == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return infos
-
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     with pytest.raises(train.Terminated):
         fit(stopped, monkeypatch, terminate)
