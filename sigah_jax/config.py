@@ -117,7 +117,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.refit.reconstruction = 1.0  # weight of ‖z - ẑ‖² there; other weights and rates stay
 
     c.refine = config_dict.ConfigDict()  # ours: codes of base rows, by their synthetic features
-    c.refine.iterations = 16  # how many bits of a code may flip; 0: codes are not refined
+    c.refine.iterations = 16  # rounds in which bits of a code may flip; 0: codes are not refined
     # updates of the decoder on codes that it refined, over train.steps; ours: long codes gain more
     c.refine.share = 0.15 if bits <= 64 else 0.3
     # μ, the price of a flip where |u| = 1, in units of ‖z‖²; "auto": the smallest of a short list

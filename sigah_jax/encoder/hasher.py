@@ -186,7 +186,7 @@ class Hasher:
         how = self.refined(refine)
         if how.mu and kind == "base":
             blocks = self._mapped(hash_functions.features_and_projections)(points, first, rows)
-            return refining.refine_blocks(self._best_flip(how.mu), blocks, how.iterations)
+            return refining.refine_blocks(self._best_flips(how.mu), blocks, how.iterations)
         blocks = self._mapped(_OF_KIND[kind])(points, first, rows)
         return ((start, packed.reshape(len(good), -1), good) for start, (packed, good) in blocks)
 
@@ -202,11 +202,12 @@ class Hasher:
             raise BadInput(f"refine={refine}: expected μ, 0 or more")
         return self.refinement._replace(mu=float(refine))
 
-    def _best_flip(self, mu: float) -> Callable[[np.ndarray], np.ndarray]:
-        """`model.refine.best_flip` at this price μ, over all devices."""
-        function = _with_networks(refinement.best_flip, self.nets)
+    def _best_flips(self, mu: float) -> Callable[[np.ndarray], np.ndarray]:
+        """`model.refine.best_flips` at this price μ, over all devices."""
+        function = _with_networks(refinement.best_flips, self.nets)
         params = {"gen": self._placed["gen"], "moves": self._moves, "mu": np.float32(mu)}
-        return functools.partial(parallel.map_rows(function, self.block_rows), params)
+        rows = min(self.block_rows, refining.CALL_ROWS)
+        return functools.partial(parallel.map_rows(function, rows), params)
 
     @functools.cached_property
     def _moves(self) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Refines the codes of blocks of rows: flips bits until no flip of `model.refine` helps.
+"""Refines the codes of blocks of rows: flips bits until no flips of `model.refine` help.
 
 Rows that are finished leave the block, so that they cost nothing more.
 
 Shapes: n rows, K bits, P features, W packed bytes.
 
-Not responsible for what a flip is worth: `model.refine`.
+Not responsible for what flips are worth: `model.refine`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEAST_ROWS = 128  # computed at once; each fourfold of it is compiled once
+CALL_ROWS = 512  # computed at once by a device; each is decoded several times
+LEAST_ROWS = 128  # of a call, so that few shapes are compiled
 SAMPLE = 256  # codes of `moves`
 
 
@@ -20,38 +21,48 @@ class Refinement(NamedTuple):
     """How far the codes of base rows are refined."""
 
     mu: float = 0.0  # μ, the price of a flip where |u| = 1, in units of ‖z‖²; 0: no refinement
-    iterations: int = 16  # flips of a row at most
+    iterations: int = 16  # rounds of flips of a row at most
 
 
 NONE = Refinement()
 
 
 def refine(
-    best_flip: Callable[[np.ndarray], np.ndarray], z: np.ndarray, u: np.ndarray, iterations: int
+    best_flips: Callable[[np.ndarray], np.ndarray], z: np.ndarray, u: np.ndarray, iterations: int
 ) -> np.ndarray:
     """The refined codes of a block of rows: `z [n, P], u [n, K] f32 -> b [n, K] bool`.
 
     Args:
-        best_flip: `model.refine.best_flip` of rows, mapped over devices.
-        iterations: flips of a row at most.
+        best_flips: `model.refine.best_flips` of rows, mapped over devices.
+        iterations: rounds of flips of a row at most.
     """
     bits = u.shape[1]
     rows = np.concatenate([z, u, np.where(u > 0, 1, -1).astype(np.float32)], 1)
     left = np.arange(len(rows))
     for _ in range(iterations):
-        size = LEAST_ROWS
-        while size < len(left):
-            size *= 4
-        flips = best_flip(rows[np.resize(left, size)])[: len(left)]  # the rest are repeated rows
-        left, flips = left[flips >= 0], flips[flips >= 0]
+        flips = np.concatenate([best_flips(rows[part]) for part in parts(left)])[: len(left)]
+        flipped = flips.any(1)
+        left, flips = left[flipped], flips[flipped]
         if not len(left):
             break
-        rows[left, rows.shape[1] - bits + flips] *= -1
+        rows[left, -bits:] = np.where(flips, -rows[left, -bits:], rows[left, -bits:])
     return rows[:, -bits:] > 0
 
 
+def parts(left: np.ndarray) -> Iterator[np.ndarray]:
+    """Row numbers in whole calls, and the rest in one, which is filled up with repeated ones."""
+    whole = len(left) // CALL_ROWS * CALL_ROWS
+    if whole:
+        yield left[:whole]
+    if whole < len(left):
+        size = LEAST_ROWS
+        while size < len(left) - whole:
+            size *= 2
+        yield np.resize(left[whole:], size)
+
+
 def refine_blocks(
-    best_flip: Callable[[np.ndarray], np.ndarray], blocks: Iterable, iterations: int
+    best_flips: Callable[[np.ndarray], np.ndarray], blocks: Iterable, iterations: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """The refined codes of blocks of rows, zeros in a bad row; see `refine`.
 
@@ -64,20 +75,24 @@ def refine_blocks(
     for start, (z, u, good) in blocks:
         b = np.zeros(u.shape, bool)
         if good.any():
-            b[good] = refine(best_flip, z[good], u[good], iterations)
+            b[good] = refine(best_flips, z[good], u[good], iterations)
         yield start, np.packbits(b, axis=1), good
 
 
 def moves(decode: Callable[[np.ndarray], np.ndarray], bits: int) -> np.ndarray:
-    """Mean ‖D(b) - D(b with bit k flipped)‖² of each bit, over random codes: `[K] f32`.
+    """What flips of two bits move ẑ by, for `model.refine.best_flips`: `[K, K] f32`.
+
+    Means of b_k b_l Δ_k·Δ_l over random codes, where a flip of bit k moves D(b) by Δ_k.
 
     Args:
         decode: packed codes `[n, W] u1` to ẑ `[n, P]`.
     """
     b = np.random.default_rng(0).integers(0, 2, (SAMPLE, bits)).astype(bool)
-    at, out = decode(np.packbits(b, axis=1)), np.empty(bits, np.float32)
+    at, moved = decode(np.packbits(b, axis=1)), []
     for k in range(bits):
         flipped = b.copy()
         flipped[:, k] ^= True
-        out[k] = ((at - decode(np.packbits(flipped, axis=1))) ** 2).sum(1).mean()
-    return out
+        sign = np.where(b[:, k, None], np.float32(1), np.float32(-1))
+        moved.append((sign * (decode(np.packbits(flipped, axis=1)) - at)).ravel())
+    moved = np.stack(moved)
+    return moved @ moved.T / SAMPLE

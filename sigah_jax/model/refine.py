@@ -2,9 +2,9 @@
 
     E(b) = ‖z - D(b)‖² + μ Σ_k |u_k| [b_k differs from sign u_k]
 
-is lowered by flips of single bits, from b = sign(u) on. D is the decoder, z the features of a base
-row, u its real projections; queries keep their hash function. A base row is encoded once, so that
-its code may cost more than a query's. ours.
+is lowered by flips of bits, from b = sign(u) on. D is the decoder, z the features of a base row,
+u its real projections; queries keep their hash function. A base row is encoded once, so that its
+code may cost more than a query's. ours.
 
 Shapes: B rows, K bits, P features, C candidates a row.
 
@@ -16,23 +16,25 @@ import jax.numpy as jnp
 
 from sigah_jax.model import networks
 
-CANDIDATES = 2  # flips that are decoded; 4 lower E by a tenth more, at 3 fifths of the speed
+TOGETHER = (1, 2, 4)  # the numbers of bits of the candidates that flip the best bits together
 ROUNDING = 1e-5  # a flip must lower E by more than this share of ‖z - D(b)‖²
 
 
-def best_flip(nets: networks.Generator, params: dict, rows: jax.Array) -> jax.Array:
-    """The bit of each row whose flip lowers E most, as far as the best predictions tell.
+def best_flips(nets: networks.Generator, params: dict, rows: jax.Array) -> jax.Array:
+    """The bits of each row whose flips lower E most, as far as the best predictions tell.
 
-    The change of ‖z - D(b)‖² is predicted from its gradient and from what a flip of the bit moves
-    ẑ by on average; the `CANDIDATES` best predictions are decoded.
+    The change of ‖z - D(b)‖² is predicted by a parabola: from its gradient, and from what flips of
+    two bits move ẑ by on average. The bit that is predicted to lower E most, the two and the four
+    bits that are together, one chosen after the other, and the second best bit are decoded.
 
     Args:
-        params: {"gen", "moves" `[K]`, "mu" scalar}: the generator's parameters, mean
-            ‖D(b) - D(b with bit k flipped)‖² of each bit, and μ, in units of ‖z‖² for |u| = 1.
+        params: {"gen", "moves" `[K, K]`, "mu" scalar}: the generator's parameters, the means of
+            b_k b_l Δ_k·Δ_l, where a flip of bit k moves D(b) by Δ_k, and μ, in units of ‖z‖² for
+            |u| = 1.
         rows: `[B, P + 2 K] f32`: z, u and b in {-1, +1} of each row, beside one another.
 
     Returns:
-        `[B] i32`; -1 where no candidate lowers E beyond rounding.
+        `[B, K] bool`, the bits to be flipped; none where no candidate lowers E beyond rounding.
     """
     bits, gen = nets.hash.bits, params["gen"]
     z, u, b = jnp.split(rows, [rows.shape[1] - 2 * bits, rows.shape[1] - bits], 1)
@@ -45,10 +47,32 @@ def best_flip(nets: networks.Generator, params: dict, rows: jax.Array) -> jax.Ar
         error, backward = jax.vjp(errors, b[:, None])
         gradient = backward(jnp.ones_like(error))[0][:, 0]
         cost = params["mu"] * jnp.where((b > 0) == (u > 0), jnp.abs(u), -jnp.abs(u))
-        gain = 2 * b * gradient - params["moves"] - cost
-        _, ks = jax.lax.top_k(gain, min(CANDIDATES, bits))  # ties: the lower bit first
-        flipped = b[:, None] * (1 - 2 * jax.nn.one_hot(ks, bits, dtype=b.dtype))
-        lowered = error - errors(flipped) - jnp.take_along_axis(cost, ks, 1)
+        gain = 2 * b * gradient - jnp.diagonal(params["moves"]) - cost
+        chosen = candidates(gain, b, params["moves"])
+        flipped = b[:, None] * (1 - 2 * chosen)
+        lowered = error - errors(flipped) - jnp.einsum("bck,bk->bc", chosen, cost)
     best = jnp.argmax(lowered, 1)[:, None]
-    enough = jnp.take_along_axis(lowered, best, 1)[:, 0] > ROUNDING * error[:, 0]
-    return jnp.where(enough, jnp.take_along_axis(ks, best, 1)[:, 0], -1)
+    enough = jnp.take_along_axis(lowered, best, 1) > ROUNDING * error
+    return (jnp.take_along_axis(chosen, best[..., None], 1)[:, 0] > 0) & enough
+
+
+def candidates(gain: jax.Array, b: jax.Array, moves: jax.Array) -> jax.Array:
+    """The sets of bits whose flips are decoded: `[B, C, K] f32` of 0 and 1; ties: the lower bit.
+
+    Args:
+        gain: `[B, K]`, by how much a flip of each bit alone is predicted to lower E.
+        b, moves: as in `best_flips`.
+    """
+
+    def best(gain: jax.Array, taken: jax.Array) -> jax.Array:  # of the bits that are not taken
+        k = jnp.argmax(jnp.where(taken > 0, -jnp.inf, gain), 1)
+        return jax.nn.one_hot(k, gain.shape[1], dtype=gain.dtype)
+
+    together = jnp.zeros_like(gain)
+    sets, left = [], gain
+    for _ in range(max(TOGETHER)):
+        bit = best(left, together)
+        together = jnp.maximum(together, bit)  # of fewer bits than TOGETHER, all
+        sets.append(together)
+        left = left - 2 * b * (bit * b @ moves)
+    return jnp.stack([*(sets[size - 1] for size in TOGETHER), best(gain, sets[0])], 1)
