@@ -113,8 +113,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.refit = config_dict.ConfigDict()  # ours: a larger decoder, trained anew on the final codes
     c.refit.share = 0.3  # its updates, over train.steps; 0: the decoder of the training is kept
-    # M of that decoder: long codes hold more than fewer atoms can decode
-    c.refit.atoms = max(2048 if bits <= 64 else 4096, 4 * bits)
+    c.refit.atoms = max(2048 if bits < 128 else 4096, 4 * bits)  # M of that decoder
     c.refit.reconstruction = 1.0  # weight of ‖z - ẑ‖² there; other weights and rates stay
 
     c.refine = config_dict.ConfigDict()  # ours: codes of base rows, by their synthetic features
