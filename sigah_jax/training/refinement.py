@@ -3,7 +3,7 @@
 A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
 distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
 nothing: refined, no metric of Hamming's ranking falls by more than chance explains. The training
-rows are searched, of very many a sample. Where training rows are few, they are decoded nearly
+rows are searched, of many a sample. Where training rows are few, they are decoded nearly
 exactly: refinement leaves their codes as they are, and they say nothing about other rows. Then the
 validation rows search one another. ours.
 
@@ -30,7 +30,7 @@ from sigah_jax.run import logs
 MUS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
 METRICS_OF_FEW = ("map", "recall@10", "1-recall@10")  # in some hundred rows the others are near 1
-SAMPLE_BITS = 12_800_000  # of the codes of the sample: 100,000 rows at 128 bits
+SAMPLE_BITS = 2_560_000  # of the codes of the sample: 20,000 rows at 128 bits
 LEAST_CHANGED = 0.005  # of the bits of the sample, if it is to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 # the same where validation rows search one another: there are few to be found, and so a fall is
