@@ -150,6 +150,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--plot", type=Path, help="where histograms of both errors are drawn")
     args = parser.parse_args(argv)
+    if args.plot and args.plot.suffix != ".png":
+        raise BadInput(f"--plot={args.plot}: the plot is a .png file; end its name so")
     data = load_common(args.runs)
     if args.plot:
         plot({str(workdir): errors(workdir, data) for workdir in args.runs}, args.plot)

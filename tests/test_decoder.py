@@ -98,3 +98,8 @@ def test_runs_of_other_data_are_refused(tmp_path, capsys):
     whole.write_json(path, held)
     assert decoder.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
     assert f"{tmp_path / 'b'}: of other data" in capsys.readouterr().err
+
+
+def test_a_plot_with_another_ending_is_refused_before_anything_is_read(tmp_path, capsys):
+    assert decoder.main([str(tmp_path / "none"), "--plot=errors.pdf"]) == 2
+    assert "--plot=errors.pdf: the plot is a .png file" in capsys.readouterr().err
