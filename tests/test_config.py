@@ -32,7 +32,7 @@ def test_wrong_arguments_are_named(arguments):
 
 def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
     c = named("bits=600")
-    assert config.decoder_stages(c) == {"refit": 1200, "alternation": 1200}
+    assert config.decoder_stages(c) == {"refit": 1200, "alternation": 2400}
     c.refine.iterations = 0
     for share, steps, expected in ((0.3, 100, 40), (0.3, 20, 0), (0.0, 4000, 0), (1.0, 60, 60)):
         c.refit.share, c.train.steps = share, steps  # calls of 20 steps
