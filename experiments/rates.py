@@ -26,6 +26,7 @@ import numpy as np
 from experiments import speed
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hasher
+from sigah_jax.model import refine
 from sigah_jax.retrieval import euclidean, hamming, metrics, neighbours
 from sigah_jax.run import watching
 
@@ -215,18 +216,19 @@ def encoding(sizes: Sizes, dims: int, limits: dict[str, float], encoder: Path) -
         peak,
     )
     seconds = timed(lambda: h.encode(few, refine=MU))
-    flips = np.bitwise_count(h.encode(few, refine=MU) ^ h.encode(few, refine=0)).sum(1).mean()
+    flips = np.bitwise_count(h.encode(few, refine=MU) ^ h.encode(few, refine=0)).sum(1)
+    rounds = 1 + np.ceil(flips / max(refine.TOGETHER)).mean()  # at least; the last flips nothing
     m, p = h.model, h.features_kept
     decoder = 2 * m.atoms * (m.bits * (1 + 2 * (m.ista_steps - 1)) + p)
-    # a round decodes a code, its gradient and two candidates; the last round flips nothing
-    bound = limits["highest"] * devices / (4 * decoder * (1 + flips))
+    # a round decodes a code, its gradient and four candidates
+    bound = limits["highest"] * devices / (6 * decoder * rounds)
     yield Rate(
         f"refinement, {_count(len(few))} rows of {dims} columns, {BITS} bits",
         "rows/s",
         len(few) / seconds,
         "",
         None,
-        f"matrix products of {1 + flips:.1f} rounds",
+        f"matrix products of {rounds:.1f} rounds",
         bound,
         peak_bytes(),
     )

@@ -40,6 +40,15 @@ def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
     assert config.decoder_stages(named("preset=paper")) == {}
 
 
+def test_long_codes_have_more_atoms_that_are_trained_longer():
+    for bits, atoms, share in ((64, 2048, 0.15), (96, 2048, 0.3), (127, 2048, 0.3)):
+        c = named(f"bits={bits}")
+        assert (c.refit.atoms, c.refine.share) == (atoms, share)
+    for bits, atoms in ((128, 4096), (1024, 4096), (1500, 6000)):
+        c = named(f"bits={bits}")
+        assert (c.refit.atoms, c.refine.share) == (atoms, 0.6)
+
+
 def test_few_rows_are_read_so_often_and_no_more():
     c = named("")
     # 150 passes over 1,000 rows are 196 batches of 768, and ten calls of 20 steps

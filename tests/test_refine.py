@@ -171,7 +171,9 @@ def test_codes_of_which_nothing_is_known_may_be_plain_or_refined(tmp_path, capsy
     x, name = hashers.vectors(300, D), f"{tmp_path}/x.npy"
     np.save(name, x)
     kinds = [h.encode(x), h.encode(x, refine=0)]
-    assert np.bitwise_count(kinds[0] ^ kinds[1]).sum(1).mean() > 2 * search_files.MOST_WRONG * BITS
+    assert (
+        np.bitwise_count(kinds[0] ^ kinds[1]).sum(1).mean() > 1.2 * search_files.MOST_WRONG * BITS
+    )
     argv = [f"--workdir={tmp_path}/e.npz", f"--codes={tmp_path}/c.npy", f"--queries={name}"]
     argv += ["--k=3", f"--rerank={name}", f"--output={tmp_path}/o.npz", "--overwrite"]
     for packed in kinds:

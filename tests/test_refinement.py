@@ -7,6 +7,7 @@ import hashers
 import numpy as np
 import pytest
 
+from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.refining import Refinement
 from sigah_jax.retrieval import metric, metrics, neighbours
 from sigah_jax.run import loading
@@ -62,17 +63,17 @@ def test_a_given_mu_is_taken_and_what_it_changes_is_told(trained, monkeypatch):
 
 @pytest.mark.parametrize("least", refinement.MUS)
 def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch, least):
-    tried = []
+    tried, encode = [], Hasher.encode
 
-    def noted(mu, iterations):
-        tried.append(mu)
-        return Refinement(mu, iterations)
+    def noted(h, x, out=None, refine=None):
+        tried.extend([refine] if refine else [])
+        return encode(h, x, out, refine)
 
-    monkeypatch.setattr(refinement, "Refinement", noted)
+    monkeypatch.setattr(Hasher, "encode", noted)
     lost = lambda *_: ["map"] if tried[-1] < least else []  # noqa: E731
     monkeypatch.setattr(refinement, "falls", lost)
     (h, cb), lines = choose(trained)
-    assert h.refinement.mu == least and len(tried) <= 3
+    assert h.refinement.mu == least and len(tried) == len(set(tried)) <= 3
     np.testing.assert_array_equal(cb, h.encode(trained[1].xt))
     assert f"μ={least} changes" in lines[-1]
 
@@ -113,6 +114,7 @@ def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkey
 
 def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
     h, data, _ = trained
+    monkeypatch.setattr(refinement, "SAMPLE_ROWS", 50)
     monkeypatch.setattr(refinement, "SAMPLE_BITS", 100 * BITS)
     by_query, judged = refinement.by_query, []
 
@@ -171,17 +173,17 @@ def test_halves_of_the_validation_rows_search_each_other(trained, monkeypatch):
         return {name: np.zeros(len(cq)) for name in refinement.METRICS}
 
     monkeypatch.setattr(refinement, "by_query", by_query)
-    refined = lambda mu: dataclasses.replace(h, refinement=Refinement(mu, 5))  # noqa: E731
+    h = dataclasses.replace(h, refinement=Refinement(0.0, 5))
     log = SimpleNamespace(line=print)
-    assert refinement.by_validation_rows((0.01, 0.1), h, refined, data, "cpu", log) == 0.01
+    assert refinement.by_validation_rows((0.01, 0.1), h, data, "cpu", log) == 0.01
     halves = data.xv[:100], data.xv[100:]
     for (cq, cb, truth), (xq, xb) in zip(seen, (halves, halves[::-1]), strict=False):
         np.testing.assert_array_equal(cq, h.encode_queries(xq))
         np.testing.assert_array_equal(cb, h.encode(xb))  # plain, then refined
         np.testing.assert_array_equal(truth[:, 0], ((xq[:, None] - xb) ** 2).sum(-1).argmin(1))
     monkeypatch.setattr(refinement, "falls", lambda *_: ["map"])
-    assert refinement.by_validation_rows((0.01, 0.1), h, refined, data, "cpu", log) == 0.1
-    np.testing.assert_array_equal(seen[2][1], refined(0.1).encode(halves[1]))
+    assert refinement.by_validation_rows((0.01, 0.1), h, data, "cpu", log) == 0.1
+    np.testing.assert_array_equal(seen[2][1], h.encode(halves[1], refine=0.1))
 
 
 def test_the_refinement_is_kept_in_the_file_and_obeyed(trained, tmp_path):

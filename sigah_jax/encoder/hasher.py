@@ -143,8 +143,8 @@ class Hasher:
             x: `[n, d]`, n >= 0, integers or floats.
             out: `[n, W] u1`, also a memory map; is written block by block and returned.
             refine: μ > 0 flips the bits of a code that bring its synthetic feature nearer to the
-                row, each at a cost of μ |u|, see `model.refine`; 0 flips none, which takes a
-                twentieth of the time. None: the `refinement` that training chose.
+                row, each at a cost of μ |u|, see `model.refine`; 0 flips none, which is many times
+                faster. None: the `refinement` that training chose.
 
         Raises:
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, or a row of
@@ -205,7 +205,8 @@ class Hasher:
     def _best_flips(self, mu: float) -> Callable[[np.ndarray], np.ndarray]:
         """`model.refine.best_flips` at this price μ, over all devices."""
         function = _with_networks(refinement.best_flips, self.nets)
-        params = {"gen": self._placed["gen"], "moves": self._moves, "mu": np.float32(mu)}
+        params = {"moves": self._moves, "mu": np.float32(mu)}
+        params = parallel.place(params | {"gen": self._placed["gen"]})
         rows = min(self.block_rows, refining.CALL_ROWS)
         return functools.partial(parallel.map_rows(function, rows), params)
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-CALL_ROWS = 512  # computed at once by a device; each is decoded several times
-LEAST_ROWS = 128  # of a call, so that few shapes are compiled
+CALL_ROWS = 512  # that a device computes at once; for each, six codes are decoded
+LEAST_ROWS = 128  # of the smallest call: calls of 128, 256 and 512 rows are compiled
 SAMPLE = 256  # codes of `moves`
 
 
@@ -45,12 +45,12 @@ def refine(
         left, flips = left[flipped], flips[flipped]
         if not len(left):
             break
-        rows[left, -bits:] = np.where(flips, -rows[left, -bits:], rows[left, -bits:])
+        rows[left, -bits:] *= np.where(flips, -1, 1)
     return rows[:, -bits:] > 0
 
 
 def parts(left: np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers in whole calls, and the rest in one, which is filled up with repeated ones."""
+    """Row numbers by call: all whole calls, then the rest, filled up by repeating rows."""
     whole = len(left) // CALL_ROWS * CALL_ROWS
     if whole:
         yield left[:whole]
@@ -88,11 +88,12 @@ def moves(decode: Callable[[np.ndarray], np.ndarray], bits: int) -> np.ndarray:
         decode: packed codes `[n, W] u1` to ẑ `[n, P]`.
     """
     b = np.random.default_rng(0).integers(0, 2, (SAMPLE, bits)).astype(bool)
-    at, moved = decode(np.packbits(b, axis=1)), []
+    at = decode(np.packbits(b, axis=1))
+    moved = np.empty((bits, at.size), np.float32)
     for k in range(bits):
         flipped = b.copy()
         flipped[:, k] ^= True
-        sign = np.where(b[:, k, None], np.float32(1), np.float32(-1))
-        moved.append((sign * (decode(np.packbits(flipped, axis=1)) - at)).ravel())
-    moved = np.stack(moved)
+        moved[k] = (
+            np.where(b[:, k, None], 1, -1) * (decode(np.packbits(flipped, axis=1)) - at)
+        ).ravel()
     return moved @ moved.T / SAMPLE

@@ -27,7 +27,9 @@ from sigah_jax.retrieval import codes, gaps
 
 SAMPLE_ROWS = 16  # encoded to see whether codes and vectors belong together
 ENDING_SECS = 1  # more than `encode` needs between replacing its facts and its codes
-MOST_WRONG = 0.05  # of their bits: another device rounds otherwise, another file differs in half
+# of their bits: another device rounds otherwise, an earlier version refines otherwise, and another
+# file differs in half
+MOST_WRONG = 0.1
 
 
 class Base(NamedTuple):

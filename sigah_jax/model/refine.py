@@ -16,16 +16,17 @@ import jax.numpy as jnp
 
 from sigah_jax.model import networks
 
-TOGETHER = (1, 2, 4)  # the numbers of bits of the candidates that flip the best bits together
-ROUNDING = 1e-5  # a flip must lower E by more than this share of ‖z - D(b)‖²
+TOGETHER = (1, 2, 4)  # sizes of the sets of best bits that are decoded
+ROUNDING = 1e-5  # flips must lower E by more than this share of ‖z - D(b)‖²
 
 
 def best_flips(nets: networks.Generator, params: dict, rows: jax.Array) -> jax.Array:
     """The bits of each row whose flips lower E most, as far as the best predictions tell.
 
-    The change of ‖z - D(b)‖² is predicted by a parabola: from its gradient, and from what flips of
-    two bits move ẑ by on average. The bit that is predicted to lower E most, the two and the four
-    bits that are together, one chosen after the other, and the second best bit are decoded.
+    The change of ‖z - D(b)‖² is predicted to second order: from its gradient, and from how flips of
+    each pair of bits move ẑ on average. Four candidates are decoded: the bit of the best
+    prediction; this bit with one and with three more, each the best beside those before it; and
+    the second best bit alone.
 
     Args:
         params: {"gen", "moves" `[K, K]`, "mu" scalar}: the generator's parameters, the means of
@@ -50,14 +51,16 @@ def best_flips(nets: networks.Generator, params: dict, rows: jax.Array) -> jax.A
         gain = 2 * b * gradient - jnp.diagonal(params["moves"]) - cost
         chosen = candidates(gain, b, params["moves"])
         flipped = b[:, None] * (1 - 2 * chosen)
-        lowered = error - errors(flipped) - jnp.einsum("bck,bk->bc", chosen, cost)
+        lowered = error - errors(flipped) - jnp.sum(chosen * cost[:, None], -1)
     best = jnp.argmax(lowered, 1)[:, None]
     enough = jnp.take_along_axis(lowered, best, 1) > ROUNDING * error
     return (jnp.take_along_axis(chosen, best[..., None], 1)[:, 0] > 0) & enough
 
 
 def candidates(gain: jax.Array, b: jax.Array, moves: jax.Array) -> jax.Array:
-    """The sets of bits whose flips are decoded: `[B, C, K] f32` of 0 and 1; ties: the lower bit.
+    """The sets of bits whose flips are decoded: `[B, C, K] f32` of 0 and 1.
+
+    Of equal predictions the lower bit is taken.
 
     Args:
         gain: `[B, K]`, by how much a flip of each bit alone is predicted to lower E.
@@ -72,7 +75,7 @@ def candidates(gain: jax.Array, b: jax.Array, moves: jax.Array) -> jax.Array:
     sets, left = [], gain
     for _ in range(max(TOGETHER)):
         bit = best(left, together)
-        together = jnp.maximum(together, bit)  # of fewer bits than TOGETHER, all
+        together = jnp.maximum(together, bit)  # a code with fewer bits: all of them
         sets.append(together)
         left = left - 2 * b * (bit * b @ moves)
     return jnp.stack([*(sets[size - 1] for size in TOGETHER), best(gain, sets[0])], 1)

@@ -3,9 +3,9 @@
 A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
 distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
 nothing: refined, no metric of Hamming's ranking falls by more than chance explains. The training
-rows are searched, of many a sample. Where training rows are few, they are decoded nearly
-exactly: refinement leaves their codes as they are, and they say nothing about other rows. Then the
-validation rows search one another. ours.
+rows are searched, or a sample of them if they are many. Where training rows are few, they are
+decoded nearly exactly: refinement leaves their codes as they are, and they say nothing about other
+rows. Then the validation rows search one another. ours.
 
 Shapes: nt training rows, of which ns are the sample; Q validation queries, P features, W packed
 bytes.
@@ -30,7 +30,8 @@ from sigah_jax.run import logs
 MUS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
 METRICS_OF_FEW = ("map", "recall@10", "1-recall@10")  # in some hundred rows the others are near 1
-SAMPLE_BITS = 2_560_000  # of the codes of the sample: 20,000 rows at 128 bits
+SAMPLE_ROWS = 20_000  # of the sample, at 128 bits and more
+SAMPLE_BITS = 2_560_000  # of its codes, at fewer: 40,000 rows at 64 bits
 LEAST_CHANGED = 0.005  # of the bits of the sample, if it is to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
 # the same where validation rows search one another: there are few to be found, and so a fall is
@@ -56,15 +57,13 @@ def chosen(
     """
     engine = parallel.engine(config.engine)
     x, truth = sample(data, truth, h.bits, engine)
-    queries, plain = h.euclidean.encode_queries(data.xv), h.euclidean.encode(x, refine=0)
-
-    @functools.cache
-    def refined(mu: float) -> Hasher:
-        return dataclasses.replace(h, refinement=Refinement(mu, config.refine.iterations))
+    iterations = config.refine.iterations
+    unit = dataclasses.replace(h.euclidean, refinement=Refinement(0.0, iterations))
+    queries, plain = unit.encode_queries(data.xv), unit.encode(x)
 
     @functools.cache
     def codes(mu: float) -> np.ndarray:
-        return refined(mu).euclidean.encode(x)
+        return unit.encode(x, refine=mu)
 
     def bits_changed(mu: float) -> float:
         return float(np.bitwise_count(codes(mu) ^ plain).sum(axis=1).mean())
@@ -78,29 +77,32 @@ def chosen(
                 f"refinement: μ={mu} changes too few bits of training rows to be judged by them"
             )
             mus = MUS[MUS.index(mu) :]  # smaller ones were refused
-            mu = by_validation_rows(mus, h, refined, data, engine, log)
+            mu = by_validation_rows(mus, unit, data, engine, log)
     else:
         mu = float(config.refine.mu)
     if not mu:
         log.line("refinement: none, since each μ lowers a metric of validation queries")
-        return h, plain if x is data.xt else h.euclidean.encode(data.xt)
+        return h, plain if x is data.xt else unit.encode(data.xt)
     facts = {
         "bits_changed": bits_changed(mu),
-        "error": error(h.euclidean, x, plain),
-        "error_refined": error(h.euclidean, x, codes(mu)),
+        "error": error(unit, x, plain),
+        "error_refined": error(unit, x, codes(mu)),
     }
     log.line(
         f"refinement: μ={mu} changes {facts['bits_changed']:.2f} of {h.bits} bits, "
         f"‖z - ẑ‖² {facts['error']:.4f} to {facts['error_refined']:.4f}"
     )
-    cb = codes(mu) if x is data.xt else refined(mu).euclidean.encode(data.xt)
-    return dataclasses.replace(refined(mu), facts=h.facts | {"refinement": facts}), cb
+    cb = codes(mu) if x is data.xt else unit.encode(data.xt, refine=mu)
+    facts = h.facts | {"refinement": facts}
+    return dataclasses.replace(h, refinement=Refinement(mu, iterations), facts=facts), cb
 
 
 def sample(
     data: Dataset, truth: np.ndarray, bits: int, engine: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows whose codes have `SAMPLE_BITS` bits at most, or all, and the ground truth.
+    """The training rows that judge, all or an even sample of many, and the ground truth.
+
+    A sample has `SAMPLE_ROWS` rows, or more if their codes have no more than `SAMPLE_BITS` bits.
 
     Args:
         truth: of validation queries against all training rows.
@@ -108,26 +110,21 @@ def sample(
     Returns:
         (rows `[ns, d]`, the ground truth `[Q, k] i32` of validation queries against these).
     """
-    if len(data.xt) * bits <= SAMPLE_BITS:
+    count = max(SAMPLE_ROWS, SAMPLE_BITS // bits)
+    if len(data.xt) <= count:
         return data.xt, truth
-    count = max(1, SAMPLE_BITS // bits)
     x = data.xt[np.linspace(0, len(data.xt) - 1, count).astype(int)]
     return x, neighbours.nearest_sets(data.xv, x, metrics.relevance_sizes(count), engine)
 
 
 def by_validation_rows(
-    mus: Sequence[float],
-    h: Hasher,
-    refined: Callable[[float], Hasher],
-    data: Dataset,
-    engine: str,
-    log: logs.Log,
+    mus: Sequence[float], h: Hasher, data: Dataset, engine: str, log: logs.Log
 ) -> float:
     """The smallest of `mus` that loses no validation rows, of which no training knows.
 
     Each half of them searches the other; `METRICS_OF_FEW` judge. If each μ loses some, it is
     the greatest, which changes least and which the training rows did not refuse. So it is if there
-    are fewer than `LEAST_ROWS`, or if they are not rows of the base.
+    are fewer than `LEAST_ROWS`, or if they are not rows of the base. h encodes rows of `data`.
     """
     if data.xa is not None or data.metric.added or len(data.xv) < LEAST_ROWS:
         return mus[-1]
@@ -138,15 +135,14 @@ def by_validation_rows(
         for xq, xb in pairs
     ]
 
-    def searched(encoder: Hasher) -> dict[str, np.ndarray]:
+    def searched(mu: float) -> dict[str, np.ndarray]:
         of = [
-            by_query(h.euclidean.encode_queries(xq), encoder.encode(xb), truth, h.bits, engine)
+            by_query(h.encode_queries(xq), h.encode(xb, refine=mu), truth, h.bits, engine)
             for (xq, xb), truth in zip(pairs, truths, strict=True)
         ]
         return {name: np.concatenate([values[name] for values in of]) for name in METRICS_OF_FEW}
 
-    after = lambda mu: searched(refined(mu).euclidean)  # noqa: E731
-    return least(mus, searched(h.euclidean), after, CHANCE_OF_FEW, log) or mus[-1]
+    return least(mus, searched(0.0), searched, CHANCE_OF_FEW, log) or mus[-1]
 
 
 def least(
