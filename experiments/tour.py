@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import sigah_jax
 from sigah_jax.data import mnist
-from sigah_jax.errors import Parser, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.report import drawing
 from sigah_jax.retrieval import euclidean
 
@@ -110,6 +110,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=800, help="of training; a real run has 4000")
     parser.add_argument("--output", type=Path, default=Path("tour.png"), help="the picture")
     args = parser.parse_args(argv)
+    if args.output.suffix != ".png":
+        raise BadInput(f"--output={args.output}: the picture is a .png file; end its name so")
     tour(args.rows, args.bits, args.steps, args.output)
 
 

@@ -16,3 +16,8 @@ def test_the_tour_searches_in_every_way_and_leaves_its_picture(tmp_path, capsys)
     assert np.any(is_green)  # some neighbour is drawn as found
     out = capsys.readouterr().out
     assert "3136 bytes a vector became 4" in out and "of the variance" in out
+
+
+def test_a_picture_with_another_ending_is_refused_before_it_begins(capsys):
+    assert tour.main(["--output=tour.jpg"]) == 2
+    assert "--output=tour.jpg: the picture is a .png file" in capsys.readouterr().err
