@@ -119,9 +119,9 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.refine = config_dict.ConfigDict()  # ours: codes of base rows, by their synthetic features
     c.refine.iterations = 16  # rounds in which bits of a code may flip; 0: codes are not refined
     # updates of the decoder on codes that it refined, over train.steps; ours: long codes gain more
-    c.refine.share = 0.15 if bits <= 64 else 0.3 if bits < 128 else 0.6
-    # μ, the price of a flip where |u| = 1, in units of ‖z‖²; "auto": the smallest of a short list
-    # at which no metric of the validation queries falls
+    c.refine.share = 0.3 if bits < 128 else 0.6
+    # μ, the price of a flip where |u| = ‖z‖ = 1, in units of ‖z‖²; "auto": the smallest of a short
+    # list at which no metric of the validation queries falls
     c.refine.mu = "auto"
 
     c.eval = config_dict.ConfigDict()

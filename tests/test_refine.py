@@ -29,7 +29,8 @@ def parts(h, x):
 
     def energy(b):
         z_hat = networks.decode(h.nets, h.params["gen"], jnp.where(b, 1.0, -1.0))[0]
-        return ((z - z_hat) ** 2).sum(-1) + MU * (np.abs(u) * ((u > 0) != b)).sum(-1)
+        price = MU / (z**2).sum(-1) ** 2
+        return ((z - z_hat) ** 2).sum(-1) + price * (np.abs(u) * ((u > 0) != b)).sum(-1)
 
     return z, u, lambda rows: np.asarray(flips(params, rows)), energy
 

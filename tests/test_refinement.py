@@ -47,6 +47,12 @@ def test_a_metric_falls_if_chance_does_not_explain_it():
     assert list(refinement.falls(before, before, 1.0)) == []
 
 
+def test_a_metric_may_fall_by_as_much_as_another_seed_brings():
+    before = {"map": np.linspace(0, 1, 400)}
+    for fall, expected in ((0.0019, []), (0.0021, ["map"])):
+        assert list(refinement.falls(before, {"map": before["map"] - fall}, 2.0)) == expected
+
+
 def test_a_given_mu_is_taken_and_what_it_changes_is_told(trained, monkeypatch):
     monkeypatch.setattr(refinement, "falls", None)  # nothing is compared
     (h, cb), lines = choose(trained, "0.01", iterations=5)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-CALL_ROWS = 512  # that a device computes at once; for each, six codes are decoded
+CALL_ROWS = 512  # that a device computes at once; for each, five codes are decoded
 LEAST_ROWS = 128  # of the smallest call: calls of 128, 256 and 512 rows are compiled
 SAMPLE = 256  # codes of `moves`
 
@@ -20,7 +20,7 @@ SAMPLE = 256  # codes of `moves`
 class Refinement(NamedTuple):
     """How far the codes of base rows are refined."""
 
-    mu: float = 0.0  # μ, the price of a flip where |u| = 1, in units of ‖z‖²; 0: no refinement
+    mu: float = 0.0  # μ, the price of a flip where |u| = ‖z‖ = 1, in units of ‖z‖²; 0: none
     iterations: int = 16  # rounds of flips of a row at most
 
 

@@ -1,10 +1,11 @@
 """Codes by synthesis: of the codes near sign(u), one whose synthetic feature is nearer to z.
 
-    E(b) = ‖z - D(b)‖² + μ Σ_k |u_k| [b_k differs from sign u_k]
+    E(b) = ‖z - D(b)‖² + μ / ‖z‖⁴ Σ_k |u_k| [b_k differs from sign u_k]
 
 is lowered by flips of bits, from b = sign(u) on. D is the decoder, z the features of a base row,
 u its real projections; queries keep their hash function. A base row is encoded once, so that its
-code may cost more than a query's. ours.
+code may cost more than a query's. A row near the centre is near to many queries, whose rankings
+by Hamming distance its flips disturb, so they cost more (research log); E‖z‖² = 1. ours.
 
 Shapes: B rows, K bits, P features, C candidates a row.
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from sigah_jax.model import networks
 
 TOGETHER = (1, 2, 4)  # sizes of the sets of best bits that are decoded
+LEAST_SQUARE = 1e-3  # of ‖z‖² in the price of a flip
 ROUNDING = 1e-5  # flips must lower E by more than this share of ‖z - D(b)‖²
 
 
@@ -31,7 +33,7 @@ def best_flips(nets: networks.Generator, params: dict, rows: jax.Array) -> jax.A
     Args:
         params: {"gen", "moves" `[K, K]`, "mu" scalar}: the generator's parameters, the means of
             b_k b_l Δ_k·Δ_l, where a flip of bit k moves D(b) by Δ_k, and μ, in units of ‖z‖² for
-            |u| = 1.
+            |u| = 1 and ‖z‖ = 1.
         rows: `[B, P + 2 K] f32`: z, u and b in {-1, +1} of each row, beside one another.
 
     Returns:
@@ -47,7 +49,8 @@ def best_flips(nets: networks.Generator, params: dict, rows: jax.Array) -> jax.A
     with jax.default_matmul_precision("highest"):
         error, backward = jax.vjp(errors, b[:, None])
         gradient = backward(jnp.ones_like(error))[0][:, 0]
-        cost = params["mu"] * jnp.where((b > 0) == (u > 0), jnp.abs(u), -jnp.abs(u))
+        square = jnp.maximum(jnp.sum(z**2, 1, keepdims=True), LEAST_SQUARE)
+        cost = params["mu"] / square**2 * jnp.where((b > 0) == (u > 0), jnp.abs(u), -jnp.abs(u))
         gain = 2 * b * gradient - jnp.diagonal(params["moves"]) - cost
         chosen = candidates(gain, b, params["moves"])
         flipped = b[:, None] * (1 - 2 * chosen)

@@ -1,11 +1,11 @@
 """How far a trained encoder refines the codes of base rows: μ, by the validation queries.
 
 A small μ brings synthetic features nearest to the rows; from some μ down the ranking by Hamming
-distance pays for it, and where differs by data set. So a run takes the smallest μ that costs
-nothing: refined, no metric of Hamming's ranking falls by more than chance explains. The training
-rows are searched, or a sample of them if they are many. Where training rows are few, they are
-decoded nearly exactly: refinement leaves their codes as they are, and they say nothing about other
-rows. Then the validation rows search one another. ours.
+distance pays for it, and where differs by data set. So a run takes the smallest μ by which no
+metric of Hamming's ranking falls by more than chance explains, or than another seed may bring. The
+training rows are searched, or a sample of them if they are many. Where training rows are few, they
+are decoded nearly exactly: refinement leaves their codes as they are, and they say nothing about
+other rows. Then the validation rows search one another. ours.
 
 Shapes: nt training rows, of which ns are the sample; Q validation queries, P features, W packed
 bytes.
@@ -34,6 +34,7 @@ SAMPLE_ROWS = 20_000  # of the sample, at 128 bits and more
 SAMPLE_BITS = 2_560_000  # of its codes, at fewer: 40,000 rows at 64 bits
 LEAST_CHANGED = 0.005  # of the bits of the sample, if it is to judge a μ
 CHANCE = 2.0  # standard errors of a mean over queries by which a metric may fall
+SEEDS = 0.002  # or by so much, which is less than two deviations between seeds of most cells
 # the same where validation rows search one another: there are few to be found, and so a fall is
 # seen less surely
 CHANCE_OF_FEW = 1.0
@@ -152,9 +153,12 @@ def least(
     chance: float,
     log: logs.Log,
 ) -> float | None:
-    """The smallest of `mus`, rising, at which nothing falls, or None; `after(mu)` as in `falls`."""
+    """The smallest of `mus`, rising, at which nothing falls, or None; `after(mu)` as in `falls`.
+
+    The list is halved, as if a larger μ never cost more than a smaller one.
+    """
     low, high = 0, len(mus)
-    while low < high:  # halves the list: a larger μ costs less
+    while low < high:
         middle = (low + high) // 2
         lost = list(falls(before, after(mus[middle]), chance))
         if lost:
@@ -177,14 +181,14 @@ def by_query(
 def falls(
     before: dict[str, np.ndarray], after: dict[str, np.ndarray], chance: float
 ) -> Iterator[str]:
-    """The metrics whose mean over queries falls by more than `chance` standard errors.
+    """The metrics whose mean over queries falls by more than `chance` standard errors and `SEEDS`.
 
     Args:
         before, after: `[Q]` each, of the same queries in the same order.
     """
     for name in before:
         gain = after[name] - before[name]
-        if gain.mean() < -chance * gain.std() / math.sqrt(len(gain)):
+        if gain.mean() < -max(SEEDS, chance * gain.std() / math.sqrt(len(gain))):
             yield name
 
 
