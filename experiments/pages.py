@@ -44,8 +44,11 @@ SECTIONS = {
     "real": (REAL, QUERIED, REAL_BITS),
     "ablation": (ABLATION, SHORT_METRICS, (SHORT_BITS,)),
 }
-SYNTHETIC = "sigah_synthetic"  # counted beside quantisers, which rank all codes too, by these
-COUNTED = ("recall@10", "recall@100", "map@1000")
+# what is counted beside quantisers, by the name of its column: the search that `search` takes, and
+# for map@1000 the one that decodes all codes, as theirs do
+STAGES = ("recall@10", "1-recall@10", "recall@100")
+COUNTED = {f"{metric}, in stages": ("sigah_stages", metric) for metric in STAGES}
+COUNTED["map@1000, all codes decoded"] = ("sigah_synthetic", "map@1000")
 
 
 def filled(found: Sequence[Cell], path: Path) -> str:
@@ -63,11 +66,10 @@ def part(found: Sequence[Cell], path: Path, kind: str, name: str) -> str:
     """A generated part of a page by its marker, `<!-- KIND: NAME -->`.
 
     Tables: `codes`, `real` and `ablation`, all tables of all data sets; `best`, SiGAH against the
-    best baseline; `quantisers`, against each quantiser; `mnist 64`, the codes of a data set at a
-    length; `real mnist 64`, the same of real-valued queries; `mnist 64,128 short`, the few of both
-    kinds that a newcomer compares. Counts: `codes`, in how many cells SiGAH is ahead of the best
-    baseline; a quantiser's name, or `quantisers` for the best of them. `best` and `codes` may be
-    followed by a variant of SiGAH, as in `best sigah_plain`.
+    best baseline; `quantisers`, against each quantiser; `mnist 64,128 short`, the few methods of
+    both kinds that a newcomer compares. Counts: `codes`, in how many cells SiGAH is ahead of the
+    best baseline; `quantisers`, in how many in stages of the best quantiser. `best` and the count
+    `codes` may be followed by a variant of SiGAH, as in `best sigah_plain`.
 
     Raises:
         BadInput: the marker names something else.
@@ -79,16 +81,12 @@ def part(found: Sequence[Cell], path: Path, kind: str, name: str) -> str:
             return comparison.markdown(*against_best(found, *variant))
         case "table", ["quantisers"]:
             return comparison.markdown(*against_quantisers(found))
-        case "table", [*real, dataset, bits] if bits.isdecimal() and real in ([], ["real"]):
-            rows, metrics = (REAL, QUERIED) if real else (BINARY, SHORT_METRICS)
-            table = comparison.over_metrics(found, dataset, int(bits), rows, metrics)
-            return comparison.markdown(*table)
         case "table", [dataset, bits, "short"] if bits.replace(",", "").isdecimal():
             return comparison.markdown(*short(found, dataset, [int(k) for k in bits.split(",")]))
         case "count", ["codes", *variant] if set(variant) <= VARIANTS.keys():
             return ahead_of_best(found, *variant)
-        case "count", [rival] if rival in (*quantisers.NAMES, "quantisers"):
-            return beside_quantiser(found, rival)
+        case "count", ["quantisers"]:
+            return beside_quantisers(found)
     raise BadInput(f"{path}: <!-- {kind}: {name} -->: no such part; see `experiments.pages.part`")
 
 
@@ -129,7 +127,7 @@ def against_quantisers(found: Sequence[Cell]) -> comparison.Grid:
     """In how many cells SiGAH leads and trails, beside each quantiser and the best of them."""
     rivals = {display_name(name): (name,) for name in quantisers.NAMES}
     rivals["the best of them"] = quantisers.NAMES
-    return comparison.counts(found, SYNTHETIC, rivals, REAL_BITS, COUNTED)
+    return comparison.counts(found, COUNTED, rivals, REAL_BITS)
 
 
 def ahead_of_best(found: Sequence[Cell], method: str = "sigah") -> str:
@@ -139,12 +137,11 @@ def ahead_of_best(found: Sequence[Cell], method: str = "sigah") -> str:
     return f"ahead in {c.ahead} of {c.cells} cells, {clearly}"
 
 
-def beside_quantiser(found: Sequence[Cell], rival: str) -> str:
-    """The same of a row of `against_quantisers`."""
-    rivals = quantisers.NAMES if rival == "quantisers" else (rival,)
-    c = comparison.count(found, SYNTHETIC, rivals, REAL_BITS, COUNTED)
-    near = f"within two deviations in {c.cells - c.leads - c.trails} of {c.cells} cells"
-    return f"ahead in {c.leads}, behind in {c.trails}, {near}"
+def beside_quantisers(found: Sequence[Cell]) -> str:
+    """The part of a sentence that counts the cells of search in stages beside the best of them."""
+    c = comparison.count(found, "sigah_stages", quantisers.NAMES, REAL_BITS, STAGES)
+    near = f"and within two deviations in {c.cells - c.leads - c.trails}"
+    return f"ahead in {c.leads} of {c.cells} cells, behind in {c.trails}, {near}"
 
 
 def short(found: Sequence[Cell], dataset: str, lengths: Sequence[int]) -> comparison.Grid:

@@ -212,7 +212,6 @@ class Count(NamedTuple):
     ahead: int  # of a greater mean
     leads: int  # ahead by more than two standard deviations of the difference
     trails: int  # behind by more than that
-    single: int  # one seed each, so that no deviation is known
 
 
 def count(
@@ -229,26 +228,24 @@ def count(
         sum(statistics.mean(own) > statistics.mean(rival) for own, rival in pairs),
         sum(clearly_ahead(own, rival) for own, rival in pairs),
         sum(clearly_ahead(rival, own) for own, rival in pairs),
-        sum(len(own) == len(rival) == 1 for own, rival in pairs),
     )
 
 
 def counts(
     cells: Sequence[Cell],
-    method: str,
+    columns: Mapping[str, tuple[str, str]],
     rivals: Mapping[str, Sequence[str]],
     bits: Sequence[int],
-    metrics: Sequence[str],
 ) -> Grid:
-    """A row for each group of rivals, by name: `count` against the best of the group."""
+    """A row for each group of rivals, a column for each method and metric, both by their names.
+
+    A number is `leads / trails / cells` of `count`, against the best of the group.
+    """
     body = []
     for name, group in rivals.items():
-        c = count(cells, method, group, bits, metrics)
-        numbers = c.cells, c.leads, c.trails, c.cells - c.leads - c.trails, c.single
-        body.append([(name, 0), *((str(number), 0) for number in numbers)])
-    title = display_name(method)
-    columns = ["leads in", "trails in", "within two deviations in", "of one seed each"]
-    return [f"{title}, beside", "cells", *columns], body
+        row = [count(cells, method, group, bits, [metric]) for method, metric in columns.values()]
+        body.append([(name, 0), *((f"{c.leads} / {c.trails} / {c.cells}", 0) for c in row)])
+    return ["leads / trails / cells, beside", *columns], body
 
 
 def _pairs(
