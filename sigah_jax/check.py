@@ -35,6 +35,7 @@ from sigah_jax.formats.vectors import why_bad
 from sigah_jax.retrieval.metric import base_rows, queries_of
 from sigah_jax.run import loading
 
+TRAIN_ANEW = 4  # exit code of that advice; 1 is that of a program error
 LEAST_ROWS = 100  # of fewer, chance alone may pass the limits of `drift.advice`
 MOST_ROWS = 10_000  # of more, as many are looked at, evenly from first to last
 LABELS = {
@@ -102,7 +103,7 @@ def table(columns: dict[str, drift.Figures]) -> str:
 @command("nothing was written")
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 keep the encoder, 1 train anew, 2 bad input, 130 interrupted."""
+    """Exit code: 0 keep the encoder, 4 train anew, 2 bad input, 130 interrupted."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
@@ -154,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     print(sentence)
     if others and others[0][0] != anew:
         print(f"by the figures above alone: {others[0][1]}")
-    return int(anew)
+    return TRAIN_ANEW if anew else 0
 
 
 def advice_by_queries(h: Hasher, queries: np.ndarray, x: np.ndarray) -> tuple[bool, str]:

@@ -13,7 +13,7 @@ they are given. `--by` ranks all codes by something else: both codes of a query,
 for packed codes, or its real projections.
 
 `--only=ids.npy` searches within a subset, exactly, at the cost of so many codes: the file holds row
-numbers, or a boolean for each code. Of deleted rows the boolean is False.
+numbers, or a boolean for each code. The boolean of a deleted row is False.
 
 `--radius` in place of `--k` finds all rows that probably lie within it: a Euclidean distance, of
 cosine 1 - cos, of ip the least inner product. The encoder knows by its validation queries how near

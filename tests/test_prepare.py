@@ -100,6 +100,9 @@ def test_graph_and_ground_truth_are_exact_and_cached(data, tmp_path):
         made = [prepare.prepare(c, tmp_path / "cache", data, standardiser, log) for _ in range(2)]
     first, again = made
     z = (data.xt - standardiser["mean"]) @ standardiser["projection"]
+    kept, d = (z**2).sum() / len(z), data.xt.shape[1]
+    line = f"features: the first 12 of {d} principal directions, {kept:.1%} of variance"
+    assert line in (tmp_path / "log.txt").read_text()
     distances = ((z[:, None].astype(float) - z[None]) ** 2).sum(-1)
     np.fill_diagonal(distances, np.inf)
     found = np.take_along_axis(distances, first.graph, 1)
