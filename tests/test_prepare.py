@@ -127,6 +127,7 @@ def test_where_neighbours_stand_apart_they_are_as_many_and_weigh_as_the_config_s
 
 def test_a_run_has_a_training_and_two_of_the_decoder_alone(data, tmp_path):
     c = configuration(steps=100)
+    c.refine.share = 0.2
     training, refit, last = stages.stages(c, tmp_path, data)
     assert training.validated and not refit.validated
     assert (training.directory, refit.directory) == (tmp_path, tmp_path / "refit")
