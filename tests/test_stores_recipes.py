@@ -220,6 +220,18 @@ def test_milvus_takes_whole_bytes_only(milvus, tmp_path):
     client.close()
 
 
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+def test_qdrant(space):
+    need("qdrant_client", "qdrant-client")
+    run("qdrant", space)
+    check(space)
+    client = space["client"]
+    for row in client.retrieve("codes", [7, 2999], with_vectors=True):
+        packed = np.packbits(np.array(row.vector) > 0)
+        np.testing.assert_array_equal(packed, space["cb"][row.id])
+    client.close()
+
+
 @pytest.fixture(scope="module")
 def server():
     """The address of a PostgreSQL with pgvector."""
