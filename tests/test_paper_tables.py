@@ -32,7 +32,7 @@ def vectors(tmp_path_factory):
 def flags(tmp_path, vectors, *more):
     readme = tmp_path / "README.md"
     if not readme.exists():
-        readme.write_text("<!-- table: small 64 -->\n<!-- end -->\n")
+        readme.write_text("<!-- table: small 16 short -->\n<!-- end -->\n")
     names = {"results": "results", "runs": "runs", "readme": "README.md", "page": "page.md"}
     paths = [f"--{flag}={tmp_path / name}" for flag, name in names.items()]
     return [f"--datasets=small={vectors}", *paths, *more]
@@ -65,15 +65,15 @@ def test_only_a_length_that_a_method_cannot_have_is_not_applicable(
 
 
 def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path, vectors, capsys):
-    argv = flags(tmp_path, vectors, "--methods=lsh,itq", "--bits=64", "--seeds=2")
+    argv = flags(tmp_path, vectors, "--methods=lsh,itq", "--bits=16", "--seeds=2")
     argv += ["--devices=0,1"]  # two cells at a time
     assert paper_tables.main(argv) == 0
     out = capsys.readouterr().out
     assert "4 of 4 cells to run" in out
     first = tables(tmp_path)
-    assert "| ITQ | n/a" in first["README"].decode()  # 64 bits of 24 columns
+    assert "| ITQ | 2 | ." in first["README"].decode()
     assert "tables.md" not in first and "mnist" not in first["tables.tex"].decode()
-    results = lines(tmp_path)["lsh", 64, 1]
+    results = lines(tmp_path)["lsh", 16, 1]
     assert results["config"]["data"]["base"] == vectors.name and len(results["config_hash"]) == 16
     assert results["data"].startswith(f"{vectors.name}, ")  # not where the file lay
     assert results["seconds"]["fit"] >= 0 and results["peak_rss_bytes"] > 1e8
@@ -89,7 +89,7 @@ def test_runs_what_is_missing_then_nothing_and_rewrites_identical_files(tmp_path
 
 def test_a_quantiser_is_a_cell_of_real_queries_or_says_why_not(tmp_path, vectors):
     argv = flags(tmp_path, vectors, "--methods=sqtqmse1,rabitq,rq", "--bits=64", "--seeds=2")
-    (tmp_path / "README.md").write_text("<!-- table: real small 64 -->\n<!-- end -->\n")
+    (tmp_path / "README.md").write_text("<!-- table: small 64 short -->\n<!-- end -->\n")
     assert paper_tables.main(argv) == 0
     held = lines(tmp_path)
     assert sorted(held) == [("rabitq", 64, 0), ("rq", 64, 0), ("rq", 64, 1), ("sqtqmse1", 64, 0)]
@@ -99,8 +99,8 @@ def test_a_quantiser_is_a_cell_of_real_queries_or_says_why_not(tmp_path, vectors
     assert 0.4 < line["metrics"]["recall@10"] < 1 and line["metrics"]["ms_per_query"] > 0
     assert line["metrics"]["encode_secs"] == line["seconds"]["encode"] > 0
     readme = (tmp_path / "README.md").read_text()
-    assert "| RaBitQ | n/a" in readme and "| residual quantiser | **." in readme
-    assert "| int8 after PCA | not run" in readme
+    assert "RaBitQ" not in readme and "| residual quantiser | 8 | ." in readme
+    assert "| OPQ, 8 columns a byte | 8 | not run" in readme
 
 
 def test_killed_half_way_no_cell_is_lost_and_no_half_cell_counts(tmp_path, vectors):
