@@ -78,7 +78,7 @@ def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch, least):
     monkeypatch.setattr(Hasher, "encode", noted)
     lost = lambda *_: ["map"] if tried[-1] < least else []  # noqa: E731
     monkeypatch.setattr(refinement, "falls", lost)
-    (h, cb), lines = choose(trained)
+    (h, _, cb), lines = choose(trained)
     assert h.refinement.mu == least and len(tried) == len(set(tried)) <= 3
     np.testing.assert_array_equal(cb, h.encode(trained[1].xt))
     assert f"μ={least} changes" in lines[-1]
@@ -86,14 +86,14 @@ def test_the_least_mu_that_costs_nothing_is_chosen(trained, monkeypatch, least):
 
 def test_where_each_mu_costs_something_codes_are_not_refined(trained, monkeypatch):
     monkeypatch.setattr(refinement, "falls", lambda *_: ["map"])
-    (h, cb), lines = choose(trained)
+    (h, _, cb), lines = choose(trained)
     np.testing.assert_array_equal(cb, trained[0].encode(trained[1].xt))
     assert h is trained[0] and "none, since each μ lowers a metric" in lines[-1]
 
 
 def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkeypatch):
     monkeypatch.setattr(refinement, "falls", lambda *_: [])
-    (refined, _), _ = choose(trained)
+    (refined, *_), _ = choose(trained)
     share = refined.facts["refinement"]["bits_changed"] / BITS
     monkeypatch.setattr(refinement, "LEAST_CHANGED", 0.99 * share)
     assert choose(trained)[0][0].refinement.mu == refinement.MUS[0]
@@ -106,7 +106,7 @@ def test_validation_rows_judge_where_training_rows_hardly_change(trained, monkey
         return ["map"] if len(judges) == 6 else []
 
     monkeypatch.setattr(refinement, "falls", falls)
-    (h, cb), lines = choose(trained)
+    (h, _, cb), lines = choose(trained)
     assert h.refinement.mu == refinement.MUS[1]
     of_all, of_few = (refinement.METRICS, 2.0), (refinement.METRICS_OF_FEW, 1.0)
     assert judges == [*3 * [of_all], *3 * [of_few]]
@@ -130,10 +130,9 @@ def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
 
     monkeypatch.setattr(refinement, "by_query", noted)
     monkeypatch.setattr(refinement, "falls", lambda *_: [])
-    (refined, cb), _ = choose(trained)
-    np.testing.assert_array_equal(cb, refined.encode(data.xt))  # of all rows
-    rows = np.linspace(0, 799, 100).astype(int)
-    x = data.xt[rows]
+    (refined, x, cb), _ = choose(trained)
+    np.testing.assert_array_equal(x, data.xt[np.linspace(0, 799, 100).astype(int)])
+    np.testing.assert_array_equal(cb, refined.encode(x))
     for codes, truth in judged:
         assert codes.shape == (100, BITS // 8)
         nearest = ((data.xv[:, None] - x) ** 2).sum(-1).argmin(1)
@@ -142,7 +141,7 @@ def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
     changed = np.bitwise_count(refined.encode(x) ^ h.encode(x)).sum(1).mean()
     assert refined.facts["refinement"]["bits_changed"] == changed
     monkeypatch.setattr(refinement, "falls", lambda *_: ["map"])
-    np.testing.assert_array_equal(choose(trained)[0][1], h.encode(data.xt))
+    np.testing.assert_array_equal(choose(trained)[0][2], h.encode(x))
 
 
 def test_validation_rows_take_no_mu_that_training_rows_refused(trained, monkeypatch):

@@ -43,8 +43,8 @@ LEAST_ROWS = 200  # validation rows, if they are to judge
 
 def chosen(
     config, h: Hasher, data: Dataset, truth: np.ndarray, log: logs.Log
-) -> tuple[Hasher, np.ndarray]:
-    """The encoder with the refinement that `config.refine` asks for, and codes of training rows.
+) -> tuple[Hasher, np.ndarray, np.ndarray]:
+    """The encoder with the refinement that `config.refine` asks for, and the rows that chose it.
 
     Its fact `refinement` says what that changes on the sample of training rows: `bits_changed`, the
     mean of a code, and `error` and `error_refined`, the means of ‖z - ẑ‖².
@@ -54,7 +54,8 @@ def chosen(
         truth: of validation queries against training rows, returned by `evaluate.ground_truth`.
 
     Returns:
-        (the encoder, packed codes `[nt, W] u1` that it gives to the training rows).
+        (the encoder, the sample of training rows `[ns, d]`, the packed codes `[ns, W] u1` that it
+        gives to these).
     """
     engine = parallel.engine(config.engine)
     x, truth = sample(data, truth, h.bits, engine)
@@ -83,7 +84,7 @@ def chosen(
         mu = float(config.refine.mu)
     if not mu:
         log.line("refinement: none, since each μ lowers a metric of validation queries")
-        return h, plain if x is data.xt else unit.encode(data.xt)
+        return h, x, plain
     facts = {
         "bits_changed": bits_changed(mu),
         "error": error(unit, x, plain),
@@ -93,9 +94,8 @@ def chosen(
         f"refinement: μ={mu} changes {facts['bits_changed']:.2f} of {h.bits} bits, "
         f"‖z - ẑ‖² {facts['error']:.4f} to {facts['error_refined']:.4f}"
     )
-    cb = codes(mu) if x is data.xt else unit.encode(data.xt, refine=mu)
     facts = h.facts | {"refinement": facts}
-    return dataclasses.replace(h, refinement=Refinement(mu, iterations), facts=facts), cb
+    return dataclasses.replace(h, refinement=Refinement(mu, iterations), facts=facts), x, codes(mu)
 
 
 def sample(

@@ -116,13 +116,13 @@ def _leave_encoder(
         h, start = loading.of_checkpoint(workdir, "best"), time.monotonic()
         if config.refine.iterations:
             truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
-            h, cb = refinement.chosen(config, h, data, truth, log)
+            h, xb, cb = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
         else:
-            cb = h.euclidean.encode(data.xt)
+            xb, cb = data.xt, h.euclidean.encode(data.xt)
         facts = h.facts | {"seconds": seconds}
-        facts["recall"] = drift.recall_by_rows(h, data.xv, data.xt, cb)
+        facts["recall"] = drift.recall_by_rows(h, data.xv, xb, cb)
         if data.xa is None and not data.metric.added:  # else no rows of the base are held out
             facts["reference"] = drift.figures(h.euclidean, data.xv)._asdict()
-        pairs = radius.pairs_of(h, data.xv, data.xt, cb)
+        pairs = radius.pairs_of(h, data.xv, xb, cb)
         dataclasses.replace(h, facts=facts, pairs=pairs).save(rundir.encoder_path(workdir))

@@ -115,6 +115,8 @@ def _decoder_codes(
     A decoder ranks better if it was trained on refined codes, which it will decode (research log).
     """
     h = loading.of_checkpoint(workdir, "best")
-    if not refined:
-        return h.euclidean.encode(data.xt)
-    return refinement.chosen(config, h, data, truth, log)[1]
+    if refined:
+        h, x, codes = refinement.chosen(config, h, data, truth, log)
+        if x is data.xt:
+            return codes
+    return h.euclidean.encode(data.xt)
