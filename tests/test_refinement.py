@@ -55,7 +55,7 @@ def test_a_metric_may_fall_by_as_much_as_another_seed_brings():
 
 def test_a_given_mu_is_taken_and_what_it_changes_is_told(trained, monkeypatch):
     monkeypatch.setattr(refinement, "falls", None)  # nothing is compared
-    (h, cb), lines = choose(trained, "0.01", iterations=5)
+    (h, _, cb), lines = choose(trained, "0.01", iterations=5)
     assert h.refinement == Refinement(0.01, 5)
     x, plain = trained[1].xt, trained[0].encode(trained[1].xt)
     facts, z = h.facts["refinement"], h.features(x)
