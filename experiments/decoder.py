@@ -70,8 +70,8 @@ def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
     z, synthetic = h.features(data.xq), h.decode(h.encode(data.xq))
     error = ((z - synthetic) ** 2).sum(1).mean()
     base = h.decode(h.encode(data.xb))
-    squared = (base**2).sum(1)
-    values = real_queries.score(lambda part: squared - 2 * z[part] @ base.T, truth, len(base))
+    squared, asked = (base**2).sum(1), h.query_scale * z
+    values = real_queries.score(lambda part: squared - 2 * asked[part] @ base.T, truth, len(base))
     ranked = [f"{values[name]:.3f}" for name in RANKED]
     return [f"{workdir}, {h.bits} bits", f"{error:.3f}", *alike(z, synthetic), *ranked]
 

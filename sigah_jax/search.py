@@ -8,7 +8,7 @@
 
 Queries are packed codes, of `encode --queries`, of `encode --queries=both` for `--by=both`, or with
 --workdir vectors, which find more: their two codes rank all codes, the --candidates nearest are
-ranked by ‖z - ẑ‖², see `Hasher.features`, and of these the nearest by the vectors of --rerank, if
+ranked by ‖β z - ẑ‖², see `Hasher.features`, and of these the nearest by the vectors of --rerank, if
 they are given. `--by` ranks all codes by something else: both codes of a query, its own alone, as
 for packed codes, or its real projections.
 
@@ -24,8 +24,8 @@ What `encode` left beside the codes, `codes.npy.json`, must name the encoder of 
 it is missing, on either side, a line says that this was not checked. Rows that it lists as bad are
 no neighbours and no candidates; queries that are bad are refused.
 
-The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
-[Q, k]`: float32, ‖z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, that of
+The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances [Q,
+k]`: float32, ‖β z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, that of
 the encoder's metric, the squared Euclidean distance, 1 - cos or -q·x; int32 of codes, the bits that
 differ, those of the query's own code counted twice where both rank. Each row is sorted by
 (distance, id). With `--radius` it holds `lims [Q + 1] int64`, `ids [t] int64` and `distances [t]

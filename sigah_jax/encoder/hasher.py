@@ -53,6 +53,7 @@ class Hasher:
     refinement: refining.Refinement = refining.NONE  # of base rows, unless `encode` is told
     metric: Metric = L2  # what is near; rows go through it before anything else
     pairs: Pairs | None = None  # of validation queries, which say what lies within a radius
+    query_scale: float = 1.0  # β: synthetic features are ranked by ‖β z - ẑ‖² to a query's features
 
     def __repr__(self) -> str:
         """One line; `describe` tells more."""
@@ -248,7 +249,8 @@ class Hasher:
         """Standardised features, what the networks see of queries: `[n, d] -> z [n, P] f32`.
 
         For asymmetric search, beside `decode`: ‖z - ẑ‖² ranks codes as ‖x - x̂‖² does, for the
-        part of x that is outside of the P directions is the same for all codes.
+        part of x that is outside of the P directions is the same for all codes. ‖β z - ẑ‖² ranks
+        them better, β being `query_scale`.
 
         Raises:
             BadInput: as `encode`.
@@ -281,12 +283,13 @@ class Hasher:
         product, which the hash covers: codes of base rows and queries can be compared if the hash
         and the metric are equal. `query_head` tells whether queries have a hash function of their
         own, `refine` by which μ and iterations codes of base rows are refined, μ = 0 if they are
-        not. A trained hasher also tells `data` (name or file), `preset`, `config_hash`, `step`,
-        `validation`, the metrics of its checkpoint on the validation queries, {} without any,
-        whether its decoder is `refitted`, trained further on codes that stand still, `refinement`,
-        what refining changes on the training rows, if it does, `recall`, `drift.recall_by_rows` of
-        its validation queries, `reference`, `drift.Figures` of them if these are rows that were
-        held out, and `workdir` if it was loaded from a run directory.
+        not, `query_scale` by how much features of queries are scaled. A trained hasher also tells
+        `data` (name or file), `preset`, `config_hash`, `step`, `validation`, the metrics of its
+        checkpoint on the validation queries, {} without any, whether its decoder is `refitted`,
+        trained further on codes that stand still, `refinement`, what refining changes on the
+        training rows, if it does, `recall`, `drift.recall_by_rows` of its validation queries,
+        `reference`, `drift.Figures` of them if these are rows that were held out, and `workdir` if
+        it was loaded from a run directory.
         """
         told = {
             "bits": self.bits,
@@ -296,6 +299,7 @@ class Hasher:
             "metric": self.metric.name,
             "query_head": self.query_head,
             "refine": self.refinement._asdict(),
+            "query_scale": self.query_scale,
         }
         if self.metric.added:
             told["longest"] = self.metric.largest
@@ -361,6 +365,7 @@ def to_bytes(h: Hasher) -> bytes:
         "block_rows": h.block_rows,
         "refine": h.refinement._asdict(),
         "metric": h.metric.name,
+        "query_scale": h.query_scale,
     }
     return archive.pack(h.params, about, h.pairs)
 
@@ -369,10 +374,12 @@ def unpacked(data: bytes) -> Hasher:
     """The hasher of `to_bytes`; one of `archive.DAMAGE` if it is damaged."""
     params, about, pairs = archive.unpack(data)
     model = config_dict.FrozenConfigDict(about["model"])
-    # earlier versions wrote neither
+    # earlier versions wrote none of these
     refinement = refining.Refinement(**about.get("refine", {}))
     metric = metrics.kept(about.get("metric", "l2"), params["standardiser"])
-    return Hasher(model, params, about["facts"], about["block_rows"], refinement, metric, pairs)
+    scale = about.get("query_scale", 1.0)
+    facts, block_rows = about["facts"], about["block_rows"]
+    return Hasher(model, params, facts, block_rows, refinement, metric, pairs, scale)
 
 
 def read(path: Path, remedy: str) -> Hasher:

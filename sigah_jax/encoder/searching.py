@@ -49,7 +49,7 @@ def search(
         packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
         k: 1 to n, less the missing rows; with `only`, at most so many rows of it have a code.
         by: "synthetic": the `candidates` nearest by both codes of the query are ranked by
-            ‖z - ẑ‖², see `Hasher.features`. The others rank all rows: "both", by both codes, see
+            ‖β z - ẑ‖², see `Hasher.features`. The others rank all rows: "both", by both codes, see
             `retrieval.both`; "hamming", by the query's own code alone, as a store does;
             "projection", by both real projections, see `Hasher.both_projections`.
         candidates: of each query that are ranked by synthetic features, 1 or more; at least as
@@ -64,7 +64,7 @@ def search(
         engine: "cpu", "accelerator" or "auto", which fits the devices.
 
     Returns:
-        D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id). D is f32: ‖z - ẑ‖², with `rerank`
+        D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id). D is f32: ‖β z - ẑ‖², with `rerank`
         the distance of `rerank.rerank` by the metric of `h`, which is squared Euclidean, 1 - cos
         or -q·x, by projection the weighted Hamming distance; or i32: bits
         that differ, for both codes 2 H(Q, b) + H(S, b).
@@ -117,6 +117,7 @@ def search(
             z = h.features(queries[chunk])
             with naming("queries"):
                 refuse_bad(queries, chunk.start, have_distances(z))
+            z *= h.query_scale
             distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
         if rerank is not None:
             with naming("rerank"):

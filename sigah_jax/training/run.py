@@ -15,7 +15,7 @@ from sigah_jax.devices import hosts, parallel
 from sigah_jax.encoder import drift, radius
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.run import checkpoints, loading, logs, rundir
-from sigah_jax.training import evaluate, prepare, refinement, stages, step, train
+from sigah_jax.training import evaluate, prepare, query_scale, refinement, stages, step, train
 
 
 @contextlib.contextmanager
@@ -120,6 +120,8 @@ def _leave_encoder(
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
         else:
             xb, cb = data.xt, h.euclidean.encode(data.xt)
+        h = dataclasses.replace(h, query_scale=query_scale.chosen(h.euclidean, data.xv, xb, cb))
+        log.line(f"features of queries are scaled by {h.query_scale} for synthetic features")
         facts = h.facts | {"seconds": seconds}
         facts["recall"] = drift.recall_by_rows(h, data.xv, xb, cb)
         if data.xa is None and not data.metric.added:  # else no rows of the base are held out

@@ -1,0 +1,37 @@
+"""By how much features of queries are scaled before synthetic features are ranked: β.
+
+Synthetic features are nearer to the centre than the rows that they stand for, and those far from
+it are off by less, in part (research log). ‖β z - ẑ‖² with β > 1 makes up for both on some data;
+on other data β = 1 is best. So a run takes the β by which validation queries find most. ours.
+
+Shapes: V validation queries, n rows, d columns, W packed bytes.
+
+Not responsible for the ranking itself: `encoder.searching`.
+"""
+
+import numpy as np
+
+from sigah_jax.devices import parallel
+from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.retrieval import euclidean, neighbours
+
+SCALES = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0)
+NEAREST = 10  # rows of a query that are to be found
+
+
+def chosen(h: Hasher, xv: np.ndarray, xb: np.ndarray, packed: np.ndarray) -> float:
+    """The first of `SCALES` by which most of the `NEAREST` rows of the queries are found.
+
+    Args:
+        xv: `[V, d]`; xb: `[n, d]`: queries and rows that went through the metric of h.
+        packed: `[n, W] u1`, the codes of the rows.
+    """
+    engine = parallel.engine("auto")
+    truth = neighbours.nearest_sets(xv, xb, (NEAREST,), engine)
+    z, z_hat = h.features(xv), h.decode(packed)
+
+    def recall(scale: float) -> float:
+        found = euclidean.knn(np.float32(scale) * z, z_hat, NEAREST, engine)[1]
+        return neighbours.recall(xv, xb, found, truth)
+
+    return SCALES[int(np.argmax([recall(scale) for scale in SCALES]))]
