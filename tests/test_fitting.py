@@ -122,6 +122,7 @@ def test_fit_gives_what_load_gives(run, rows):
     assert h.describe() == loaded.describe()
     np.testing.assert_array_equal(h.encode(rows), loaded.encode(rows))
     told = h.describe()
+    assert told["query_scale"] == h.query_scale >= 1
     assert told["step"] == 200 and told["preset"] == "best" and 0 < told["validation"]["map"] < 1
     assert told["data"].startswith("array 1000 x 20 float32 ")
     assert told["reference"]["rows"] == 50 and 0 < told["reference"]["error"] < 1

@@ -344,6 +344,7 @@ def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
         "validation": {"map": 0.5, "recall@10": 0.25},
         "refitted": False,
         "refine": {"mu": 0.0, "iterations": 16},
+        "query_scale": 1.0,
     }
 
 

@@ -192,10 +192,11 @@ def test_halves_of_the_validation_rows_search_each_other(trained, monkeypatch):
 
 
 def test_the_refinement_is_kept_in_the_file_and_obeyed(trained, tmp_path):
-    h = dataclasses.replace(trained[0], refinement=Refinement(0.01, 5))
+    h = dataclasses.replace(trained[0], refinement=Refinement(0.01, 5), query_scale=1.3)
     h.save(tmp_path / "e.npz")
     again, x = loading.load(tmp_path / "e.npz"), trained[1].xv
     assert again.refinement == h.refinement and again.describe()["refine"]["iterations"] == 5
+    assert again.query_scale == again.describe()["query_scale"] == 1.3
     np.testing.assert_array_equal(again.encode(x), h.encode(x, refine=0.01))
     np.testing.assert_array_equal(again.encode(x, refine=0), trained[0].encode(x))
     assert (again.encode(x) != again.encode(x, refine=0)).any()

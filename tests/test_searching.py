@@ -1,5 +1,6 @@
 """Search by vectors from Python: `sigah_jax.search`."""
 
+import dataclasses
 import inspect
 
 import hashers
@@ -41,6 +42,10 @@ def test_candidates_are_ranked_by_synthetic_features_or_vectors(made):
     candidates = both.search(h.both_codes(xq), cb, 3 * K, "cpu")[1]
     got = sigah_jax.search(h, xq, cb, K, candidates=3 * K)
     same(got, asymmetric.by_feature(h.features(xq), cb, candidates, K, h.decode))
+    scaled = sigah_jax.search(dataclasses.replace(h, query_scale=1.5), xq, cb, K, candidates=3 * K)
+    by_scaled = asymmetric.by_feature(np.float32(1.5) * h.features(xq), cb, candidates, K, h.decode)
+    same(scaled, by_scaled)
+    assert (scaled[1] != got[1]).any()
     got = sigah_jax.search(h, xq, cb, K, by="both", rerank=xb, oversample=3)
     same(got, rerank.rerank(xq, xb, candidates, K))
     # three stages: all rows by both codes, 100 by synthetic features, 3 K by vectors
