@@ -21,3 +21,16 @@ def test_of_equal_scales_the_least_is_chosen():
     x = hashers.vectors(20, 4)
     h = SimpleNamespace(features=lambda x: x, decode=lambda packed: np.zeros((20, 4), np.float32))
     assert query_scale.chosen(h, x[:5], x, None) == 1
+
+
+def test_of_many_rows_a_sample_judges(monkeypatch):
+    monkeypatch.setattr(query_scale, "MOST_ROWS", 50)
+    x, decoded = hashers.vectors(1000, 4), []
+
+    def decode(packed):
+        decoded.append(packed)
+        return 2 * packed
+
+    h = SimpleNamespace(features=lambda x: x, decode=decode)
+    assert query_scale.chosen(h, x[:300] + np.float32(0.01), x, x) == 2
+    np.testing.assert_array_equal(decoded[0], x[np.linspace(0, 999, 50).astype(int)])
