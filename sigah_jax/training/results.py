@@ -48,6 +48,7 @@ def write(
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)
     made["refinement"] = h.refinement._asdict() | h.facts.get("refinement", {})
+    made["query_scale"] = h.query_scale
     whole.write_json(path, made | {"metrics": values, "pr_curves": curves})
     log.line("\n" + tables.method_table(values, tables.COLUMNS, config.model.bits))
     log.line(f"results: {path}  plots: {pictures}")
