@@ -3,8 +3,8 @@
     python -m sigah_jax.main --config=experiments/mnist.py
     python -m sigah_jax.main --config=experiments/mnist.py:bits=32
 
-Expected at 64 bits: 5 minutes on two CPU cores and 2.3 GB of memory; on the test queries map .781,
-recall@10 .411 and recall@100 .918 (seed 0 in results/mnist.jsonl). Other lengths: docs/results.md.
+Expected at 64 bits: 9 to 13 minutes on two CPU cores and 2.3 GB of memory; on the test queries map
+.78, recall@10 .41, in stages .63. Other lengths: docs/results.md.
 """
 
 from sigah_jax import mnist

@@ -2,8 +2,8 @@
 
     python -m sigah_jax.main --config=experiments/vectors.py:bits=128 --config.data.base=my.npy
 
-Expected on 60,000 x 96 (deep60k): at 64 bits 4 minutes on two CPU cores, 1.6 GB of memory and map
-.689; at 128 bits 6 minutes and map .784 (seed 0 in results/deep60k.jsonl).
+Expected on 60,000 x 96 (deep60k) at 64 bits: 7 minutes on two CPU cores, 1.6 GB of memory and map
+.69. Other lengths: docs/results.md.
 """
 
 from sigah_jax import config as base
