@@ -40,8 +40,11 @@ def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
     assert config.decoder_stages(named("preset=paper")) == {}
 
 
-def test_long_codes_have_more_atoms_that_are_trained_longer():
+def test_long_codes_have_more_atoms_and_long_and_short_ones_are_trained_longer():
     for bits, expected in (
+        (8, (2048, 0.6)),
+        (32, (2048, 0.6)),
+        (33, (2048, 0.3)),
         (64, (2048, 0.3)),
         (127, (2048, 0.3)),
         (128, (4096, 0.6)),
