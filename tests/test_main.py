@@ -143,7 +143,7 @@ def test_a_shared_cache_is_taken_and_not_made_again(finished, tmp_path):
 
 
 FILES = ("metrics.jsonl", "refit/metrics.jsonl", "alternation/metrics.jsonl")
-ROWS = 12 + 4 + 2  # of an uninterrupted run: the training, the refit, the alternation
+ROWS = 12 + 4 + 7  # of an uninterrupted run: the training, the refit, the alternation
 
 
 def logged(workdir):
