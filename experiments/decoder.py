@@ -5,7 +5,7 @@
 A line for each run directory, all of one data set, on its test queries, in the space of
 `Hasher.features`: the reconstruction error; the energy distance between real and synthetic
 features of other vectors, beside that of real features among themselves, which is the noise of
-the sample; and the ranking of the whole base by ‖z - ẑ‖.
+the sample; and the ranking of the whole base by ‖β z - ẑ‖.
 
 `--plot=FILE.png` draws for each run what its discriminator thinks of the same rows: the histograms
 of its errors e(z) and e(ẑ), by both nets as the first training left them, without the largest 1 %.
@@ -70,7 +70,7 @@ def run_row(workdir: Path, data: Dataset, truth: np.ndarray) -> list[str]:
     z, synthetic = h.features(data.xq), h.decode(h.encode(data.xq))
     error = ((z - synthetic) ** 2).sum(1).mean()
     base = h.decode(h.encode(data.xb))
-    squared, asked = (base**2).sum(1), h.query_scale * z
+    squared, asked = (base**2).sum(1), h.query_features(data.xq)
     values = real_queries.score(lambda part: squared - 2 * asked[part] @ base.T, truth, len(base))
     ranked = [f"{values[name]:.3f}" for name in RANKED]
     return [f"{workdir}, {h.bits} bits", f"{error:.3f}", *alike(z, synthetic), *ranked]

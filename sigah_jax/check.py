@@ -80,7 +80,7 @@ def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
     blocks = h.encode_blocks(lambda i, j: x[i:j], 0, len(x), kind, refine=0)
     good = np.concatenate([good for _, _, good in blocks])
     if kind == "queries" and good.all():
-        good = have_distances(h.features(x))
+        good = have_distances(h.query_features(x))
     if not good.all():
         row = int(good.argmin())
         raise BadInput(f"--{flag}={name}: {why_bad(x[row], numbers[row])}")

@@ -8,9 +8,9 @@
 
 Queries are packed codes, of `encode --queries`, of `encode --queries=both` for `--by=both`, or with
 --workdir vectors, which find more: their two codes rank all codes, the --candidates nearest are
-ranked by ‖β z - ẑ‖², see `Hasher.features`, and of these the nearest by the vectors of --rerank, if
-they are given. `--by` ranks all codes by something else: both codes of a query, its own alone, as
-for packed codes, or its real projections.
+ranked by ‖β z - ẑ‖², see `Hasher.query_features`, and of these the nearest by the vectors of
+--rerank, if they are given. `--by` ranks all codes by something else: both codes of a query, its
+own alone, as for packed codes, or its real projections.
 
 `--only=ids.npy` searches within a subset, exactly, at the cost of so many codes: the file holds row
 numbers, or a boolean for each code. The boolean of a deleted row is False.
@@ -29,8 +29,8 @@ k]`: float32, ‖β z - ẑ‖², the weighted Hamming distance of projections, 
 the encoder's metric, the squared Euclidean distance, 1 - cos or -q·x; int32 of codes, the bits that
 differ, those of the query's own code counted twice where both rank. Each row is sorted by
 (distance, id). With `--radius` it holds `lims [Q + 1] int64`, `ids [t] int64` and `distances [t]
-float32`: the rows of query i are those from lims[i] to lims[i + 1], nearest first, at ‖z - ẑ‖², or
-if re-ranked at what the radius is compared with, the Euclidean distance, 1 - cos or q·x.
+float32`: the rows of query i are those from lims[i] to lims[i + 1], nearest first, at ‖β z - ẑ‖²,
+or if re-ranked at what the radius is compared with, the Euclidean distance, 1 - cos or q·x.
 
 `sigah_jax.search(h, queries, codes, k)` from Python is `encoder.searching.search`, also where this
 module was imported and has that name.

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from sigah_jax import fitting
 from sigah_jax.data import datasets
 from sigah_jax.errors import BadInput
 from sigah_jax.run import checkpoints, logs
-from sigah_jax.training import prepare, refinement
+from sigah_jax.training import prepare, query_scale, refinement
 
 D, BITS = 20, 24
 SHORT = {
@@ -116,13 +117,23 @@ def test_sigterm_while_codes_are_refined_is_not_kept_waiting(
     assert again.describe()["encoder"] == run[0].describe()["encoder"]
 
 
+def test_the_scale_that_the_validation_queries_choose_is_kept(run, rows, tmp_path, monkeypatch):
+    shutil.copytree(run[1], tmp_path / "run")
+    (tmp_path / "run" / "encoder.npz").unlink()
+    monkeypatch.setattr(query_scale, "chosen", lambda *_: 1.3)
+    h = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
+    assert h.query_scale == h.describe()["query_scale"] == 1.3
+    assert h.describe()["encoder"] == run[0].describe()["encoder"]
+    x = np.float32(1.3) * h.features(rows[:20])
+    np.testing.assert_array_equal(h.query_features(rows[:20]), x)
+
+
 def test_fit_gives_what_load_gives(run, rows):
     h, workdir = run
     loaded = sigah_jax.load(workdir)
     assert h.describe() == loaded.describe()
     np.testing.assert_array_equal(h.encode(rows), loaded.encode(rows))
     told = h.describe()
-    assert told["query_scale"] == h.query_scale >= 1
     assert told["step"] == 200 and told["preset"] == "best" and 0 < told["validation"]["map"] < 1
     assert told["data"].startswith("array 1000 x 20 float32 ")
     assert told["reference"]["rows"] == 50 and 0 < told["reference"]["error"] < 1

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from sigah_jax.encoder import archive
 from sigah_jax.encoder.calibration import Pairs
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
@@ -346,6 +347,24 @@ def test_a_loaded_hasher_encodes_as_before_and_tells_of_itself(h, workdir):
         "refine": {"mu": 0.0, "iterations": 16},
         "query_scale": 1.0,
     }
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, -1.0, float("nan"), float("inf"), "1"])
+def test_a_file_with_an_impossible_scale_of_queries_is_damaged(h, tmp_path, scale):
+    dataclasses.replace(h, query_scale=scale).save(tmp_path / "e.npz")
+    with pytest.raises(BadInput, match="damaged, or not an encoder"):
+        loading.load(tmp_path / "e.npz")
+
+
+def test_encoders_of_earlier_versions_do_not_scale_queries(h, tmp_path, monkeypatch):
+    pack = archive.pack
+
+    def without(params, about, pairs):
+        return pack(params, {k: v for k, v in about.items() if k != "query_scale"}, pairs)
+
+    monkeypatch.setattr(archive, "pack", without)
+    dataclasses.replace(h, query_scale=1.5).save(tmp_path / "e.npz")
+    assert loading.load(tmp_path / "e.npz").query_scale == 1
 
 
 def test_of_a_run_of_another_version_a_step_loads_and_the_best_is_refused(h, workdir, tmp_path):

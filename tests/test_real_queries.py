@@ -1,5 +1,7 @@
 """What a search by real queries is worth, by hand, and the ways of SiGAH's codes."""
 
+import dataclasses
+
 import hashers
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ N, D, BITS = 1300, 12, 24
 
 @pytest.fixture(scope="module")
 def made():
-    h = hashers.untrained(BITS, D)
+    h = dataclasses.replace(hashers.untrained(BITS, D), query_scale=1.5)
     x = hashers.vectors(N + 30, D)
     xq, xb = x[:30], x[30:]
     truth = neighbours.nearest_sets(xq, xb, (1, 10, 1000, 26), "cpu")
@@ -68,7 +70,7 @@ def test_stages_rank_candidates_by_synthetic_features_and_the_others_by_both_cod
     order = found["sigah_stages"].distances(slice(3, 9)).argsort(1)
     behind, ids = both.search(h.both_codes(xq[3:9]), cb, N, "cpu")
     z_hat = h.decode(cb)
-    for q, z in enumerate(h.features(xq[3:9])):
+    for q, z in enumerate(np.float32(1.5) * h.features(xq[3:9])):
         assert set(order[q, :1000]) == set(ids[q, :1000])
         d = ((z - z_hat[order[q, :1000]]) ** 2).sum(1)
         assert (np.diff(d) > -1e-3).all()

@@ -27,14 +27,14 @@ class Pairs(NamedTuple):
     """Of queries and rows that stand for all rows."""
 
     true: np.ndarray  # [V, c] f32 squared distances of points
-    synthetic: np.ndarray  # [V, c] f32, ‖z - ẑ‖² of the same pairs
+    synthetic: np.ndarray  # [V, c] f32, ‖β z - ẑ‖² of the same pairs
     weight: np.ndarray  # [c] f32, how many rows each stands for
 
 
 class Bounds(NamedTuple):
     """What is found where synthetic distances are limited, measured on the pairs."""
 
-    bounds: np.ndarray  # [Q] f64, of ‖z - ẑ‖²; -inf where there cannot be a row, inf where all are
+    bounds: np.ndarray  # [Q] f64, of ‖β z - ẑ‖²; -inf where no row can be, inf where all are
     recall: float  # the share found of the rows within the radius, all queries together
     precision: float  # the share within the radius of the rows found
 

@@ -249,13 +249,22 @@ class Hasher:
         """Standardised features, what the networks see of queries: `[n, d] -> z [n, P] f32`.
 
         For asymmetric search, beside `decode`: ‖z - ẑ‖² ranks codes as ‖x - x̂‖² does, for the
-        part of x that is outside of the P directions is the same for all codes. ‖β z - ẑ‖² ranks
-        them better, β being `query_scale`.
+        part of x that is outside of the P directions is the same for all codes.
 
         Raises:
             BadInput: as `encode`.
         """
         return self._of_queries(hash_functions.features, x, self.features_kept)
+
+    def query_features(self, x: np.ndarray | jax.Array) -> np.ndarray:
+        """β z `[n, P] f32` of queries, β being `query_scale`: `features`, times it.
+
+        ‖β z - ẑ‖² ranks codes at least as well as ‖z - ẑ‖², by the validation queries.
+
+        Raises:
+            BadInput: as `encode`.
+        """
+        return np.float32(self.query_scale) * self.features(x)
 
     def synthesise(self, packed: np.ndarray | jax.Array) -> np.ndarray:
         """Synthetic features x̂ in input units: `[n, W] u1 -> [n, d] f32`.
@@ -378,6 +387,8 @@ def unpacked(data: bytes) -> Hasher:
     refinement = refining.Refinement(**about.get("refine", {}))
     metric = metrics.kept(about.get("metric", "l2"), params["standardiser"])
     scale = about.get("query_scale", 1.0)
+    if not 0 < scale < np.inf:
+        raise ValueError(f"query_scale is {scale}")
     facts, block_rows = about["facts"], about["block_rows"]
     return Hasher(model, params, facts, block_rows, refinement, metric, pairs, scale)
 

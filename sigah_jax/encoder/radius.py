@@ -55,9 +55,9 @@ def range_search(
 ) -> Within:
     """All base rows that probably lie within a radius of each query, by their codes.
 
-    The bound of ‖z - ẑ‖², see `Hasher.features`, is the smallest that finds the asked share of the
-    rows within the radius of validation queries among the training rows. All codes are decoded, a
-    block at a time; beside a block, memory holds what is found.
+    The bound of ‖β z - ẑ‖², see `Hasher.query_features`, is the smallest that finds the asked share
+    of the rows within the radius of validation queries among the training rows. All codes are
+    decoded, a block at a time; beside a block, memory holds what is found.
 
     Args:
         queries: `[Q, d]` vectors.
@@ -70,7 +70,7 @@ def range_search(
         missing, only: as in `searching.search`.
 
     Returns:
-        The rows of each query by (distance, id), nearest first. Distances are ‖z - ẑ‖², or with
+        The rows of each query by (distance, id), nearest first. Distances are ‖β z - ẑ‖², or with
         `rerank` what R is compared with: Euclidean, 1 - cos, or the inner product. `recall` and
         `precision` are what the bound reached on the validation queries; with `rerank` every row
         that is returned lies within R.
@@ -81,7 +81,7 @@ def range_search(
     """
     with naming("queries"):
         queries = np.asarray(h.check(queries))
-        z = h.features(queries)
+        z = h.query_features(queries)
     packed, missing, subset = checked(h, packed, missing, only)
     if rerank is not None:
         rerank = vectors_of(h, rerank, len(packed))
@@ -111,9 +111,15 @@ def pairs_of(h: Hasher, xq: np.ndarray, xb: np.ndarray, packed: np.ndarray) -> c
         xq: `[V, d']`; xb: `[n, d']`: the points that `retrieval.metric` makes of queries and rows.
         packed: `[n, W] u1`, the codes of the rows.
     """
-    rows = np.unique(np.linspace(0, len(xb) - 1, min(len(xb), MOST_ROWS)).astype(int))
     h = h.euclidean
-    return calibration.pairs(xq, xb[rows], h.features(xq), h.decode(packed[rows]))
+    return calibration.pairs(xq, xb, h.query_features(xq), h.decode(packed))
+
+
+def sample(x: np.ndarray) -> np.ndarray:
+    """The rows whose pairs with validation queries are kept: all, or `MOST_ROWS` of them evenly."""
+    if len(x) <= MOST_ROWS:
+        return x
+    return x[np.linspace(0, len(x) - 1, MOST_ROWS).astype(int)]
 
 
 def calibrated(h: Hasher, queries: np.ndarray, radius: float, recall: float) -> calibration.Bounds:
@@ -160,7 +166,7 @@ def _near(
         z: `[Q, P]`; bounds: `[Q]`; z_hat: `[r, P] f32`.
 
     Yields:
-        Numbers of queries, ‖z - ẑ‖² f32 and places in the block, `[any]` each.
+        Numbers of queries, ‖β z - ẑ‖² f32 and places in the block, `[any]` each.
     """
     halves = np.einsum("rp,rp->r", z_hat, z_hat) / 2
     squared = np.einsum("qp,qp->q", z, z, dtype=np.float64)

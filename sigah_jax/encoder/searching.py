@@ -48,8 +48,8 @@ def search(
         queries: `[Q, d]` vectors.
         packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
         k: 1 to n, less the missing rows; with `only`, at most so many rows of it have a code.
-        by: "synthetic": the `candidates` nearest by both codes of the query are ranked by
-            ‖β z - ẑ‖², see `Hasher.features`. The others rank all rows: "both", by both codes, see
+        by: "synthetic": the `candidates` nearest by both codes of the query are ranked by ‖β z -
+            ẑ‖², see `Hasher.query_features`. The others rank all rows: "both", by both codes, see
             `retrieval.both`; "hamming", by the query's own code alone, as a store does;
             "projection", by both real projections, see `Hasher.both_projections`.
         candidates: of each query that are ranked by synthetic features, 1 or more; at least as
@@ -114,10 +114,9 @@ def search(
     for chunk in topk.query_chunks(len(queries), first):  # as `hamming.search` would cut them
         distances, found = nearest(chunk, first)
         if by == "synthetic":
-            z = h.features(queries[chunk])
+            z = h.query_features(queries[chunk])
             with naming("queries"):
                 refuse_bad(queries, chunk.start, have_distances(z))
-            z *= h.query_scale
             distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
         if rerank is not None:
             with naming("rerank"):

@@ -91,7 +91,7 @@ def real_queries(
     Args:
         xq: `[Q, d]`; xb: `[N, d]`; cb: `[N, W] u1`, the codes of xb; truth: as there.
     """
-    u, z, w = h.both_projections(xq), h.query_scale * h.features(xq), _weights(h, xq)
+    u, z, w = h.both_projections(xq), h.query_features(xq), _weights(h, xq)
     z_hat = h.decode(cb)
     b, squared = _signs(h, cb), np.einsum("np,np->n", z_hat, z_hat)
     first = min(searching.CANDIDATES, len(cb))

@@ -31,11 +31,12 @@ def chosen(h: Hasher, xv: np.ndarray, xb: np.ndarray, packed: np.ndarray) -> flo
         rows = np.linspace(0, len(xb) - 1, MOST_ROWS).astype(int)
         xb, packed = xb[rows], packed[rows]
     engine = parallel.engine("auto")
-    truth = neighbours.nearest_sets(xv, xb, (NEAREST,), engine)
+    nearest = min(NEAREST, len(xb))
+    truth = neighbours.nearest_sets(xv, xb, (nearest,), engine)
     z, z_hat = h.features(xv), h.decode(packed)
 
     def recall(scale: float) -> float:
-        found = euclidean.knn(np.float32(scale) * z, z_hat, NEAREST, engine)[1]
+        found = euclidean.knn(np.float32(scale) * z, z_hat, nearest, engine)[1]
         return neighbours.recall(xv, xb, found, truth)
 
     return SCALES[int(np.argmax([recall(scale) for scale in SCALES]))]

@@ -114,12 +114,13 @@ def _leave_encoder(
 ) -> None:
     if hosts.first():
         h, start = loading.of_checkpoint(workdir, "best"), time.monotonic()
+        xb, judged = radius.sample(data.xt), None
         if config.refine.iterations:
             truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
-            h, xb, cb = refinement.chosen(config, h, data, truth, log)
+            h, judged, cb = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
-        else:
-            xb, cb = data.xt, h.euclidean.encode(data.xt)
+        if judged is not xb:
+            cb = h.euclidean.encode(xb)
         h = dataclasses.replace(h, query_scale=query_scale.chosen(h.euclidean, data.xv, xb, cb))
         log.line(f"features of queries are scaled by {h.query_scale} for synthetic features")
         facts = h.facts | {"seconds": seconds}
