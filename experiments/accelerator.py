@@ -271,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.require:
         check_platform(args.require)
     facts = facts_of(args.small)
-    # on a CPU the whole run on MNIST takes ten minutes: only when asked
+    # on a CPU the whole run on MNIST takes some ten minutes: only when asked
     usual = [name for name in PARTS if name != "quality" or facts["platform"] != "cpu"]
     wanted = args.parts.split(",") if args.parts else usual
     for name in wanted:
