@@ -26,8 +26,8 @@ no neighbours and no candidates; queries that are bad are refused.
 
 The output is an `.npz` file of `ids [Q, k] int64`, row numbers of the codes, and `distances
 [Q, k]`: float32, ‖β z - ẑ‖², the weighted Hamming distance of projections, or, if re-ranked, that
-of the encoder's metric, the squared Euclidean distance, 1 - cos or -q·x; int32 of codes, the bits that
-differ, those of the query's own code counted twice where both rank. Each row is sorted by
+of the encoder's metric, the squared Euclidean distance, 1 - cos or -q·x; int32 of codes, the bits
+that differ, those of the query's own code counted twice where both rank. Each row is sorted by
 (distance, id). With `--radius` it holds `lims [Q + 1] int64`, `ids [t] int64` and `distances [t]
 float32`: the rows of query i are those from lims[i] to lims[i + 1], nearest first, at ‖β z - ẑ‖²,
 or if re-ranked at what the radius is compared with, the Euclidean distance, 1 - cos or q·x.
