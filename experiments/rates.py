@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +26,7 @@ from experiments import speed
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hasher
 from sigah_jax.model import refine
+from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import euclidean, hamming, metrics, neighbours
 from sigah_jax.run import watching
 

@@ -29,7 +29,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import faiss
 import jax
 import numpy as np
 
@@ -41,6 +40,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import Parser, command
+from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import (
     approximate,
     asymmetric,

@@ -1,11 +1,11 @@
 """Centres of k-means on a sample of the rows, by faiss, for the methods that need landmarks."""
 
-import faiss
 import jax
 import numpy as np
 
 from sigah_jax.baselines.sampling import drawn_rows
 from sigah_jax.model.pca import mean_row
+from sigah_jax.process.blas import faiss
 
 
 def centres_of(

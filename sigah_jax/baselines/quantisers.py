@@ -20,10 +20,10 @@ Not responsible for binary codes (`methods`) nor for metrics (`retrieval.real_qu
 import functools
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 
 from sigah_jax.errors import BadInput, BitsRefused
+from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval.real_queries import Way
 
 NAMES = ("opq", "opq_all", "rq", "rabitq", "sqtqmse1", "sqtqmse2", "sq8")

@@ -8,9 +8,9 @@ Shapes: n rows, d columns, k neighbours.
 Not responsible for exact graphs (`euclidean`), nor for what recall is enough.
 """
 
-import faiss
 import numpy as np
 
+from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import euclidean, neighbours
 
 LISTS_ROOT = 4  # lists over √n: centres and rows then take about equal time

@@ -8,11 +8,11 @@ Not responsible for ground truth (`neighbours`), nor for keeping results on disk
 
 from collections.abc import Iterable
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import topk
 from sigah_jax.retrieval.topk import Devices
 

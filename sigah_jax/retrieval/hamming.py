@@ -5,13 +5,13 @@ Shapes: Q queries, N base rows, W bytes a code, k neighbours.
 Not responsible for counting: `histograms` needs no ranking.
 """
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from sigah_jax.errors import BadInput
+from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import topk
 
 BASE_BYTES = 1 << 28  # codes that faiss reads at once

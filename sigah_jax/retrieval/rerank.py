@@ -8,11 +8,11 @@ Not responsible for finding candidates (`hamming`, `asymmetric`) nor for decodin
 
 from collections.abc import Callable
 
-import faiss
 import numpy as np
 
 from sigah_jax.errors import BadInput
 from sigah_jax.formats.vectors import why_bad
+from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import hamming, topk
 from sigah_jax.retrieval.metric import L2, Metric, unit
 

@@ -1,0 +1,33 @@
+"""faiss, whose BLAS is told which processor it runs on.
+
+The wheel of faiss carries OpenBLAS 0.3.15, of 2021. It takes processors that are younger for one of
+2004, and then multiplies matrices at a third of their speed. numpy carries a newer OpenBLAS; its
+answer is passed on while faiss is loaded. A user's own `OPENBLAS_CORETYPE` stands.
+
+All modules import faiss from here.
+"""
+
+import os
+from types import ModuleType
+
+import numpy  # noqa: F401  its OpenBLAS is loaded first
+import threadpoolctl
+
+VARIABLE = "OPENBLAS_CORETYPE"  # which OpenBLAS reads as it is loaded
+
+
+def _faiss() -> ModuleType:
+    loaded = threadpoolctl.threadpool_info()
+    processors = [lib["architecture"] for lib in loaded if lib["internal_api"] == "openblas"]
+    told = bool(processors) and VARIABLE not in os.environ
+    if told:
+        os.environ[VARIABLE] = processors[0]
+    try:
+        import faiss
+    finally:
+        if told:
+            del os.environ[VARIABLE]
+    return faiss
+
+
+faiss = _faiss()
