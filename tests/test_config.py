@@ -42,9 +42,10 @@ def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
 
 def test_long_codes_have_more_atoms_and_long_and_short_ones_are_trained_longer():
     for bits, expected in (
-        (8, (2048, 0.6)),
+        (8, (2048, 1.2)),
+        (16, (2048, 1.2)),
         (32, (2048, 0.6)),
-        (33, (2048, 0.3)),
+        (48, (2048, 0.4)),
         (64, (2048, 0.3)),
         (127, (2048, 0.3)),
         (128, (4096, 0.6)),

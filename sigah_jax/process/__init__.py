@@ -1,1 +1,1 @@
-"""The process: signals, output that may break, settings of the environment."""
+"""The process: signals, output that may break, settings of the environment, BLAS."""

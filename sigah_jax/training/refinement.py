@@ -27,7 +27,7 @@ from sigah_jax.encoder.refining import Refinement
 from sigah_jax.retrieval import histograms, metrics, neighbours
 from sigah_jax.run import logs
 
-MUS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # rising; of which "auto" takes one
+MUS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # rising; of which "auto" takes one
 METRICS = ("map", "map@1000", "precision@100", "recall@10", "recall@100", "1-recall@10")
 METRICS_OF_FEW = ("map", "recall@10", "1-recall@10")  # in some hundred rows the others are near 1
 SAMPLE_ROWS = 20_000  # of the sample, at 128 bits and more
