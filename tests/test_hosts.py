@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import compiling
 import numpy as np
 import pytest
 import sets
@@ -33,11 +34,6 @@ SHORT = [
     "--config.model.dis_widths=(16,)",
     "--config.model.decoder=linear",  # compiled in less time
 ]
-# most of the time of a short run is compilation
-FAST = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
 
 
 def free_port():
@@ -50,7 +46,7 @@ def start(workdir, base, processes, *more, each=None, devices=1):
     """Starts the program in so many processes; `each[i]` are more arguments of process i."""
     command = [sys.executable, "-m", "sigah_jax.main", f"--workdir={workdir}", *SHORT]
     command += [f"--config.data.base={base}", *more]
-    environment = os.environ | FAST | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    environment = os.environ | compiling.QUICKLY | {"JAX_NUM_CPU_DEVICES": str(devices)}
     environment["PYTHONFAULTHANDLER"] = "1"  # for `abort`
     environment["JAX_COMPILATION_CACHE_DIR"] = str(base.parent / "compiled")
     if processes > 1:
