@@ -18,14 +18,15 @@ VARIABLE = "OPENBLAS_CORETYPE"  # which OpenBLAS reads as it is loaded
 
 def _faiss() -> ModuleType:
     loaded = threadpoolctl.threadpool_info()
-    processors = [lib["architecture"] for lib in loaded if lib["internal_api"] == "openblas"]
-    told = bool(processors) and VARIABLE not in os.environ
-    if told:
-        os.environ[VARIABLE] = processors[0]
+    processors = [lib.get("architecture") for lib in loaded if lib["internal_api"] == "openblas"]
+    processor = next(filter(None, processors), None)
+    pass_on = processor is not None and VARIABLE not in os.environ
+    if pass_on:
+        os.environ[VARIABLE] = processor
     try:
         import faiss
     finally:
-        if told:
+        if pass_on:
             del os.environ[VARIABLE]
     return faiss
 
