@@ -11,7 +11,6 @@ Not responsible for the ranking itself: `encoder.searching`.
 
 import numpy as np
 
-from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.retrieval import euclidean, neighbours
 
@@ -20,17 +19,17 @@ NEAREST = 10  # rows of a query that are to be found
 MOST_ROWS = 40_000  # among which; of more, as many evenly
 
 
-def chosen(h: Hasher, xv: np.ndarray, xb: np.ndarray, packed: np.ndarray) -> float:
+def chosen(h: Hasher, xv: np.ndarray, xb: np.ndarray, packed: np.ndarray, engine: str) -> float:
     """The first of `SCALES` by which most of the `NEAREST` rows of the queries are found.
 
     Args:
         xv: `[V, d]`; xb: `[n, d]`: queries and rows that went through the metric of h.
         packed: `[n, W] u1`, the codes of the rows.
+        engine: as in `euclidean.knn`.
     """
     if len(xb) > MOST_ROWS:
         rows = np.linspace(0, len(xb) - 1, MOST_ROWS).astype(int)
         xb, packed = xb[rows], packed[rows]
-    engine = parallel.engine("auto")
     nearest = min(NEAREST, len(xb))
     truth = neighbours.nearest_sets(xv, xb, (nearest,), engine)
     z, z_hat = h.features(xv), h.decode(packed)

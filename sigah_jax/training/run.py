@@ -114,14 +114,16 @@ def _leave_encoder(
 ) -> None:
     if hosts.first():
         h, start = loading.of_checkpoint(workdir, "best"), time.monotonic()
+        engine = parallel.engine(config.engine)
         xb, judged = radius.sample(data.xt), None
         if config.refine.iterations:
-            truth = evaluate.ground_truth(cache, data, "xv", "xt", parallel.engine(config.engine))
+            truth = evaluate.ground_truth(cache, data, "xv", "xt", engine)
             h, judged, cb = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
         if judged is not xb:
             cb = h.euclidean.encode(xb)
-        h = dataclasses.replace(h, query_scale=query_scale.chosen(h.euclidean, data.xv, xb, cb))
+        scale = query_scale.chosen(h.euclidean, data.xv, xb, cb, engine)
+        h = dataclasses.replace(h, query_scale=scale)
         log.line(f"features of queries are scaled by {h.query_scale} for synthetic features")
         facts = h.facts | {"seconds": seconds}
         facts["recall"] = drift.recall_by_rows(h, data.xv, xb, cb)
