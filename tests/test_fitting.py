@@ -71,7 +71,7 @@ def test_more_bits_than_columns_find_neighbours_better_than_random_hyperplanes(r
 
 
 @pytest.mark.parametrize(
-    "last", ["checkpoints/200", "refit/checkpoints/60", "alternation/checkpoints/120"]
+    "last", ["checkpoints/200", "refit/checkpoints/60", "alternation/checkpoints/160"]
 )
 def test_sigterm_inside_the_last_save_of_a_training_ends_it(run, rows, tmp_path, monkeypatch, last):
     save = checkpoints.save

@@ -162,7 +162,7 @@ def test_a_killed_process_ends_the_others_with_a_line(travelled):
 def test_sigterm_to_one_process_saves_and_ends_all(travelled):
     ended = travelled[2]
     assert [code for code, *_ in ended] == [143, 143], ended
-    assert "resumed at step 10 of 76" in ended[0][1] and "SIGTERM: saved step" in ended[0][1]
+    assert "resumed at step 10 of 84" in ended[0][1] and "SIGTERM: saved step" in ended[0][1]
 
 
 def test_resumed_on_other_numbers_of_processes_it_ends_as_one_process_does(travelled, alone):
