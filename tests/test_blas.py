@@ -41,7 +41,8 @@ def processors(**variables) -> tuple[dict[str, str], str | None]:
 
 def test_faiss_takes_the_processor_for_what_numpy_takes_it_for():
     found, variable = processors()
-    assert found["faiss"] == found["numpy"] and variable is None
+    same = {"Zen": "Haswell"}  # faiss's OpenBLAS has one name for both, which share their kernels
+    assert found["faiss"] == same.get(found["numpy"], found["numpy"]) and variable is None
 
 
 def test_a_variable_that_is_set_stands():

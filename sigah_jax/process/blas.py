@@ -1,8 +1,8 @@
 """faiss, whose BLAS is told which processor it runs on.
 
 The wheel of faiss carries OpenBLAS 0.3.15, of 2021. It takes processors that are younger for one of
-2004, and then multiplies matrices at a third of their speed. numpy carries a newer OpenBLAS; its
-answer is passed on while faiss is loaded. A user's own `OPENBLAS_CORETYPE` stands.
+2004, and then multiplies matrices several times more slowly (docs/speed.md). numpy carries a newer
+OpenBLAS; its answer is passed on while faiss is loaded. A user's own `OPENBLAS_CORETYPE` stands.
 
 All modules import faiss from here.
 """
