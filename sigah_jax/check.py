@@ -32,6 +32,7 @@ from sigah_jax.encoder.inputs import have_distances
 from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import why_bad
+from sigah_jax.retrieval import evenly
 from sigah_jax.retrieval.metric import base_rows, queries_of
 from sigah_jax.run import loading
 
@@ -165,7 +166,7 @@ def advice_by_queries(h: Hasher, queries: np.ndarray, x: np.ndarray) -> tuple[bo
     """
     held_out = h.facts["recall"]
     most = max(int(size) for size in held_out)
-    x = x[np.linspace(0, len(x) - 1, min(len(x), most)).astype(int)]
+    x = evenly.of(x, most)
     xq, xb = queries_of(h.metric, queries), base_rows(h.metric, x)
     xq, xb = (np.asarray(points, np.float32) for points in (xq, xb))
     found = drift.recall(h, xq, xb, h.encode(x))

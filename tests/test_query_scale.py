@@ -14,13 +14,13 @@ def test_the_scale_by_which_synthetic_features_lie_is_chosen(scale):
     """Rows that decode to β times themselves are all found by β z, and by no other scale."""
     x, queries = hashers.vectors(2000, 4), hashers.vectors(300, 4, 1)
     h = SimpleNamespace(features=lambda x: x, decode=lambda packed: np.float32(scale) * x)
-    assert query_scale.chosen(h, queries, x, None, "cpu") == scale
+    assert query_scale.chosen(h, queries, x, x, "cpu") == scale
 
 
 def test_of_equal_scales_the_least_is_chosen():
     x = hashers.vectors(20, 4)
     h = SimpleNamespace(features=lambda x: x, decode=lambda packed: np.zeros((20, 4), np.float32))
-    assert query_scale.chosen(h, x[:5], x, None, "cpu") == 1
+    assert query_scale.chosen(h, x[:5], x, x, "cpu") == 1
 
 
 def test_of_many_rows_a_sample_judges(monkeypatch):

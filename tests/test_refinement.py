@@ -130,8 +130,9 @@ def test_of_many_training_rows_a_sample_judges(trained, monkeypatch):
 
     monkeypatch.setattr(refinement, "by_query", noted)
     monkeypatch.setattr(refinement, "falls", lambda *_: [])
-    (refined, x, cb), _ = choose(trained)
-    np.testing.assert_array_equal(x, data.xt[np.linspace(0, 799, 100).astype(int)])
+    (refined, rows, cb), _ = choose(trained)
+    np.testing.assert_array_equal(rows, np.linspace(0, 799, 100).astype(int))
+    x = data.xt[rows]
     np.testing.assert_array_equal(cb, refined.encode(x))
     for codes, truth in judged:
         assert codes.shape == (100, BITS // 8)
@@ -200,3 +201,25 @@ def test_the_refinement_is_kept_in_the_file_and_obeyed(trained, tmp_path):
     np.testing.assert_array_equal(again.encode(x), h.encode(x, refine=0.01))
     np.testing.assert_array_equal(again.encode(x, refine=0), trained[0].encode(x))
     assert (again.encode(x) != again.encode(x, refine=0)).any()
+
+
+def test_codes_that_are_known_are_not_made_again(trained, monkeypatch):
+    h, data, _ = trained
+    h = dataclasses.replace(h, refinement=Refinement(0.01, 5))
+    whole, asked, encode = h.encode(data.xt), [], Hasher.encode
+
+    def noted(h, x, *more):
+        asked.append(len(x))
+        return encode(h, x, *more)
+
+    monkeypatch.setattr(Hasher, "encode", noted)
+    for rows, known, missing in (
+        (np.arange(800), np.arange(0, 800, 3), [533]),
+        (np.arange(1, 800, 2), np.arange(0, 800, 3), [267]),  # the last row is not known
+        (np.arange(0, 799, 7), np.array([799]), [115]),
+        (np.arange(0, 800, 6), np.arange(0, 800, 3), []),
+    ):
+        packed = refinement.completed(h, data.xt, rows, known, whole[known])
+        np.testing.assert_array_equal(packed, whole[rows])
+        assert asked == missing
+        asked.clear()

@@ -19,6 +19,7 @@ from sigah_jax.data.sources import command_for
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import Vectors, as_array, open_vectors, why_bad
+from sigah_jax.retrieval import evenly
 from sigah_jax.retrieval import metric as metrics
 from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of
 
@@ -254,8 +255,7 @@ def check_precision(x: np.ndarray, name: str) -> None:
     """
     if np.can_cast(x.dtype, np.float32) or not len(x):
         return
-    rows = np.unique(np.linspace(0, len(x) - 1, PRECISION_ROWS).astype(int))
-    exact = np.asarray(x[rows], np.float64)
+    exact = np.asarray(evenly.of(x, PRECISION_ROWS), np.float64)
     error = exact.astype(np.float32) - exact
     lost, spread = error.var(axis=0).sum(), exact.var(axis=0).sum()
     if lost > LOST_SPREAD**2 * spread:

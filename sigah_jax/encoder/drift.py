@@ -19,7 +19,7 @@ import numpy as np
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import searching
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.retrieval import neighbours
+from sigah_jax.retrieval import evenly, neighbours
 from sigah_jax.retrieval.metric import base_rows
 
 USUAL = 0.99  # the share of held-out rows whose r is at most `Figures.limit`
@@ -132,8 +132,7 @@ def recall_by_rows(
     """`recall` among so many of the rows as each of `SIZES`, taken evenly, by that number."""
     found = {}
     for size in (size for size in SIZES if size <= len(xb)):
-        rows = np.linspace(0, len(xb) - 1, size).astype(int)
-        found[f"{size}"] = recall(h, xq, xb[rows], packed[rows])
+        found[f"{size}"] = recall(h, xq, evenly.of(xb, size), evenly.of(packed, size))
     return found
 
 

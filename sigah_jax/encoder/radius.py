@@ -25,7 +25,7 @@ from sigah_jax.retrieval import rerank as reranking
 from sigah_jax.retrieval.metric import Metric, squared_limits, widest_radius
 
 RECALL = 0.95
-MOST_ROWS = 100_000  # that validation queries are compared with; of more, as many evenly
+MOST_ROWS = 100_000  # whose pairs with validation queries are kept; of more, as many evenly
 CALLS = 8  # of the decoder between two comparisons with all queries
 SCORES = 1 << 22  # scores at once, 4 bytes each
 SLACK = 1e-4  # by which scores may differ from distances, over the squared lengths they are made of
@@ -113,13 +113,6 @@ def pairs_of(h: Hasher, xq: np.ndarray, xb: np.ndarray, packed: np.ndarray) -> c
     """
     h = h.euclidean
     return calibration.pairs(xq, xb, h.query_features(xq), h.decode(packed))
-
-
-def sample(x: np.ndarray) -> np.ndarray:
-    """The rows whose pairs with validation queries are kept: all, or `MOST_ROWS` of them evenly."""
-    if len(x) <= MOST_ROWS:
-        return x
-    return x[np.linspace(0, len(x) - 1, MOST_ROWS).astype(int)]
 
 
 def calibrated(h: Hasher, queries: np.ndarray, radius: float, recall: float) -> calibration.Bounds:

@@ -21,7 +21,7 @@ from sigah_jax.model import pca
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.model.rotation import rotate
 from sigah_jax.model.standardise import init_standardiser, standardise
-from sigah_jax.retrieval import approximate, euclidean
+from sigah_jax.retrieval import approximate, euclidean, evenly
 from sigah_jax.retrieval.metric import L2, are_unit, as_queries
 from sigah_jax.run import logs
 from sigah_jax.training import evaluate
@@ -208,7 +208,7 @@ def growth(z: np.ndarray, graph: np.ndarray, queries: np.ndarray | None = None) 
     middle = math.isqrt(k)
     if middle < 2:
         return 1.0
-    rows = np.linspace(0, len(queries) - 1, min(len(queries), SAMPLE)).astype(int)
+    rows = evenly.rows(len(queries), SAMPLE)
     near = graph[rows][:, [0, middle - 1, k - 1]]
     squared = ((queries[rows][:, None] - z[near]) ** 2).sum(-1)
     squared = squared[squared[:, 0] > 0]  # a row that is there twice has no nearest of its own

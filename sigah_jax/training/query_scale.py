@@ -12,7 +12,7 @@ Not responsible for the ranking itself: `encoder.searching`.
 import numpy as np
 
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.retrieval import euclidean, neighbours
+from sigah_jax.retrieval import euclidean, evenly, neighbours
 
 SCALES = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0)
 NEAREST = 10  # rows of a query that are to be found
@@ -27,9 +27,7 @@ def chosen(h: Hasher, xv: np.ndarray, xb: np.ndarray, packed: np.ndarray, engine
         packed: `[n, W] u1`, the codes of the rows.
         engine: as in `euclidean.knn`.
     """
-    if len(xb) > MOST_ROWS:
-        rows = np.linspace(0, len(xb) - 1, MOST_ROWS).astype(int)
-        xb, packed = xb[rows], packed[rows]
+    xb, packed = evenly.of(xb, MOST_ROWS), evenly.of(packed, MOST_ROWS)
     nearest = min(NEAREST, len(xb))
     truth = neighbours.nearest_sets(xv, xb, (nearest,), engine)
     z, z_hat = h.features(xv), h.decode(packed)

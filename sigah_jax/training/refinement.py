@@ -24,7 +24,7 @@ from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.refining import Refinement
-from sigah_jax.retrieval import histograms, metrics, neighbours
+from sigah_jax.retrieval import evenly, histograms, metrics, neighbours
 from sigah_jax.run import logs
 
 MUS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # rising; of which "auto" takes one
@@ -54,11 +54,11 @@ def chosen(
         truth: of validation queries against training rows, returned by `evaluate.ground_truth`.
 
     Returns:
-        (the encoder, the sample of training rows `[ns, d]`, the packed codes `[ns, W] u1` that it
-        gives to these).
+        (the encoder, the numbers of the training rows of the sample `[ns] i64`, rising, the packed
+        codes `[ns, W] u1` that it gives to these).
     """
     engine = parallel.engine(config.engine)
-    x, truth = sample(data, truth, h.bits, engine)
+    rows, x, truth = sample(data, truth, h.bits, engine)
     iterations = config.refine.iterations
     unit = dataclasses.replace(h.euclidean, refinement=Refinement(0.0, iterations))
     queries, plain = unit.encode_queries(data.xv), unit.encode(x)
@@ -84,7 +84,7 @@ def chosen(
         mu = float(config.refine.mu)
     if not mu:
         log.line("refinement: none, since each μ lowers a metric of validation queries")
-        return h, x, plain
+        return h, rows, plain
     facts = {
         "bits_changed": bits_changed(mu),
         "error": error(unit, x, plain),
@@ -95,12 +95,13 @@ def chosen(
         f"‖z - ẑ‖² {facts['error']:.4f} to {facts['error_refined']:.4f}"
     )
     facts = h.facts | {"refinement": facts}
-    return dataclasses.replace(h, refinement=Refinement(mu, iterations), facts=facts), x, codes(mu)
+    h = dataclasses.replace(h, refinement=Refinement(mu, iterations), facts=facts)
+    return h, rows, codes(mu)
 
 
 def sample(
     data: Dataset, truth: np.ndarray, bits: int, engine: str
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The training rows that judge, all or an even sample of many, and the ground truth.
 
     A sample has `SAMPLE_ROWS` rows, or more if their codes have no more than `SAMPLE_BITS` bits.
@@ -109,13 +110,31 @@ def sample(
         truth: of validation queries against all training rows.
 
     Returns:
-        (rows `[ns, d]`, the ground truth `[Q, k] i32` of validation queries against these).
+        (their numbers `[ns] i64`, rising, the rows `[ns, d]`, the ground truth `[Q, k] i32` of
+        validation queries against these).
     """
     count = max(SAMPLE_ROWS, SAMPLE_BITS // bits)
-    if len(data.xt) <= count:
-        return data.xt, truth
-    x = data.xt[np.linspace(0, len(data.xt) - 1, count).astype(int)]
-    return x, neighbours.nearest_sets(data.xv, x, metrics.relevance_sizes(count), engine)
+    rows, x = evenly.rows(len(data.xt), count), evenly.of(data.xt, count)
+    if x is not data.xt:
+        truth = neighbours.nearest_sets(data.xv, x, metrics.relevance_sizes(count), engine)
+    return rows, x, truth
+
+
+def completed(
+    h: Hasher, x: np.ndarray, rows: np.ndarray, known: np.ndarray, packed: np.ndarray
+) -> np.ndarray:
+    """The codes `[m, W] u1` that h gives to rows of x, of which some are known already.
+
+    Args:
+        x: `[n, d]`, through the metric of h.
+        rows: `[m]`, the numbers of the rows whose codes are asked for.
+        known: `[k]`, k > 0, numbers of rows, rising; packed: `[k, W] u1`, their codes by h.
+    """
+    at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+    found, missing = packed[at], rows[known[at] != rows]
+    if len(missing):
+        found[known[at] != rows] = h.euclidean.encode(x[missing])
+    return found
 
 
 def by_validation_rows(

@@ -14,6 +14,7 @@ from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.encoder import drift, radius
 from sigah_jax.encoder.hasher import Hasher
+from sigah_jax.retrieval import evenly
 from sigah_jax.run import checkpoints, loading, logs, rundir
 from sigah_jax.training import evaluate, prepare, query_scale, refinement, stages, step, train
 
@@ -115,12 +116,14 @@ def _leave_encoder(
     if hosts.first():
         h, start = loading.of_checkpoint(workdir, "best"), time.monotonic()
         engine = parallel.engine(config.engine)
-        xb, judged = radius.sample(data.xt), None
+        rows = evenly.rows(len(data.xt), radius.MOST_ROWS)
+        xb = evenly.of(data.xt, radius.MOST_ROWS)
         if config.refine.iterations:
             truth = evaluate.ground_truth(cache, data, "xv", "xt", engine)
             h, judged, cb = refinement.chosen(config, h, data, truth, log)
             seconds |= {"refinement": round(time.monotonic() - start, 3)}
-        if judged is not xb:
+            cb = refinement.completed(h, data.xt, rows, judged, cb)
+        else:
             cb = h.euclidean.encode(xb)
         scale = query_scale.chosen(h.euclidean, data.xv, xb, cb, engine)
         h = dataclasses.replace(h, query_scale=scale)

@@ -116,7 +116,7 @@ def _decoder_codes(
     """
     h = loading.of_checkpoint(workdir, "best")
     if refined:
-        h, x, codes = refinement.chosen(config, h, data, truth, log)
-        if x is data.xt:
-            return codes
+        h, known, codes = refinement.chosen(config, h, data, truth, log)
+        rows = np.arange(len(data.xt))
+        return refinement.completed(h, data.xt, rows, known, codes)
     return h.euclidean.encode(data.xt)
