@@ -35,18 +35,25 @@ def parts(h, x):
     return z, u, lambda rows: np.asarray(flips(params, rows)), energy
 
 
+def refined(flips, z, u, iterations):
+    """The refined codes of one block: `[n, K] bool`."""
+    block = 0, (z, u, np.ones(len(z), bool))
+    ((_, packed, _),) = refining.refine_blocks(flips, [block], 128, iterations)
+    return np.unpackbits(packed, axis=1, count=u.shape[1]).astype(bool)
+
+
 @pytest.mark.parametrize("decoder", ["ista", "mlp", "linear"])
 def test_every_flip_lowers_the_objective_until_none_does(decoder):
     h, x = hashers.untrained(BITS, D, decoder=decoder, atoms=64), hashers.vectors(300, D)
     z, u, flips, energy = parts(h, x)
     before = energy(u > 0)
     for iterations in range(1, 6):
-        b = refining.refine(flips, z, u, iterations)
+        b = refined(flips, z, u, iterations)
         now = energy(b)
         changed = (b != (u > 0)).any(1)
         assert (now <= before + 1e-6).all() and changed.any()
         before = now
-    b = refining.refine(flips, z, u, 100)
+    b = refined(flips, z, u, 100)
     rows = np.concatenate([z, u, np.where(b, 1, -1)], 1).astype(np.float32)
     assert not flips(rows).any()  # all are finished
 
@@ -79,7 +86,7 @@ def test_of_eight_bits_two_rows_in_three_end_at_the_least_of_all_codes():
     z, u, flips, energy = parts(h, x)
     every = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(bool)
     least = np.min([energy(np.tile(b, (len(z), 1))) for b in every], axis=0)
-    start, end = energy(u > 0), energy(refining.refine(flips, z, u, 16))
+    start, end = energy(u > 0), energy(refined(flips, z, u, 16))
     assert (end <= start).all()
     at_start, at_end = ((e <= least * (1 + 1e-5) + 1e-6).mean() for e in (start, end))
     assert at_end > 0.6 and at_end > 3 * at_start
@@ -97,6 +104,37 @@ def test_refined_codes_are_the_same_in_blocks_of_any_size_and_nearer_to_their_ro
     np.testing.assert_array_equal(h.encode(x[:0], refine=MU), plain[:0])
     single = h.encode(x[5:6], refine=MU)
     assert np.bitwise_count(single ^ refined[5:6]).sum() <= 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_rows_of_several_blocks_are_refined_together_as_each_alone(size):
+    """Rows that say how often they flip; some are bad, one block wholly, and one has no rows."""
+    rng = np.random.default_rng(0)
+    lengths, iterations, calls = [90, 0, 5, 200, 64, 3], 6, []
+    blocks, expected, start = [], [], 0
+    for i, n in enumerate(lengths):
+        u = np.where(rng.random((n, 12)) < 0.5, 1, -1) * rng.integers(1, 9, (n, 12))
+        z, good = rng.integers(0, 9, (n, 1)), rng.random(n) < (0.8 if i != 2 else 0)
+        done = np.minimum(z, iterations)  # a round flips one bit, the next one
+        bits = (u > 0) ^ (np.arange(12) < done)
+        blocks.append((start, (z.astype(np.float32), u.astype(np.float32), good)))
+        expected.append((start, np.packbits(bits & good[:, None], axis=1), good))
+        start += n
+
+    def flips(rows):
+        calls.append(len(rows))
+        u, b = rows[:, 1:13], rows[:, 13:]
+        flipped = ((u > 0) != (b > 0)).sum(1)
+        return (np.arange(12) == flipped[:, None]) & (flipped < rows[:, 0])[:, None]
+
+    found = list(refining.refine_blocks(flips, blocks, size, iterations))
+    assert [start for start, *_ in found] == [start for start, *_ in expected]
+    for (_, packed, good), (_, wanted, there) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(good, there)
+        np.testing.assert_array_equal(packed, wanted)
+    assert all(rows % size == 0 for rows in calls)
+    rounds = [np.minimum(z[good, 0] + 1, iterations).sum() for _, (z, _, good) in blocks]
+    assert sum(calls) <= sum(rounds) + iterations * size  # all calls are full but the last ones
 
 
 def test_the_number_of_devices_changes_no_flip():

@@ -187,7 +187,9 @@ class Hasher:
         how = self.refined(refine)
         if how.mu and kind == "base":
             blocks = self._mapped(hash_functions.features_and_projections)(points, first, rows)
-            return refining.refine_blocks(self._best_flips(how.mu), blocks, how.iterations)
+            together = self._refined_rows * len(parallel.local_devices())
+            size = refining.call_rows(rows, together)
+            return refining.refine_blocks(self._best_flips(how.mu), blocks, size, how.iterations)
         blocks = self._mapped(_OF_KIND[kind])(points, first, rows)
         return ((start, packed.reshape(len(good), -1), good) for start, (packed, good) in blocks)
 
@@ -208,8 +210,12 @@ class Hasher:
         function = _with_networks(refinement.best_flips, self.nets)
         params = {"moves": self._moves, "mu": np.float32(mu)}
         params = parallel.place(params | {"gen": self._placed["gen"]})
-        rows = min(self.block_rows, refining.CALL_ROWS)
-        return functools.partial(parallel.map_rows(function, rows), params)
+        return functools.partial(parallel.map_rows(function, self._refined_rows), params)
+
+    @property
+    def _refined_rows(self) -> int:
+        """Rows in one call of `_best_flips` on one device."""
+        return min(self.block_rows, refining.CALL_ROWS)
 
     @functools.cached_property
     def _moves(self) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Refines the codes of blocks of rows: flips bits until no flips of `model.refine` help.
 
-Rows that are finished leave the block, so that they cost nothing more.
+A row that is finished leaves its place to a row of a later block, so that it costs nothing more
+and the calls of the devices are full.
 
-Shapes: n rows, K bits, P features, W packed bytes.
+Shapes: n rows of a block, m rows in work, K bits, P features, W packed bytes.
 
 Not responsible for what flips are worth: `model.refine`.
 """
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 CALL_ROWS = 512  # that a device computes at once; for each, five codes are decoded
-LEAST_ROWS = 128  # of the smallest call: calls of 128, 256 and 512 rows are compiled
+LEAST_ROWS = 128  # of a call, where there are few rows in all
 SAMPLE = 256  # codes of `moves`
 
 
@@ -21,62 +22,93 @@ class Refinement(NamedTuple):
     """How far the codes of base rows are refined."""
 
     mu: float = 0.0  # μ, the price of a flip where |u| = ‖z‖ = 1, in units of ‖z‖²; 0: none
-    iterations: int = 16  # rounds of flips of a row at most
+    iterations: int = 16  # rounds of flips of a row at most, 1 or more
 
 
 NONE = Refinement()
 
 
-def refine(
-    best_flips: Callable[[np.ndarray], np.ndarray], z: np.ndarray, u: np.ndarray, iterations: int
-) -> np.ndarray:
-    """The refined codes of a block of rows: `z [n, P], u [n, K] f32 -> b [n, K] bool`.
+class _Work(NamedTuple):
+    """The rows that are not finished, those of earlier blocks first."""
 
-    Args:
-        best_flips: `model.refine.best_flips` of rows, mapped over devices.
-        iterations: rounds of flips of a row at most.
+    rows: np.ndarray  # [m, P + 2 K] f32: z, u and b in {-1, +1}, beside one another
+    block: np.ndarray  # [m] i64, the number of the row's block
+    row: np.ndarray  # [m] i64, its place there
+    rounds: np.ndarray  # [m] i64, of flips so far
+
+    @classmethod
+    def of(cls, number: int, z: np.ndarray, u: np.ndarray, good: np.ndarray) -> "_Work":
+        row = np.flatnonzero(good)
+        z, u = z[row], u[row]
+        rows = np.concatenate([z, u, np.where(u > 0, 1, -1)], 1, dtype=np.float32)
+        return cls(rows, np.full_like(row, number), row, np.zeros_like(row))
+
+    def __add__(self, later: "_Work") -> "_Work":
+        return _Work(*map(np.concatenate, zip(self, later, strict=True)))
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "_Work":
+        return _Work(*(values[rows] for values in self))
+
+
+def call_rows(rows: int, most: int) -> int:
+    """The rows of a call: `most`, or fewer where there are fewer `rows` in all, a power of two.
+
+    It depends on nothing else, since a matrix product of another shape may add in another order.
     """
-    bits = u.shape[1]
-    rows = np.concatenate([z, u, np.where(u > 0, 1, -1).astype(np.float32)], 1)
-    left = np.arange(len(rows))
-    for _ in range(iterations):
-        flips = np.concatenate([best_flips(rows[part]) for part in parts(left)])[: len(left)]
-        flipped = flips.any(1)
-        left, flips = left[flipped], flips[flipped]
-        if not len(left):
-            break
-        rows[left, -bits:] *= np.where(flips, -1, 1)
-    return rows[:, -bits:] > 0
-
-
-def parts(left: np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers by call: all whole calls, then the rest, filled up by repeating rows."""
-    whole = len(left) // CALL_ROWS * CALL_ROWS
-    if whole:
-        yield left[:whole]
-    if whole < len(left):
-        size = LEAST_ROWS
-        while size < len(left) - whole:
-            size *= 2
-        yield np.resize(left[whole:], size)
+    return min(most, max(LEAST_ROWS, 1 << max(0, rows - 1).bit_length()))
 
 
 def refine_blocks(
-    best_flips: Callable[[np.ndarray], np.ndarray], blocks: Iterable, iterations: int
+    best_flips: Callable[[np.ndarray], np.ndarray], blocks: Iterable, size: int, iterations: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """The refined codes of blocks of rows, zeros in a bad row; see `refine`.
+    """The refined codes of blocks of rows, zeros in a bad row.
 
     Args:
-        blocks: (start, (z `[n, P]`, u `[n, K]`, good `[n] bool`)).
+        best_flips: `model.refine.best_flips` of rows, mapped over devices.
+        blocks: (start, (z `[n, P] f32`, u `[n, K] f32`, good `[n] bool`)).
+        size: of a call, `call_rows`.
+        iterations: rounds of flips of a row at most, 1 or more.
 
     Yields:
-        (start, codes `[n, W] u1`, good).
+        (start, codes `[n, W] u1`, good), in the order of the blocks.
     """
-    for start, (z, u, good) in blocks:
-        b = np.zeros(u.shape, bool)
-        if good.any():
-            b[good] = refine(best_flips, z[good], u[good], iterations)
-        yield start, np.packbits(b, axis=1), good
+    begun: dict[int, tuple[int, np.ndarray, np.ndarray]] = {}  # start, bits and good by number
+
+    def turn(work: _Work, m: int) -> _Work:
+        """One round of the first m rows; those left."""
+        now = work[:m]
+        calls = now.rows if m % size == 0 else np.resize(now.rows, (size, now.rows.shape[1]))
+        flips = best_flips(calls)[:m]
+        b = now.rows[:, -flips.shape[1] :]  # all three are views
+        b *= np.where(flips, -1, 1)
+        now.rounds[:] += 1
+        finished = ~flips.any(1) | (now.rounds == iterations)
+        for number in np.unique(now.block[finished]):
+            ended = finished & (now.block == number)
+            begun[number][1][now.row[ended]] = b[ended] > 0
+        left = np.ones(len(work.row), bool)
+        left[:m] = ~finished
+        return work[left]
+
+    def ended(work: _Work | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The blocks before that of the first row at work."""
+        for number in list(begun):
+            if work is not None and len(work.block) and number >= work.block[0]:
+                break
+            start, b, good = begun.pop(number)
+            yield start, np.packbits(b, axis=1), good
+
+    work = None
+    for number, (start, (z, u, good)) in enumerate(blocks):
+        begun[number] = start, np.zeros(u.shape, bool), good
+        more = _Work.of(number, z, u, good)
+        work = more if work is None else work + more
+        while m := len(work.row) // size * size:
+            work = turn(work, m)
+        yield from ended(work)
+    while work is not None and len(work.row):
+        work = turn(work, len(work.row))
+    yield from ended(work)
 
 
 def moves(decode: Callable[[np.ndarray], np.ndarray], bits: int) -> np.ndarray:
