@@ -43,10 +43,10 @@ class _Work(NamedTuple):
         rows = np.concatenate([z, u, np.where(u > 0, 1, -1)], 1, dtype=np.float32)
         return cls(rows, np.full_like(row, number), row, np.zeros_like(row))
 
-    def __add__(self, later: "_Work") -> "_Work":
+    def joined(self, later: "_Work") -> "_Work":
         return _Work(*map(np.concatenate, zip(self, later, strict=True)))
 
-    def __getitem__(self, rows: np.ndarray | slice) -> "_Work":
+    def taken(self, rows: np.ndarray | slice) -> "_Work":
         return _Work(*(values[rows] for values in self))
 
 
@@ -76,19 +76,19 @@ def refine_blocks(
 
     def turn(work: _Work, m: int) -> _Work:
         """One round of the first m rows; those left."""
-        now = work[:m]
+        now = work.taken(slice(m))
         calls = now.rows if m % size == 0 else np.resize(now.rows, (size, now.rows.shape[1]))
         flips = best_flips(calls)[:m]
-        b = now.rows[:, -flips.shape[1] :]  # all three are views
-        b *= np.where(flips, -1, 1)
+        b = now.rows[:, -flips.shape[1] :]
+        b *= np.where(flips, -1, 1)  # in `work` too, of which these are views
         now.rounds[:] += 1
         finished = ~flips.any(1) | (now.rounds == iterations)
         for number in np.unique(now.block[finished]):
-            ended = finished & (now.block == number)
-            begun[number][1][now.row[ended]] = b[ended] > 0
+            here = finished & (now.block == number)
+            begun[number][1][now.row[here]] = b[here] > 0
         left = np.ones(len(work.row), bool)
         left[:m] = ~finished
-        return work[left]
+        return work.taken(left)
 
     def ended(work: _Work | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """The blocks before that of the first row at work."""
@@ -102,7 +102,7 @@ def refine_blocks(
     for number, (start, (z, u, good)) in enumerate(blocks):
         begun[number] = start, np.zeros(u.shape, bool), good
         more = _Work.of(number, z, u, good)
-        work = more if work is None else work + more
+        work = more if work is None else work.joined(more)
         while m := len(work.row) // size * size:
             work = turn(work, m)
         yield from ended(work)
