@@ -27,10 +27,11 @@ def parts(h, x):
     params = {"gen": h.params["gen"], "moves": h._moves, "mu": np.float32(MU)}
     flips = jax.jit(functools.partial(refine.best_flips, h.nets))
 
+    @jax.jit
     def energy(b):
         z_hat = networks.decode(h.nets, h.params["gen"], jnp.where(b, 1.0, -1.0))[0]
         price = MU / (z**2).sum(-1) ** 2
-        return ((z - z_hat) ** 2).sum(-1) + price * (np.abs(u) * ((u > 0) != b)).sum(-1)
+        return ((z - z_hat) ** 2).sum(-1) + price * (jnp.abs(u) * ((u > 0) != b)).sum(-1)
 
     return z, u, lambda rows: np.asarray(flips(params, rows)), energy
 
