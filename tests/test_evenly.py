@@ -28,7 +28,6 @@ def test_rows_are_even_and_all_if_there_are_no_more(n, most, rows):
 @pytest.mark.parametrize("n, most", [(68_500, 40_000), (99_999, 99_998), (1 << 24, 100_000)])
 def test_rows_differ_and_reach_from_the_first_to_the_last(n, most):
     found = evenly.rows(n, most)
-    assert (
-        len(found) == most and (np.diff(found) > 0).all() and found[[0, -1]].tolist() == [0, n - 1]
-    )
+    assert len(found) == most and (np.diff(found) > 0).all()
+    assert found[[0, -1]].tolist() == [0, n - 1]
     np.testing.assert_array_equal(evenly.rows(n, n), np.arange(n))

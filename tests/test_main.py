@@ -200,9 +200,7 @@ def test_sigterm_saves_exits_and_resumes(finished, tmp_path, rows):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
-    if (
-        rows == workdir / FILES[0]
-    ):  # evaluating the unfinished run must not make it count as finished
+    if rows == workdir / FILES[0]:  # a run that was evaluated must not count as finished
         assert run(workdir, "--mode=eval", "--checkpoint=latest").returncode == 0
     assert run(workdir).returncode == 0
     assert_same(outcome(workdir), outcome(finished[0]))

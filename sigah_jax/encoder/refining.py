@@ -51,9 +51,10 @@ class _Work(NamedTuple):
 
 
 def call_rows(rows: int, most: int) -> int:
-    """The rows of a call: `most`, or fewer where there are fewer `rows` in all, a power of two.
+    """The rows of a call: `most`, or a smaller power of two where there are few `rows` in all.
 
-    It depends on nothing else, since a matrix product of another shape may add in another order.
+    The last calls of a file are as large as the first ones, since a matrix product of another shape
+    may add in another order.
     """
     return min(most, max(LEAST_ROWS, 1 << max(0, rows - 1).bit_length()))
 

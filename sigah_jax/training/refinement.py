@@ -131,9 +131,9 @@ def completed(
         known: `[k]`, k > 0, numbers of rows, rising; packed: `[k, W] u1`, their codes by h.
     """
     at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
-    found, missing = packed[at], rows[known[at] != rows]
-    if len(missing):
-        found[known[at] != rows] = h.euclidean.encode(x[missing])
+    found, missing = packed[at], known[at] != rows
+    if missing.any():
+        found[missing] = h.euclidean.encode(x[rows[missing]])
     return found
 
 
