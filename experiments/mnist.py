@@ -3,7 +3,7 @@
     python -m sigah_jax.main --config=experiments/mnist.py
     python -m sigah_jax.main --config=experiments/mnist.py:bits=32
 
-Expected at 64 bits: 9 to 13 minutes on two CPU cores and 2.3 GB of memory; on the test queries map
+Expected at 64 bits: 10 to 14 minutes on two CPU cores and 2.3 GB of memory; on the test queries map
 .78, recall@10 .41, in stages .63. Other lengths: docs/results.md.
 """
 

@@ -119,8 +119,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.refine = config_dict.ConfigDict()  # ours: codes of base rows, by their synthetic features
     c.refine.iterations = 16  # rounds in which bits of a code may flip; 0: codes are not refined
     # updates of the decoder on codes that it refined, over train.steps; ours: more finds more, and
-    # the fewer bits, the more; from 64 to 127 bits a training is to stay short
-    c.refine.share = 0.6 if bits >= 128 else max(0.3, round(19.2 / max(16, bits), 2))
+    # below 32 bits the fewer bits, the more
+    c.refine.share = max(0.6, round(19.2 / max(16, bits), 2))
     # μ, the price of a flip where |u| = ‖z‖ = 1, in units of ‖z‖²; "auto": the smallest of a short
     # list at which no metric of the validation queries falls
     c.refine.mu = "auto"

@@ -1,4 +1,4 @@
-"""The suite runs on eight simulated devices unless the caller chose another number."""
+"""The suite runs on eight simulated devices and compiles fast, unless its caller says otherwise."""
 
 import os
 import signal
@@ -7,6 +7,13 @@ import subprocess
 import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":  # of the suite's time most is compilation
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        " --xla_cpu_use_fusion_emitters=false",
+    )
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # a shell's background job ignores Ctrl-C, one under nohup a hang-up, and so would all that they
 # start; some tests send them
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,7 +37,9 @@ def processes_end_with_their_test(monkeypatch):
 
 
 def pytest_runtest_setup(item):
-    """Of the mark `accelerator`, a test for more devices than JAX finds is skipped."""
+    """Skips `optimised` in code that is not, `accelerator` for more devices than JAX finds."""
+    if item.get_closest_marker("optimised") and "level=0" in os.environ.get("XLA_FLAGS", ""):
+        pytest.skip("compiled without optimisation")
     if not item.get_closest_marker("accelerator") or not hasattr(item, "callspec"):
         return
     import jax  # after the variable above

@@ -10,7 +10,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import compiling
 import numpy as np
 import pytest
 import sets
@@ -46,7 +45,7 @@ def start(workdir, base, processes, *more, each=None, devices=1):
     """Starts the program in so many processes; `each[i]` are more arguments of process i."""
     command = [sys.executable, "-m", "sigah_jax.main", f"--workdir={workdir}", *SHORT]
     command += [f"--config.data.base={base}", *more]
-    environment = os.environ | compiling.QUICKLY | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
     environment["PYTHONFAULTHANDLER"] = "1"  # for `abort`
     environment["JAX_COMPILATION_CACHE_DIR"] = str(base.parent / "compiled")
     if processes > 1:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 
-import compiling
 import numpy as np
 import pytest
 import sets
@@ -58,8 +57,6 @@ def compiled_once(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         directory = tmp_path_factory.mktemp("compiled")
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(directory))
-        for name, value in compiling.QUICKLY.items():
-            patch.setenv(name, value)
         yield
 
 

@@ -272,6 +272,7 @@ def updated(c, queries, holds_anchors=True, gathered=False):
     return np.concatenate([a.ravel() for a in jax.tree.leaves(state.gen)]), infos
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("queries", [lambda z: None, lambda z: np.array(np.flip(z))])
 def test_rows_that_the_host_gathered_train_as_those_that_the_devices_gather(queries):
     by_device, by_host = (updated(small(), queries, gathered=on)[0] for on in (False, True))

@@ -93,6 +93,7 @@ def terminate(call, infos):
     return infos
 
 
+@pytest.mark.optimised
 def test_the_devices_resume_what_the_host_began(tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     with pytest.raises(train.Terminated):
@@ -125,6 +126,7 @@ def test_the_host_gathers_if_all_rows_take_more_than_half_of_a_device(
     assert seen == [gathered]
 
 
+@pytest.mark.optimised
 def test_a_run_is_the_same_whoever_gathers_its_rows(tmp_path, monkeypatch):
     by = {gather: tmp_path / gather for gather in ("devices", "host")}
     stages = {"refine.iterations": 4, "refine.mu": "0.1", "refine.share": 0.5}

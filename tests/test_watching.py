@@ -140,7 +140,6 @@ def test_a_watched_run_leaves_its_trace_events_and_compiled_functions(tmp_path):
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     run = tmp_path / "run"
     done = subprocess.run(
