@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":  # of the suite's time most is compilation
+if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":  # most of the suite's time is compilation
     os.environ.setdefault(
         "XLA_FLAGS",
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
