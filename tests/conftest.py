@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # more threads than cores: none may spin
 if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":  # most of the suite's time is compilation
     os.environ.setdefault(
         "XLA_FLAGS",
