@@ -127,7 +127,8 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(
             f"--queries: {args.workdir} was saved without the recall of its validation queries, as "
             "encoders of fewer than 100 training rows, of checkpoints and of earlier versions are; "
-            "of a finished run, remove encoder.npz, then the training's command writes it anew"
+            "move encoder.npz of a finished run away, then the training's command writes it anew, "
+            "unless a version with other defaults began the run"
         )
     if args.reference:
         rows = sample("reference", args.reference, h)

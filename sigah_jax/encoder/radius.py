@@ -129,8 +129,9 @@ def calibrated(h: Hasher, queries: np.ndarray, radius: float, recall: float) -> 
     if h.pairs is None:
         raise BadInput(
             "radius: this encoder was saved without pairs of validation queries and rows, as those "
-            "of checkpoints and of earlier versions are; take that of a finished run, or remove "
-            "encoder.npz of its run, then the training's command writes it anew with them"
+            "of checkpoints and of earlier versions are; take that of a finished run, or move "
+            "encoder.npz of its run away, then the training's command writes it anew with them, "
+            "unless a version with other defaults began the run"
         )
     limits, least = squared_limits(h.metric, radius, queries), calibration.least(h.pairs, recall)
     if len(limits) and not (limits >= least).any():
