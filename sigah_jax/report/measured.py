@@ -70,7 +70,8 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
 def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
     """The smallest code of any method that reaches the target, and the smallest of bits.
 
-    Where none does, the best there is.
+    Others of the same sizes that reach it are named behind them, since they may take less time to
+    train. Where no code does, the best there is.
     """
     vectors = next(row for row in rows if row.group == "vectors")
     codes = [row for row in rows if row.group != "vectors" and row.found]
@@ -85,14 +86,21 @@ def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
         return f"{text}; {more}."
     saved = f"in place of {vectors.code_bytes:,}"
     text = f"For {goal} the smallest code here is {_named(first)} {saved}"
+    too = _as_small(codes, first, target)
     if second is first:
-        return f"{text}, and a store of bits can search it."
-    if second is None:
-        return (
-            f"{text}; no code that a store of bits can search has it, the best is "
-            f"{_named(_best(bits))}: {more}."
-        )
-    return f"{text}; the smallest that a store of bits can search is {_named(second)}."
+        text = f"{text}, and a store of bits can search it."
+    elif second is None:
+        text += "; no code that a store of bits can search has it, the best is "
+        text += f"{_named(_best(bits))}: {more}."
+    else:
+        text += f"; the smallest that a store of bits can search is {_named(second)}."
+        too += [row for row in _as_small(bits, second, target) if row not in too]
+    named = [
+        f"{short_name(row.method)} of {row.code_bytes:,} bytes ({row.found['reranked'].recall:.3f})"
+        for row in sorted(too, key=_size_and_recall)
+        if row is not second
+    ]
+    return f"{text} Others as small reach it too: {'; '.join(named)}." if named else text
 
 
 def plot(rows: Sequence[Row], k: int, candidates: int, path: Path) -> None:
@@ -124,12 +132,25 @@ def _line(row: Row) -> list[str]:
 
 
 def _smallest(rows: Sequence[Row], target: float) -> Row | None:
-    """The row of fewest bytes that reaches the target; of equal ones that of greatest recall.
+    """The row of fewest bytes that reaches the target; of equal ones that of greatest recall."""
+    enough = [row for row in rows if _reaches(row, target)]
+    return min(enough, key=_size_and_recall, default=None)
 
-    It reaches it if the recall does that the table shows.
-    """
-    enough = [row for row in rows if round(row.found["reranked"].recall, 3) >= target]
-    return min(enough, key=lambda r: (r.code_bytes, -r.found["reranked"].recall), default=None)
+
+def _as_small(rows: Sequence[Row], best: Row, target: float) -> list[Row]:
+    """The other rows of as many bytes that reach the target."""
+    same = [row for row in rows if row is not best and row.code_bytes == best.code_bytes]
+    return [row for row in same if _reaches(row, target)]
+
+
+def _size_and_recall(row: Row) -> tuple[int, float]:
+    """Orders rows by rising size, those of one size by falling recall."""
+    return row.code_bytes, -row.found["reranked"].recall
+
+
+def _reaches(row: Row, target: float) -> bool:
+    """Whether the recall reaches the target, as the table shows it."""
+    return round(row.found["reranked"].recall, 3) >= target
 
 
 def _best(rows: Sequence[Row]) -> Row:
