@@ -63,7 +63,7 @@ from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import both, gaps, hamming
-from sigah_jax.run import loading
+from sigah_jax.run import loading, rundir
 
 BY = {
     "synthetic": "by synthetic features",
@@ -229,6 +229,9 @@ def _check_flags(args) -> None:
         raise BadInput(f"--output={args.output}: neighbours are an .npz file; end its name so")
     if args.output.exists() and not args.overwrite:
         raise BadInput(f"--output={args.output}: exists; use --overwrite or another name")
+    for encoder in (args.workdir, rundir.encoder_path(args.workdir)) if args.workdir else ():
+        if encoder.exists() and args.output.exists() and args.output.samefile(encoder):
+            raise BadInput(f"--output={args.output}: is the encoder of --workdir; use another name")
     if not args.output.parent.is_dir():
         raise BadInput(f"--output={args.output}: no such directory; make its directory first")
     if not os.access(args.output.parent, os.W_OK):

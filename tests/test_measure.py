@@ -100,6 +100,19 @@ def test_the_same_command_does_not_train_again(vectors, workdir, tmp_path, capsy
     assert rows[0]["fit_secs"] is rows[1]["fit_secs"] is None  # nothing was trained
 
 
+def test_rows_that_changed_under_the_same_name_are_refused(vectors, workdir, tmp_path, capsys):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    before, x = (copy / "measure.md").read_text(), np.load(vectors)
+    argv = [f"--input={vectors}", "--bits=8", "--steps=20", "--k=5", f"--workdir={copy}"]
+    try:
+        np.save(vectors, x[::-1])
+        assert measure.main(argv) == 2
+    finally:
+        np.save(vectors, x)
+    assert "bits8: the run there has other rows than the data now" in capsys.readouterr().err
+    assert (copy / "measure.md").read_text() == before
+
+
 def test_other_vectors_do_not_mix_with_those_of_the_directory(vectors, workdir, tmp_path, capsys):
     copy = shutil.copytree(workdir, tmp_path / "run")
     before = (copy / "measure.md").read_text()

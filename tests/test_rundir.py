@@ -126,6 +126,13 @@ def test_a_damaged_or_foreign_config_is_named_and_left_alone(tmp_path, text, wor
     assert (tmp_path / "config.json").read_text() == text
 
 
+@pytest.mark.parametrize("name", ["r[1]", "what?", "all*"])
+def test_a_path_that_checkpoints_would_take_for_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(BadInput, match=r"one of the letters .* rename the directory"):
+        rundir.claim(tmp_path / name / "run", config.get_config())
+    assert not (tmp_path / name).exists()
+
+
 def test_a_run_stays_with_its_rows(tmp_path):
     rundir.claim_data(tmp_path, {"xt": "1f", "xv": "2e"})
     seal_a_checkpoint(tmp_path)

@@ -447,6 +447,16 @@ def test_an_output_that_exists_is_replaced_only_if_asked(made, tmp_path, capsys)
     assert found(output)[1].shape == (12, 7)
 
 
+def test_an_encoder_is_not_replaced_by_what_it_finds(made, tmp_path, capsys):
+    encoder = tmp_path / "encoder.npz"
+    loading.load(made / "run").save(encoder)
+    before = encoder.read_bytes()
+    for workdir in (encoder, tmp_path):
+        assert search.main(flags(made, encoder, workdir=workdir, overwrite=True)) == 2
+        assert "is the encoder of --workdir; use another name" in capsys.readouterr().err
+    assert encoder.read_bytes() == before
+
+
 def refused(made, tmp_path, capsys, **more):
     """The one line on standard error of a search that must leave nothing."""
     output = more.pop("output", tmp_path / "near.npz")

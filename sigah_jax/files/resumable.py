@@ -57,6 +57,8 @@ def open_output(
     """
     busy = f"{path}: another process writes it; wait for it to end"
     with whole.telling(path, whole.RESUMES), locks.held(beside(path, ".partial"), busy) as f:
+        if path.is_dir():
+            raise BadInput(f"{path}: is a directory; use another --output")
         taken = [path] if path.exists() else []
         if not _is_of(beside(path, ".json"), of):
             taken.append(beside(path, ".json"))

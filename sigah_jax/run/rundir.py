@@ -3,6 +3,7 @@
 Not responsible for what is logged there (`logs`) or saved (`checkpoints`).
 """
 
+import glob
 import hashlib
 import json
 import re
@@ -86,7 +87,15 @@ def claim(workdir: Path, config) -> IO:
 
 
 def _check_name(workdir: Path) -> None:
-    """BadInput if checkpoints cannot be written or read there: their library takes UTF-8 only."""
+    """BadInput if checkpoints cannot be written or read there.
+
+    Their library takes UTF-8 only, and a path with letters of a pattern for one.
+    """
+    if glob.has_magic(str(workdir.absolute())):
+        raise BadInput(
+            f"{workdir.absolute()}: holds one of the letters * ? [, with which checkpoints cannot "
+            "be saved; rename the directory, or use another --workdir"
+        )
     try:
         str(workdir.absolute()).encode()
     except UnicodeEncodeError as e:

@@ -24,6 +24,7 @@ from sigah_jax.errors import BitsRefused
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
 from sigah_jax.retrieval import euclidean, hamming, neighbours, rerank
+from sigah_jax.run import rundir
 from sigah_jax.training import evaluate
 from sigah_jax.training.run import run
 
@@ -98,6 +99,7 @@ def sigah(config, workdir: Path, cache: Path, search: Search) -> list[measured.R
     data, fresh, start = search.data, not workdir.exists(), time.monotonic()
     h = run(config, workdir, cache, lambda: data).euclidean  # as the rows of `data` are
     fit_secs = time.monotonic() - start if fresh else None
+    rundir.claim_data(workdir, data.hashes)  # of a finished training `run` compares no rows
     cb, encode_secs = encoded(h.encode, search)
     find = functools.partial(searching.search, h, data.xq, cb, engine=search.engine)
     stages = found_by(
