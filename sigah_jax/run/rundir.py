@@ -78,24 +78,22 @@ def claim(workdir: Path, config) -> IO:
         The locked file. The lock ends with the process, however it ends; keep the file.
 
     Raises:
-        BadInput: not writable, in use by another run, or made by another config.
+        BadInput: not writable, a name with which checkpoints cannot be saved, in use by another
+            run, or made by another config.
     """
     _check_name(workdir)
+    if glob.has_magic(str(workdir.absolute())):  # the library of checkpoints takes it for a pattern
+        raise BadInput(
+            f"{workdir.absolute()}: holds one of the letters * ? [, with which checkpoints cannot "
+            "be saved; rename the directory, or use another --workdir"
+        )
     return hosts.in_turn(
         lambda: _claim(workdir, config) if hosts.first() else _join(workdir, config)
     )
 
 
 def _check_name(workdir: Path) -> None:
-    """BadInput if checkpoints cannot be written or read there.
-
-    Their library takes UTF-8 only, and a path with letters of a pattern for one.
-    """
-    if glob.has_magic(str(workdir.absolute())):
-        raise BadInput(
-            f"{workdir.absolute()}: holds one of the letters * ? [, with which checkpoints cannot "
-            "be saved; rename the directory, or use another --workdir"
-        )
+    """BadInput if checkpoints cannot be written or read there: their library takes UTF-8 only."""
     try:
         str(workdir.absolute()).encode()
     except UnicodeEncodeError as e:
