@@ -243,7 +243,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--input", required=True, nargs="+", help="files, or directories of files")
     add("--column", default="", help="column of vectors, in Parquet and Lance")
     add("--output", required=True, type=Path, help="directory to write")
-    add("--checkpoint", default="best", help="of the run: best, latest or a step")
+    add("--checkpoint", help="of the run: best, latest or a step; default: its finished encoder")
     add(
         "--skip_bad",
         action="store_true",

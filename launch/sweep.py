@@ -22,7 +22,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
 import argparse
 import ast
-import importlib.util
 import shlex
 import sys
 from pathlib import Path
@@ -30,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from launch import grid, local, sky, slurm
+from sigah_jax import config_file
 from sigah_jax.config import change, fields_of
 from sigah_jax.config_checks import validate
 from sigah_jax.errors import BadInput, Parser, command
@@ -41,23 +41,16 @@ ARGUMENTS = ("preset", "bits")  # of `get_config`; a point's other names are fie
 
 def load_experiment(file: str) -> ModuleType:
     """The module of an experiment file, which must have `get_config` and `sweep`."""
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    if spec is None or not Path(file).is_file():
-        raise BadInput(f"--config={file}: no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as e:  # whatever a file of the user's may do
-        raise BadInput(f"--config={file}: cannot be loaded ({type(e).__name__}: {e})") from e
-    for function in ("sweep(h)", "get_config(arguments)"):
-        if not hasattr(module, function.partition("(")[0]):
-            raise BadInput(f"--config={file}: has no {function}; experiments/mnist.py shows one")
+    module = config_file.load(file)
+    if not hasattr(module, "sweep"):
+        raise BadInput(f"--config={file}: has no sweep(h); experiments/mnist.py shows one")
     return module
 
 
 def points_of(experiment: ModuleType, given: grid.Point) -> list[grid.Point]:
     """The points of an experiment with what was given in place of theirs; equal ones are one."""
-    points = [point | given for point in experiment.sweep(grid)]
+    with config_file.telling(experiment.__file__, "sweep failed"):
+        points = [point | given for point in experiment.sweep(grid)]
     return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
@@ -66,7 +59,7 @@ def job_of(name: str, point: grid.Point, file: str, experiment: ModuleType) -> l
     arguments = ",".join(f"{key}={point[key]}" for key in ARGUMENTS if key in point)
     fields = {key: value for key, value in point.items() if key not in ARGUMENTS}
     try:
-        config = experiment.get_config(arguments)
+        config = config_file.config_of(experiment, arguments)
         for field, value in fields.items():
             change(config, field, value)
         validate(config, 1)  # how many devices a run will have, it looks itself

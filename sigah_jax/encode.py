@@ -235,7 +235,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
     parser.add_argument("--output", required=True, type=Path, help="a .npy file to write")
     parser.add_argument(
-        "--checkpoint", default="best", help="which checkpoint of the run: best, latest or a step"
+        "--checkpoint",
+        help="of the run: best, latest or a step; default: the encoder of a finished training",
     )
     parser.add_argument(
         "--queries",

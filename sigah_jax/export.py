@@ -289,7 +289,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, help="*.onnx, *.stablehlo or *.npz")
     parser.add_argument(
-        "--checkpoint", default="best", help="which checkpoint of the run: best, latest or a step"
+        "--checkpoint",
+        help="of the run: best, latest or a step; default: the encoder of a finished training",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     args = parser.parse_args(argv)

@@ -18,6 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from sigah_jax import config_file
 from sigah_jax.config import check_field
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput, NonFinite, of_path, tell
@@ -25,10 +26,11 @@ from sigah_jax.process import interrupts
 from sigah_jax.run import rundir
 from sigah_jax.training.experiment import evaluate_only, train_and_evaluate
 
+_MNIST = str(Path(__file__).with_name("mnist.py"))  # of a command without --config
 _RESUMES = "the same command resumes from the last checkpoint"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    str(Path(__file__).with_name("mnist.py")),
+    None,
     "config file, with :arguments, such as experiments/mnist.py:bits=32; default MNIST, 64 bits. "
     "--config.FIELD=VALUE changes a field, with or without it",
 )
@@ -70,14 +72,17 @@ def main(argv: list[str]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags and loads the experiment file; whatever is wrong with them is a BadInput.
 
-    `config_flags` runs the file here, reports a failure as the text of a traceback, and an
-    unknown field by its bare name.
+    `config_flags` runs the file here, after it was run once to tell what is wrong with it, and
+    reports an unknown field by its bare name.
     """
     try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.lock()  # a file that failed to load raises at its first use
-        return rest
+        given = _given_config(argv)
+        file, colon, arguments = (_MNIST if given is None else given).partition(":")
+        config_file.config_of(config_file.load(file), *([arguments] if colon else []))
+        program, *rest = argv  # fields can be set behind --config
+        return flags.FLAGS([program, *([f"--config={_MNIST}"] if given is None else []), *rest])
+    except BadInput:
+        raise
     except (AttributeError, KeyError) as e:
         # the message was quoted once or twice on its way
         name = str(e).replace("\\n", ". ").replace("\\", "").replace("'", "").strip('"')
@@ -86,8 +91,16 @@ def parse_flags(argv: list[str]) -> list[str]:
         ) from e
     except (flags.Error, TypeError, ValueError, OSError) as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-        reason = lines[-1].rpartition("Error: ")[2].rpartition("BadInput: ")[2]
+        reason = lines[-1].rpartition("Error: ")[2]
         raise BadInput(f"flags: {reason}") from e
+
+
+def _given_config(argv: list[str]) -> str | None:
+    """The value of --config, which `config_flags` would not give before it has run the file."""
+    alone = flags.FlagValues()
+    flags.DEFINE_string("config", None, "", flag_values=alone)
+    alone(argv, known_only=True)
+    return alone.config
 
 
 def run(argv: list[str] | None = None) -> int:

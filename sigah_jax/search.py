@@ -191,7 +191,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--workdir", type=Path, help="run directory, or encoder.npz, that made the codes"
     )
     parser.add_argument(
-        "--checkpoint", default="best", help="which checkpoint of the run: best, latest or a step"
+        "--checkpoint",
+        help="of the run: best, latest or a step; default: the encoder of a finished training",
     )
     parser.add_argument(
         "--by",

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from sigah_jax import config
 from sigah_jax.encoder import hash_functions, hasher
 from sigah_jax.model import networks, pca, standardise
-from sigah_jax.run import checkpoints, rundir
+from sigah_jax.run import checkpoints, loading, rundir
 from sigah_jax.training import objective, step
 
 
@@ -74,11 +74,12 @@ def fitted(x: np.ndarray, bits: int) -> hasher.Hasher:
 
 
 def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> Path:
-    """A run directory with a validated checkpoint of step 20, of the same parameters."""
+    """A run with a validated checkpoint of step 20, and that as its encoder."""
     c = configuration(bits, **model)
     rundir.claim(workdir, c).close()
     metrics = {"eval/map": 0.5, "eval/recall@10": 0.25}
     checkpoints.save(workdir, 20, state(c, vectors(400, d), seed), metrics, "")
+    loading.of_checkpoint(workdir, "best").save(rundir.encoder_path(workdir))
     return workdir
 
 

@@ -111,7 +111,7 @@ def encoder(workdir, **more):
         input=[],
         column="v",
         output=out,
-        checkpoint="best",
+        checkpoint=None,
         skip_bad=False,
         fragment_rows=1,
         address="",

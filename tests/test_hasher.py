@@ -373,10 +373,21 @@ def test_of_a_run_of_another_version_a_step_loads_and_the_best_is_refused(h, wor
     held = whole.read_json(path, "")
     del held["config"]["refine"]
     whole.write_json(path, held)
+    (tmp_path / "run" / "encoder.npz").unlink()
     x = vectors(20, D)
     np.testing.assert_array_equal(loading.load(tmp_path / "run", 20).encode(x), h.encode(x))
     with pytest.raises(BadInput, match=r"made by another version or damaged .*refine"):
-        loading.load(tmp_path / "run")
+        loading.load(tmp_path / "run", "best")
+
+
+def test_of_an_unfinished_run_a_checkpoint_must_be_asked_for(h, workdir, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    (run / "encoder.npz").unlink()
+    with pytest.raises(BadInput, match=r"run: its training has not finished.*--checkpoint=best"):
+        loading.load(run)
+    x = vectors(20, D)
+    for checkpoint in ("best", "latest", 20):
+        np.testing.assert_array_equal(loading.load(run, checkpoint).encode(x), h.encode(x))
 
 
 def test_it_loads_where_doubles_are_the_default(h, workdir):
@@ -435,10 +446,11 @@ def damage(workdir, how):
 )
 def test_a_damaged_run_directory_is_named(workdir, tmp_path, how, words):
     copy = shutil.copytree(workdir, tmp_path / "copy")
+    (copy / "encoder.npz").unlink()  # else nothing but it is read
     damage(copy, how)
     before = sorted(copy.rglob("*"))
     with pytest.raises(BadInput, match=words) as e:
-        loading.load(copy)
+        loading.load(copy, "best")
     assert str(copy) in str(e.value) and "\n" not in str(e.value)
     assert sorted(copy.rglob("*")) == before
 
@@ -482,7 +494,7 @@ for name in sys.argv[2:]:
     mode = (workdir / name).stat().st_mode
     (workdir / name).chmod(0)
     try:
-        loading.load(workdir)
+        loading.load(workdir, "best")
     except ValueError as e:
         print(e)
     (workdir / name).chmod(mode)
@@ -494,6 +506,7 @@ def test_a_part_of_a_run_that_may_not_be_read_is_named_and_not_called_damaged(wo
     names += ["checkpoints/20/state/_METADATA"]
     with tempfile.TemporaryDirectory() as directory:  # that of pytest is closed to others
         copy = Path(shutil.copytree(workdir, Path(directory) / "run"))
+        (copy / "encoder.npz").unlink()  # else nothing but it is read
         for path in (Path(directory), copy, *copy.rglob("*")):
             if os.geteuid() == 0:
                 os.chown(path, 65534, 65534)

@@ -572,6 +572,7 @@ def test_among_no_rows_nothing_lies_within_a_radius(made, tmp_path):
 
 def test_refuses_a_run_directory_that_is_damaged(made, tmp_path, capsys):
     shutil.copytree(made / "run", tmp_path / "run")
+    (tmp_path / "run" / "encoder.npz").unlink()
     (tmp_path / "run" / "config.json").write_text("{")
     err = refused(made, tmp_path, capsys, workdir=tmp_path / "run")
     assert f"{tmp_path / 'run' / 'config.json'}: damaged (" in err

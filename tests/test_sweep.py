@@ -165,7 +165,7 @@ def test_a_run_of_some_devices_joins_no_others():
 
 def test_a_file_that_cannot_be_loaded_is_named(capsys):
     Path("mine.py").write_text("def sweep(h) return")
-    assert "mine.py: cannot be loaded (SyntaxError" in refusal(capsys, "--config=mine.py")
+    assert "mine.py: cannot be loaded in line 1 (SyntaxError" in refusal(capsys, "--config=mine.py")
 
 
 def test_an_executor_that_does_not_exist_is_named(capsys):

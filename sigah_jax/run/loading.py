@@ -1,7 +1,6 @@
 """An encoder out of a run directory, or out of a file.
 
-A finished training leaves `encoder.npz`, which is all that is read then. A checkpoint is asked for
-by its step, or while a training has not ended.
+A finished training leaves `encoder.npz`, and unless a checkpoint is asked for, only that is read.
 """
 
 import contextlib
@@ -24,28 +23,30 @@ LOOKS = 20  # at a run directory, where checkpoints come and go while it is read
 
 
 @parallel.default_settings()
-def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
-    """The hasher of a run directory, also while a training saves there, or of a file.
+def load(path: str | Path, checkpoint: str | int | None = None) -> hasher.Hasher:
+    """The hasher of a run directory or of a file.
 
     Args:
         path: a run directory, or a file that `Hasher.save` wrote.
-        checkpoint: "best" by validation map, with the decoder of the last stage that is
-            finished; "latest", or a step, with the decoder that was trained beside its codes. A
-            run refines codes when it ends, so of "latest" and a step they are not refined.
+        checkpoint: None: the encoder that a finished training left. Others are read also while a
+            training saves there: "best" by validation map, of an unfinished training with the
+            decoder of the last stage that is finished; "latest", or a step, with the decoder that
+            was trained beside its codes. A run refines codes when it ends, so those of an
+            unfinished one, of "latest" and of a step are not refined.
 
     Raises:
         BadInput: no run and no encoder there, one that is damaged or of another version, a
-            finished run without it, no such checkpoint.
+            finished run without it, an unfinished one without `checkpoint`, no such checkpoint.
     """
-    path, checkpoint = Path(os.path.expanduser(path)), str(checkpoint)
+    path = Path(os.path.expanduser(path))
     parallel.local_devices()  # where there are none, before JAX is asked for anything else
     if not path.exists():
         raise BadInput(f"{path}: no such run directory or encoder; train first, or correct it")
     if path.is_file():
-        if checkpoint != "best":
+        if checkpoint is not None:
             raise BadInput(f"--checkpoint={checkpoint}: {path} is one encoder; leave it out")
         return hasher.read(path, "save it anew, or name another")
-    if checkpoint == "best":
+    if checkpoint in (None, "best"):
         with contextlib.suppress(FileNotFoundError):
             return in_run(path, hasher.read(rundir.encoder_path(path), REMEDY))
         if (path / "results.json").exists():  # its best checkpoint alone is another encoder
@@ -53,7 +54,13 @@ def load(path: str | Path, checkpoint: str | int = "best") -> hasher.Hasher:
                 f"{rundir.encoder_path(path)}: is missing from a finished run; the training's "
                 "command writes it anew"
             )
-    return of_checkpoint(path, checkpoint)
+    if checkpoint is None:
+        rundir.read_config(path)  # or there is no run
+        raise BadInput(
+            f"{path}: its training has not finished; the command that began it resumes it. encode, "
+            "search and export use what it has so far with --checkpoint=best"
+        )
+    return of_checkpoint(path, str(checkpoint))
 
 
 def in_run(workdir: Path, h: hasher.Hasher) -> hasher.Hasher:
