@@ -119,9 +119,6 @@ def main(argv: list[str] | None = None) -> int:
         "--queries", help="vectors of queries; then the advice rests on what they find by codes"
     )
     args = parser.parse_args(argv)
-    for flag in ("reference", "queries"):
-        if getattr(args, flag) == "":
-            raise BadInput(f"--{flag}: names no file; give one, or leave it out")
     h = loading.load(args.workdir)
     if args.queries and not h.facts.get("recall"):
         raise BadInput(

@@ -7,6 +7,7 @@ a bug of ours and keeps its traceback.
 import argparse
 import errno
 import functools
+import itertools
 import os
 import re
 import signal
@@ -45,7 +46,18 @@ class NonFinite(ArithmeticError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of flags that raises BadInput for what it cannot take: one line, without usage."""
+    """A parser of flags that raises BadInput for what it cannot take: one line, without usage.
+
+    A flag without a value, `--queries=$UNSET`, is not a flag that was left out.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):
+        given = list(map(str, sys.argv[1:] if args is None else args))
+        for before, text in itertools.pairwise(["", *given]):
+            flag = before if text == "" else text.removesuffix("=")
+            if flag != text and re.fullmatch("--[a-z_]+", flag):
+                raise BadInput(f"{flag}: is empty; give a value, or leave it out")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
         raise BadInput(f"{message.removeprefix('argument ')}; see --help")

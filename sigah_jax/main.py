@@ -45,6 +45,9 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "for --mode=eval: best, 
 @parallel.default_settings()
 def main(argv: list[str]) -> None:
     """Runs one experiment; raises BadInput or NonFinite."""
+    for flag, value in (("workdir", _WORKDIR.value), ("cache", _CACHE.value)):
+        if value == "":
+            raise BadInput(f"--{flag}: is empty; give a value, or leave it out")
     if len(argv) > 1:
         raise BadInput(f"unexpected argument {argv[1]!r}; fields are set by --config.field=value")
     logging.set_verbosity(logging.WARNING)  # orbax tells of every file

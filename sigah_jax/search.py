@@ -240,9 +240,6 @@ def _check_flags(args) -> None:
             f"--output={args.output}: no permission to write to its directory; change that, or "
             "choose another"
         )
-    for flag in ("only", "rerank"):
-        if getattr(args, flag) == "":
-            raise BadInput(f"--{flag}: names no file; give one, or leave it out")
     if args.rerank and not args.workdir:
         raise BadInput("--rerank: compares vectors; give vectors as --queries, and --workdir")
     if (args.k is None) == (args.radius is None):

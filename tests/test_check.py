@@ -150,7 +150,7 @@ def test_queries_too_large_for_distances_are_named(here, capsys):
 def test_a_flag_without_a_file_is_refused(here, capsys, flag):
     assert run(here, "base.npy", f"--{flag}=") == 2
     assert capsys.readouterr().err == (
-        f"error: --{flag}: names no file; give one, or leave it out\n"
+        f"error: --{flag}: is empty; give a value, or leave it out\n"
     )
 
 

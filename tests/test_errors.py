@@ -77,6 +77,16 @@ def test_flags_that_are_wrong_are_named_on_one_line(argv, line, capsys):
     assert out == "" and re.fullmatch(f"error: {line}; see --help\n", err)
 
 
+@pytest.mark.parametrize("argv", [["--k=1", "--by="], ["--by", "", "--k=1"], ["--by", ""]])
+def test_a_flag_without_a_value_is_not_one_that_was_left_out(argv, capsys):
+    parser = Parser()
+    parser.add_argument("--k", type=int)
+    parser.add_argument("--by")
+    assert command("")(parser.parse_args)(argv) == 2
+    line = "error: --by: is empty; give a value, or leave it out\n"
+    assert capsys.readouterr() == ("", line)
+
+
 @pytest.mark.parametrize("module", COMMANDS)
 def test_every_command_names_a_wrong_flag_on_one_line(module, monkeypatch, capsys):
     imported = importlib.import_module(module)

@@ -169,6 +169,10 @@ def test_codes_are_the_same_whatever_settings_of_jax_a_user_has_changed(run, row
         jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
         jax.transfer_guard("disallow"),
+        jax.default_prng_impl("rbg"),
+        jax.threefry_partitionable(False),
+        jax.debug_nans(True),
+        jax.debug_infs(True),
     ):
         h = sigah_jax.fit(rows, BITS, tmp_path / "run", SHORT)
         doubled = h.encode(rows), h.encode_queries(rows), h.project_queries(rows)

@@ -241,6 +241,7 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
         (["--config=experiments/deep1m.py", "--config.data.dir=nowhere"], "base.1M.fbin"),
         (["--config=experiments/tiny100k.py", "--config.data.dir=nowhere"], "download cifar"),
         (["--no_such_flag=1"], "no_such_flag"),
+        (["--cache="], "--cache: is empty"),
         (["--config.model.bits=16"], "config.model.bits cannot be changed"),
         (["--config.preset=paper"], "config.preset cannot be changed"),
     ],

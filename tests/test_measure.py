@@ -117,9 +117,11 @@ def test_other_vectors_do_not_mix_with_those_of_the_directory(vectors, workdir, 
     copy = shutil.copytree(workdir, tmp_path / "run")
     before = (copy / "measure.md").read_text()
     np.save(tmp_path / "other.npy", np.load(vectors))
-    for input_, queries in ((tmp_path / "other.npy", ""), (vectors, str(vectors))):
-        argv = [f"--input={input_}", f"--queries={queries}", "--bits=16", f"--workdir={copy}"]
-        assert measure.main(argv) == 2
+    for files in (
+        [f"--input={tmp_path / 'other.npy'}"],
+        [f"--input={vectors}", f"--queries={vectors}"],
+    ):
+        assert measure.main([*files, "--bits=16", f"--workdir={copy}"]) == 2
         assert f"--workdir={copy}: bits8 there is of --" in capsys.readouterr().err
     assert (copy / "measure.md").read_text() == before
     assert sorted(p.name for p in copy.glob("bits*")) == sorted(

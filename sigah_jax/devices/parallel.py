@@ -94,13 +94,20 @@ def _pmap(fn, in_axes, out_axes, donate_argnums, devices) -> Callable:
 
 @contextlib.contextmanager
 def default_settings() -> Iterator[None]:
-    """JAX compiles, in float32 and int32, whatever a user has set; also decorates functions."""
+    """JAX compiles, in float32 and int32, whatever a user has set; also decorates functions.
+
+    Keys give the same numbers too. Losses that are not finite are looked for by `training.train`.
+    """
     with (
         jax.enable_x64(False),
         jax.disable_jit(False),
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
         jax.transfer_guard("allow"),
+        jax.default_prng_impl("threefry2x32"),
+        jax.threefry_partitionable(True),
+        jax.debug_nans(False),  # with pmap it ends in a RecursionError
+        jax.debug_infs(False),
     ):
         yield
 
