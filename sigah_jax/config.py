@@ -220,6 +220,8 @@ def change(config, name: str, value) -> None:
         if name not in known:
             group = any(field.startswith(f"{name}.") for field in known)
             raise KeyError("a group of fields; name one of them" if group else "no such field")
+        if value is None:
+            raise TypeError(f"expected {type(known[name]).__name__}")
         if name == "refine.mu" and isinstance(value, int | float):
             value = str(value)
         if isinstance(known[name], tuple) and not isinstance(value, tuple | list):

@@ -110,13 +110,15 @@ def encode_file(
         made |= {"refine": how.mu, "refine_iterations": how.iterations}
     of = {**source, **made, "skip_bad": skip_bad}
     width = codes.packed_bytes(h.bits) * (1 + (kind == "both codes of queries"))
-    first, old = 0, None
+    first, old, ended = 0, None, resumable.ended(path)
     if append:
         old = _appended_to(path, made)
         first = len(old.packed)
         if rows := code_facts.rows_of(old.parts, source):
             return Encoded(*rows, code_facts.within(old.bad, *rows), before=True)
         of |= {"after_rows": first, "after_crc32": old.parts[-1]["rows_crc32"]}
+    elif ended and ended["of"] == of:
+        return Encoded(0, n, len(ended["bad"]), before=True)
     with resumable.open_output(path, (first + n, width), of, overwrite, append) as out:
         # a stop may fall between the numbers of a block and its codes
         bad = [i for i in out.state.get("bad", ()) if first <= i < out.state["rows"]]

@@ -49,7 +49,7 @@ from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
 from sigah_jax.retrieval.metric import TINY, Metric, base_rows, queries_of
-from sigah_jax.run import loading
+from sigah_jax.run import loading, rundir
 
 MARGIN = 1e-5
 SAMPLE_ROWS = 4096
@@ -295,6 +295,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
+    rundir.check_output(args.output, args.workdir)
     h = loading.load(args.workdir, args.checkpoint)
     agreement = export(h, args.output, args.overwrite)
     print(

@@ -16,7 +16,7 @@ import numpy as np
 
 from sigah_jax.config import change, vectors_config
 from sigah_jax.config_checks import validate
-from sigah_jax.data.datasets import assemble
+from sigah_jax.data.datasets import assemble, check_finite
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.inputs import as_array
@@ -98,6 +98,8 @@ def config_of(
     config = vectors_config(f"preset=best,bits={bits}")
     config.eval.baselines = ()
     change(config, "data.metric", metric)
+    if not isinstance(changes, dict) or not all(isinstance(name, str) for name in changes):
+        raise BadInput(f"changes={changes!r}: expected a dict of values by names of fields")
     for name, value in changes.items():
         if name in ("preset", "model.bits", "data.metric"):
             raise BadInput(f"config.{name}: `fit` takes `bits` and `metric`, and is `preset=best`")
@@ -112,6 +114,7 @@ def config_of(
                 f"queries is {queries.dtype} {list(queries.shape)}: expected integers or floats, "
                 f"[m, {x.shape[1]}] as x"
             )
+        check_finite(queries, "queries")
         config.data.queries_train = _name(queries)
     validation, wanted = config.data.val_queries, prepare.pool_rows(config)
     if len(x) < wanted and queries is not None:

@@ -230,9 +230,8 @@ def _check_flags(args) -> None:
         raise BadInput(f"--output={args.output}: neighbours are an .npz file; end its name so")
     if args.output.exists() and not args.overwrite:
         raise BadInput(f"--output={args.output}: exists; use --overwrite or another name")
-    for encoder in (args.workdir, rundir.encoder_path(args.workdir)) if args.workdir else ():
-        if encoder.exists() and args.output.exists() and args.output.samefile(encoder):
-            raise BadInput(f"--output={args.output}: is the encoder of --workdir; use another name")
+    if args.workdir:
+        rundir.check_output(args.output, args.workdir)
     if not args.output.parent.is_dir():
         raise BadInput(f"--output={args.output}: no such directory; make its directory first")
     if not os.access(args.output.parent, os.W_OK):

@@ -436,6 +436,19 @@ def old_or_whole(collection):
     return len(there) == 400
 
 
+def test_a_run_that_was_killed_at_its_last_step_has_ended(workdir, here, capsys):
+    np.save("x.npy", hashers.vectors(300, D))
+    assert run(workdir) == 0
+    made = Path("codes.npy").read_bytes()
+    shutil.copy("codes.npy.json", "codes.npy.partial.json")
+    capsys.readouterr()
+    assert run(workdir) == 0
+    assert "holds the codes of x.npy as rows 0 to 299; nothing was added" in capsys.readouterr().out
+    assert Path("codes.npy").read_bytes() == made
+    assert sorted(p.name for p in here.iterdir()) == ["codes.npy", "codes.npy.json", "x.npy"]
+    assert run(workdir) == 2  # as of every other output that exists
+
+
 def test_a_kill_at_any_moment_of_an_append_leaves_old_or_new_codes(
     workdir, h, here, collection, monkeypatch, tmp_path_factory
 ):

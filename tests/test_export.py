@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,22 @@ def test_bad_input_is_one_line_and_exit_code_2(workdir, tmp_path, capsys, output
     assert err.startswith("error: ") and words in err and err.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["e.npz"]
     assert (tmp_path / "e.npz").read_bytes() == b"old"
+
+
+def test_the_encoder_of_a_run_is_not_replaced(workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run, e = shutil.copytree(workdir, tmp_path / "run"), tmp_path / "e.npz"
+    loading.load(run).save(e)
+    before = (run / "encoder.npz").read_bytes(), e.read_bytes()
+    (tmp_path / "link.npz").symlink_to(run / "encoder.npz")
+    for name, output in (("run", "run/encoder.npz"), ("run", "link.npz"), ("e.npz", "e.npz")):
+        flags = [f"--workdir=~/{name}", f"--output={tmp_path / output}", "--overwrite"]
+        assert export.main(flags) == 2
+        assert "is the encoder of --workdir; use another name" in capsys.readouterr().err
+    assert before == ((run / "encoder.npz").read_bytes(), e.read_bytes())
+    (run / "encoder.npz").unlink()  # a training that finds one does not finish
+    flags = [f"--workdir={run}", "--checkpoint=best", f"--output={run}/encoder.npz"]
+    assert export.main(flags) == 2 and not (run / "encoder.npz").exists()
 
 
 def test_the_home_directory_may_be_written_as_a_tilde(workdir, tmp_path, monkeypatch):

@@ -258,6 +258,9 @@ def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept
         (np.zeros((2000, 5)), 8, {"preset": "paper"}, "config.preset: `fit` takes `bits`"),
         (np.zeros((2000, 5)), 8, {"model.bits": 4}, "config.model.bits: `fit` takes `bits`"),
         (np.zeros((2000, 0)), 8, {}, r"float64 \[2000, 0\]: expected"),
+        (np.zeros((2000, 5)), 8, {"train.steps": None}, "config.train.steps=None: expected int"),
+        (np.zeros((2000, 5)), 8, ["train.steps"], "changes=.*: expected a dict"),
+        (np.zeros((2000, 5)), 8, {3: 5}, "changes=.*: expected a dict of values by names"),
     ],
 )
 def test_bad_input_is_refused(tmp_path, x, bits, changes, words):
@@ -292,7 +295,7 @@ def test_training_queries_of_another_kind_are_found_better_than_by_rows_alone(ro
         (2000, np.zeros(5), r"queries is float64 \[5\]: expected"),
         (2000, NORMAL[:99], "data.val_queries: 99 training queries are too few, expected at least"),
         (191, NORMAL, "x has 191 rows, expected at least 192 training rows"),
-        (2000, NORMAL * [[np.nan]], r"array 2000 x 5 float64 .*: row 0 holds NaN"),
+        (2000, NORMAL * [[np.nan]], "queries: row 0 holds NaN"),
     ],
 )
 def test_training_queries_that_cannot_be_used_are_refused(n, queries, words, tmp_path):

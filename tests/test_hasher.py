@@ -123,6 +123,8 @@ def test_an_out_that_does_not_fit_is_refused(h, out):
 def test_an_out_that_is_no_array_is_refused(h):
     with pytest.raises(BadInput, match=r"out is a list: expected an array, uint8 \[300, 4\]"):
         h.encode(vectors(300, D), [])
+    with pytest.raises(BadInput, match="out: is read-only"):
+        h.encode(vectors(300, D), np.broadcast_to(np.uint8(0), (300, 4)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -97,8 +97,10 @@ def codes_problem():
 
 def test_refuses_codes_of_another_width():
     cq, cb, near = codes_problem()
-    with pytest.raises(ValueError, match="cb must be uint8 codes of 20 bits, so 3 bytes"):
+    with pytest.raises(ValueError, match="cb must be rows of uint8 codes of 20 bits, so 3 bytes"):
         distance_histograms(cq, cb[:, :2], near, SIZES, 20, "cpu")
+    with pytest.raises(ValueError, match=r"cq must be rows .* got uint8 \(0, 3\)"):
+        distance_histograms(cq[:0], cb, near[:0], SIZES, 20, "cpu")
 
 
 def test_refuses_bits_past_the_last():

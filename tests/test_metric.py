@@ -159,6 +159,8 @@ def test_reranking_names_a_row_that_has_no_cosine():
         rerank.rerank(xq, xb, candidates, 1, COSINE)
     with pytest.raises(BadInput, match="query 1 is all zeros"):
         rerank.rerank(xq * [[1], [0]], xb, candidates[:, 1:] * 0, 1, COSINE)
+    with pytest.raises(BadInput, match="query 1 holds values so small that float32 makes zeros"):
+        rerank.rerank(xq * [[1], [1e-60]], xb, candidates[:, 1:] * 0, 1, COSINE)
 
 
 @pytest.mark.parametrize("of", [COSINE, IP], ids=metric.NAMES[1:])
@@ -322,6 +324,10 @@ def test_a_row_of_zeros_in_a_file_is_named_before_a_training(tmp_path):
     x = hashers.vectors(3000, D)
     x[2500] = 0
     with pytest.raises(BadInput, match=r"mine\.npy: row 2500 is all zeros"):
+        datasets.assemble(x, None, None, data, "here")
+    x = x.astype(np.float64)
+    x[2400] = 1e-60
+    with pytest.raises(BadInput, match=r"mine\.npy: row 2400 holds values so small"):
         datasets.assemble(x, None, None, data, "here")
 
 

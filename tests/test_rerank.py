@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import rerank
+from sigah_jax.retrieval import metric, rerank
 
 
 def brute(xq, xb, candidates, k):
@@ -151,6 +151,18 @@ def test_names_a_query_that_is_not_finite(monkeypatch):
     xq[5, 1] = np.nan
     with pytest.raises(BadInput, match="query 5: holds NaN"):
         rerank.rerank(xq, xb, candidates, 5)
+
+
+@pytest.mark.parametrize("of", [metric.L2, metric.Metric("ip", 1.0)])
+def test_names_a_query_whose_distances_overflow(monkeypatch, of):
+    monkeypatch.setattr(rerank, "PAIRS", 160)  # two queries at once
+    xq, xb, candidates = tied()
+    xq[5] = 3e38
+    with pytest.raises(BadInput, match=r"^query 5: holds .* overflows float32"):
+        rerank.rerank(xq, 10 * xb, candidates, 5, of)
+    queries, ids = np.repeat(np.arange(len(xq)), candidates.shape[1]), candidates.ravel()
+    with pytest.raises(BadInput, match=r"^query 5: holds .* overflows float32"):
+        rerank.of_pairs(xq, 10 * xb, queries, ids, of)
 
 
 @pytest.mark.parametrize("k", [0, 81])

@@ -231,13 +231,17 @@ def test_a_kill_at_any_moment_is_mended_by_the_same_command(tmp_path, monkeypatc
     assert len(left) > 30
     finished = 0
     for directory in left:
+        ended = resumable.ended(directory / path.name)
         if (directory / path.name).exists():
             np.testing.assert_array_equal(np.load(directory / path.name), ROWS)
+            assert ended["of"] == OF and names(directory) == ["a.npy", "a.npy.json"]
             finished += 1
         else:
+            assert ended is None
             assert resumes_to_the_same(directory / path.name)
             assert not list(directory.glob("*.partial"))
     assert finished  # killed before the last removal
+    assert resumable.ended(path) is None  # nothing was missing
 
 
 def test_a_second_process_is_refused(tmp_path):

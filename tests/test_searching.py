@@ -140,6 +140,8 @@ def test_a_boolean_for_each_row_is_a_subset_and_missing_rows_are_not_in_it(made)
         ({"missing": [1, 1]}, "missing: expected rising"),
         ({"missing": [360]}, "missing: expected rising"),
         ({"missing": [-1]}, "missing: expected rising"),
+        ({"missing": [1j]}, "missing: complex128, expected whole numbers"),
+        ({"missing": [0.5]}, "missing: float64, expected whole numbers"),
         ({"only": [3, 360]}, "only: holds row 360, but rows are numbered 0 to 359"),
         ({"only": [3, 3]}, "only: holds row 3 twice"),
         ({"only": [True]}, "only: holds 1 booleans, expected one for each of 360 codes"),

@@ -194,9 +194,9 @@ def enough(rows: int, wanted: int, what: str, field: str) -> None:
 
 
 def check_directions(x: np.ndarray, name: str) -> None:
-    """Raises BadInput naming the first row of `x [n, d]` that is all zeros."""
+    """Raises BadInput naming the first row of `x [n, d]` that is all zeros in float32."""
     for start in range(0, len(x), BLOCK_ROWS):
-        zero = ~np.any(x[start : start + BLOCK_ROWS], axis=1)
+        zero = ~np.any(np.asarray(x[start : start + BLOCK_ROWS], np.float32), axis=1)
         if zero.any():
             row = start + int(zero.argmax())
             raise BadInput(f"{name}: {why_bad(x[row], row)}")

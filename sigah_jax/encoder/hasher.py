@@ -16,6 +16,7 @@ Not responsible for training (`training`), run directories (`run.loading`), file
 
 import dataclasses
 import functools
+import numbers
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -201,8 +202,8 @@ class Hasher:
         """What `encode(x, refine=…)` does; BadInput unless μ is 0 or more."""
         if refine is None:
             return self.refinement
-        if not 0 <= refine < np.inf:
-            raise BadInput(f"refine={refine}: expected μ, 0 or more")
+        if not isinstance(refine, numbers.Real) or not 0 <= refine < np.inf:
+            raise BadInput(f"refine={refine!r}: expected μ, 0 or more")
         return self.refinement._replace(mu=float(refine))
 
     def _best_flips(self, mu: float) -> Callable[[np.ndarray], np.ndarray]:

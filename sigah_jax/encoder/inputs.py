@@ -35,12 +35,17 @@ def as_array(x, name: str) -> np.ndarray | jax.Array:
         raise BadInput(f"{name}: no array of numbers ({why}); give a numpy array [n, d]") from e
 
 
+def numeric(x: np.ndarray | jax.Array) -> bool:
+    """Whether an array holds integers or floats, also those that numpy alone does not know."""
+    return jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)
+
+
 def vectors(x, d: int) -> np.ndarray | jax.Array:
     """x as an array, if it holds vectors `[n, d]` that can be encoded; otherwise BadInput."""
     x = as_array(x, "vectors")
     if x.ndim != 2 or x.shape[1] != d:
         raise BadInput(f"vectors of shape {x.shape}: this hasher was trained on [n, {d}]")
-    if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
+    if not numeric(x):
         raise BadInput(f"vectors of {x.dtype}: expected integers or floats; convert them")
     return x
 
@@ -62,6 +67,8 @@ def check_out(out: np.ndarray, rows: int, bits: int) -> None:
     shape = (rows, codes.packed_bytes(bits))
     if not isinstance(out, np.ndarray):
         raise BadInput(f"out is a {type(out).__name__}: expected an array, uint8 {list(shape)}")
+    if not out.flags.writeable:
+        raise BadInput("out: is read-only; give an array that can be written to")
     if out.shape != shape or out.dtype != np.uint8:
         raise BadInput(
             f"out is {out.dtype} {list(out.shape)}: {rows} codes of {bits} bits are "

@@ -10,6 +10,7 @@ Not responsible for the k nearest (`encoder.searching`) nor for files (`sigah_ja
 """
 
 import math
+import numbers
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -121,6 +122,9 @@ def calibrated(h: Hasher, queries: np.ndarray, radius: float, recall: float) -> 
     Of ip the distance of points depends on the length of the query, so that each has its own bound.
     """
     ip = h.metric.name == "ip"
+    for name, value in (("radius", radius), ("recall", recall)):
+        if not isinstance(value, numbers.Real):
+            raise BadInput(f"{name}={value!r}: expected a number")
     if not math.isfinite(radius) or (radius < 0 and not ip):
         wanted = "a finite number" if ip else "a distance, 0 or more"
         raise BadInput(f"radius={radius}: expected {wanted}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.encoder.inputs import as_array, have_distances, refuse_bad
+from sigah_jax.encoder.inputs import as_array, have_distances, numeric, refuse_bad
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import asymmetric, both, codes, gaps, hamming, topk
 from sigah_jax.retrieval import rerank as reranking
@@ -139,7 +139,10 @@ def checked(
         raise BadInput(f"codes are {packed.dtype} {list(packed.shape)}: expected uint8 [n, W]")
     if packed.shape[1] != codes.packed_bytes(h.bits):
         raise BadInput(f"codes of {packed.shape[1]} bytes: this hasher's have {h.bits} bits")
-    missing = np.asarray(missing, np.int64)
+    missing = np.asarray(as_array(missing, "missing"))
+    if missing.size and not np.issubdtype(missing.dtype, np.integer):
+        raise BadInput(f"missing: {missing.dtype}, expected whole numbers")
+    missing = missing.astype(np.int64)
     if missing.ndim != 1 or (np.diff(missing, prepend=-1, append=len(packed)) < 1).any():
         raise BadInput(f"missing: expected rising numbers of the {len(packed)} rows of codes")
     if only is None:
@@ -154,6 +157,8 @@ def vectors_of(h: Hasher, rerank: np.ndarray, rows: int) -> np.ndarray:
     rerank = as_array(rerank, "rerank")
     if rerank.shape != (rows, h.d):
         raise BadInput(f"rerank: {list(rerank.shape)}, but there are {rows} codes of {h.d} columns")
+    if not numeric(rerank):
+        raise BadInput(f"rerank: {rerank.dtype}, expected integers or floats; convert them")
     return rerank
 
 

@@ -110,7 +110,24 @@ def finish(out: Output, append: bool = False) -> None:
         out.path.unlink(missing_ok=True)
     whole.write_json(beside(out.path, ".json"), out.state)
     os.replace(beside(out.path, ".partial"), out.path)
-    beside(out.path, ".partial.json").unlink()
+    beside(out.path, ".partial.json").unlink(missing_ok=True)
+
+
+def ended(path: Path) -> dict | None:
+    """The state of an output whose run was killed just before the end of `finish`, else None.
+
+    Nothing but the removal of its partial state was missing, which is made up for.
+    """
+    partial, states = beside(path, ".partial"), []
+    for end in (".json", ".partial.json"):
+        with contextlib.suppress(OSError, BadInput):
+            states.append(whole.read_json(beside(path, end), ""))
+    if not path.is_file() or len(states) < 2 or states[0] != states[1]:
+        return None
+    if partial.exists() and partial.stat().st_size:  # `finish` has not renamed it yet
+        return None
+    beside(path, ".partial.json").unlink(missing_ok=True)
+    return states[0]
 
 
 def discard(out: Output) -> None:

@@ -3,7 +3,8 @@
 Shapes: Q queries, N base rows, d columns, k neighbours, n graph nodes. Distances are squared; ties
 go to the lower id. Base rows are read in blocks, so that the base may be a memory map.
 
-Not responsible for ground truth (`neighbours`), nor for keeping results on disk.
+Not responsible for ground truth (`neighbours`), for rows that are not finite or whose squared
+distances overflow (`data.datasets.check_finite`), nor for keeping results on disk.
 """
 
 from collections.abc import Iterable

@@ -98,9 +98,9 @@ def _check(
 ) -> None:
     width = codes.packed_bytes(bits)
     for name, c in (("cq", cq), ("cb", cb)):
-        if c.ndim != 2 or c.shape[1] != width or c.dtype != np.uint8:
+        if c.ndim != 2 or not len(c) or c.shape[1] != width or c.dtype != np.uint8:
             raise ValueError(
-                f"{name} must be uint8 codes of {bits} bits, so {width} bytes wide; "
+                f"{name} must be rows of uint8 codes of {bits} bits, so {width} bytes wide; "
                 f"got {c.dtype} {c.shape}"
             )
         if (c[:, -1] & (0xFF >> (bits - 1) % 8 + 1)).any():

@@ -78,7 +78,7 @@ def of_pairs(
     for start in range(0, len(ids), PAIRS):
         order = start + np.argsort(ids[start : start + PAIRS], kind="stable")
         d[order] = compare(x, queries[order], ids[order])
-    _check_finite(d, ids)
+    _check_finite(d, ids, x, lambda place: queries[place])
     return d
 
 
@@ -97,18 +97,31 @@ def _comparing(base: np.ndarray, metric: Metric) -> Compare:
     return compare
 
 
-def _check_finite(d: np.ndarray, ids: np.ndarray) -> None:
-    """BadInput that names the first base row at a distance that is not finite, unless it is -1."""
-    if not (good := np.isfinite(d) | (ids < 0)).all():
-        raise BadInput(
-            f"base row {ids[good.argmin()]}: holds NaN, infinity or values whose squared "
-            "distance overflows float32; remove or repair it"
-        )
+def _check_finite(
+    d: np.ndarray, ids: np.ndarray, x: np.ndarray, query_of: Callable[[int], int], first: int = 0
+) -> None:
+    """BadInput that names the query or base row of the first pair whose distance is not finite.
+
+    Args:
+        d, ids: `[p]`; where an id is -1, no distance is asked for.
+        x: `[q, d] f32`, the queries from number `first` on; query_of: the place in x of a pair.
+    """
+    if (good := np.isfinite(d) | (ids < 0)).all():
+        return
+    place = int(good.argmin())
+    query, row = query_of(place), f"base row {ids[place]}"
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.dot(x[query], x[query])):
+            row = f"query {first + query}"
+    raise BadInput(
+        f"{row}: holds NaN, infinity or values whose squared distance overflows float32; remove "
+        "or repair it"
+    )
 
 
 def _directions(x: np.ndarray, numbers: np.ndarray, what: str) -> np.ndarray:
-    """Unit rows; BadInput for one of zeros, named by its number."""
-    if not (there := np.any(x, axis=1)).all():
+    """Unit rows; BadInput for one that is zeros in float32, named by its number."""
+    if not (there := np.any(np.asarray(x, np.float32), axis=1)).all():
         place = int(there.argmin())
         raise BadInput(f"{what} {why_bad(x[place], numbers[place]).removeprefix('row ')}")
     return unit(x)
@@ -143,7 +156,7 @@ def nearest(
         distances = np.full(ids.size, np.inf, np.float32)
         if len(order):
             distances[order] = compare(x, order // count, pairs[order])
-        _check_finite(distances, pairs)
+        _check_finite(distances, pairs, x, lambda place: place // count, start)
         # by place instead of id, which may be -1: ids rise by place
         part = slice(start, start + step)
         d[part], places = topk.nearest_first(distances.reshape(ids.shape), np.arange(count), k)

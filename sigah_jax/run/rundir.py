@@ -6,6 +6,7 @@ Not responsible for what is logged there (`logs`) or saved (`checkpoints`).
 import glob
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import IO
@@ -65,6 +66,14 @@ def stage_directory(workdir: Path, stage: str) -> Path:
 def encoder_path(workdir: Path) -> Path:
     """The encoder that a finished training leaves."""
     return workdir / "encoder.npz"
+
+
+def check_output(output: Path, workdir: Path) -> None:
+    """BadInput if a command would replace the encoder that it reads, or leave one in a run."""
+    workdir = Path(os.path.expanduser(workdir))
+    for encoder in (workdir, encoder_path(workdir)):
+        if os.path.realpath(output) == os.path.realpath(encoder):
+            raise BadInput(f"--output={output}: is the encoder of --workdir; use another name")
 
 
 def claim(workdir: Path, config) -> IO:
