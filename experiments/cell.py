@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import importlib
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from ml_collections import config_dict
 
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import change, first_steps, get_config
+from sigah_jax.config import as_json, change, first_steps, get_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
@@ -129,8 +128,7 @@ def of_other_settings(line: cells.Line) -> bool:
     held, method = line.read(), "sigah" if line.method in ROWS else line.method
     if held is None or "not_applicable" in held or method not in VARIANTS:
         return False
-    now = _variant(get_config, method, line.bits)
-    now = json.loads(json.dumps(now.to_dict()))  # tuples are lists
+    now = as_json(_variant(get_config, method, line.bits))
     was = rundir.with_fields_of_before(held["config"])
     for config in (was, now):  # of many rows, train.epochs changes nothing
         steps = first_steps(config_dict.ConfigDict(config), held["rows"]["training"])

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-DIMS, HEADS = 384, 12
+HEADS = 12
 LONGEST = 128  # tokens of a sentence that are read, the first and the last token among them
 PAD = 0  # the token that fills a row
 _EPSILON = 1e-12  # of `_normalised`

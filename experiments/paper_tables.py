@@ -29,9 +29,9 @@ from experiments.cell import VARIANTS
 from launch import local
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
+from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import cells, comparison_plots
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)

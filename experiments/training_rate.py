@@ -37,6 +37,7 @@ def training(
         "train.anchors": sizes.anchors,
         "refit.share": 0.0,
         "refine.iterations": 0,
+        "apart.below": 0.0,  # one neighbour of each anchor, whatever the rows are like
         "profile.steps": f"{sizes.steps - CALL + 1}:{sizes.steps}",
     }
     fitting.fit(x, rates.BITS, workdir, changes)
@@ -79,10 +80,10 @@ def step_flops(config, dims: int) -> float:
     hash_network = sum(w * v for w, v in itertools.pairwise(widths)) + widths[-1] * k
     decoder = atoms * (k * (1 + 2 * (m.ista_steps - 1)) + p)
     layers = [p, *m.dis_widths, p]
-    critic = sum(w * v for w, v in itertools.pairwise(layers))
+    discriminator = sum(w * v for w, v in itertools.pairwise(layers))
     products = c * (hash_network + p * k + decoder) + a * widths[-1] * k
     products += a * c * (2 * p + k)  # distances of features, of synthetic ones, of codes
-    products += 3 * a * critic  # of ẑ for the generator, of z and ẑ for itself
+    products += 3 * a * discriminator  # of ẑ for the generator, of z and ẑ for itself
     return 2 * 3 * products
 
 

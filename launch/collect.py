@@ -19,13 +19,12 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import importlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import fields_of
+from sigah_jax.config import as_json, fields_of
 from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
@@ -80,11 +79,10 @@ def changes_of(config: dict, bits: int) -> list[str]:
     preset, name = config["preset"], config["data"]["name"]
     try:
         experiment = importlib.import_module(f"experiments.{name}")
-        usual = experiment.get_config(f"preset={preset},bits={bits}").to_dict()
+        usual = experiment.get_config(f"preset={preset},bits={bits}")
     except (ImportError, BadInput) as e:
         raise ValueError(f"preset {preset!r} of {name!r}") from e
-    usual = fields_of(json.loads(json.dumps(usual)))  # tuples are lists
-    fields = fields_of(config)
+    usual, fields = fields_of(as_json(usual)), fields_of(config)
     names = sorted((fields.keys() | usual.keys()) - set(NOT_NAMED))
     changes = [f"{n}={fields.get(n)}" for n in names if fields.get(n) != usual.get(n)]
     return [f"preset={preset}"] * (preset != "best") + changes

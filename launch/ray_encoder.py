@@ -20,8 +20,9 @@ from launch.ray_inputs import Fragment, open_source
 from sigah_jax.encoder import hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
-from sigah_jax.formats.vectors import Vectors, why_bad
+from sigah_jax.formats.vectors import Vectors
 from sigah_jax.retrieval import codes, metric
+from sigah_jax.retrieval.bad_rows import why_bad
 
 LONGEST = b"longest"  # in a file of codes: the length of its longest row, if the metric asks for it
 _LOST_WORKERS = 4  # on one fragment; one that kills every worker must end

@@ -24,15 +24,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sigah_jax.data.datasets import open_file
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.inputs import have_distances
 from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.formats.raw import row_blocks
-from sigah_jax.formats.vectors import why_bad
+from sigah_jax.formats.vectors import open_file
 from sigah_jax.retrieval import evenly
+from sigah_jax.retrieval.bad_rows import why_bad
 from sigah_jax.retrieval.metric import base_rows, queries_of
 from sigah_jax.run import loading
 
@@ -70,7 +70,7 @@ def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
             f"--{flag}={name}: {n} rows tell too little; give {LEAST_ROWS} or more, for example "
             "those of several days"
         )
-    numbers = np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS)).astype(int))
+    numbers = evenly.rows(n, MOST_ROWS)
     if v.view:
         x = v.view()[numbers]
     else:  # all is read, a block at a time

@@ -6,6 +6,7 @@ Not responsible for data sets: an experiment file takes `get_config` and fills `
 no run could use: `config_checks`.
 """
 
+import json
 import math
 
 import numpy as np
@@ -243,6 +244,11 @@ def fields_of(tree) -> dict:
         else:
             fields[name] = value
     return fields
+
+
+def as_json(config: config_dict.ConfigDict) -> dict:
+    """What a config is once it has been written to a JSON file and read: its tuples are lists."""
+    return json.loads(json.dumps(config.to_dict()))
 
 
 def _plain(value):

@@ -37,15 +37,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.data.datasets import open_file
 from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks
-from sigah_jax.formats.vectors import Vectors, as_array, check_unchanged, why_bad
+from sigah_jax.formats.vectors import Vectors, as_array, check_unchanged, open_file
 from sigah_jax.retrieval import codes, metric
+from sigah_jax.retrieval.bad_rows import why_bad
 from sigah_jax.run import loading
 
 _SAVE_EVERY_SECS = 2

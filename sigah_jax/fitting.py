@@ -16,7 +16,8 @@ import numpy as np
 
 from sigah_jax.config import change, vectors_config
 from sigah_jax.config_checks import validate
-from sigah_jax.data.datasets import assemble, check_finite
+from sigah_jax.data.datasets import assemble
+from sigah_jax.data.row_checks import check_finite
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.inputs import as_array

@@ -26,10 +26,11 @@ from pathlib import Path
 
 from sigah_jax.config import vectors_config
 from sigah_jax.config_checks import validate
-from sigah_jax.data.datasets import load_dataset, open_file
+from sigah_jax.data.datasets import load_dataset
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.files import whole
+from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import measured
 from sigah_jax.retrieval import metric, neighbours
 from sigah_jax.run import rundir

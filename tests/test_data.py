@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from sigah_jax import config as base
-from sigah_jax.data import datasets, mnist
+from sigah_jax.data import datasets, mnist, row_checks
 from sigah_jax.errors import BadInput
+from sigah_jax.formats import vectors
 
 
 def test_embedded_mnist_is_the_official_one():
@@ -98,7 +99,7 @@ def test_heavy_tails_and_few_distinct_rows_are_no_outliers():
         normal(n, d) * rng.lognormal(0, 1.5, (n, 1)),
     ):
         x = np.asarray(x, np.float32)
-        assert datasets.warn_of_outliers(x, np.arange(len(x)), "x") == ""
+        assert row_checks.warn_of_outliers(x, np.arange(len(x)), "x") == ""
 
 
 @pytest.mark.parametrize(
@@ -142,9 +143,9 @@ def test_an_array_inside_a_file_is_named_after_a_colon(tmp_path):
 def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     np.save(tmp_path / "a.npy", column(100))
-    assert len(datasets.read_file("~/a.npy")) == 100
+    assert len(vectors.read_file("~/a.npy")) == 100
     with pytest.raises(BadInput, match=rf"^{tmp_path}/b.npy: "):
-        datasets.read_file("~/b.npy")
+        vectors.read_file("~/b.npy")
 
 
 def test_half_precision_and_bytes_become_float32(tmp_path):
@@ -166,16 +167,17 @@ def test_half_precision_and_bytes_become_float32(tmp_path):
         ("i8", [2**63 - 1] * 6, "values so large that float32 overflows; scale"),
     ],
 )
-def test_a_row_that_float32_cannot_compute_with_is_named(dtype, row, words):
+def test_a_row_that_float32_cannot_compute_with_is_named(dtype, row, words, monkeypatch):
+    monkeypatch.setattr(row_checks, "BLOCK_ROWS", 50)
     x = np.ones((200, len(row)), dtype)
     x[[123, 199]] = row
     with pytest.raises(BadInput, match=f"^x: row 123 holds {words} or repair it$"):
-        datasets.check_finite(x, "x", block_rows=50)
+        row_checks.check_finite(x, "x")
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("f4", 1e19), ("f8", 1e-300), ("u1", 255)])
 def test_rows_whose_squared_norms_fit_float32_are_taken(dtype, value):
-    datasets.check_finite(np.full((7, 3), value, dtype), "x")
+    row_checks.check_finite(np.full((7, 3), value, dtype), "x")
 
 
 NORMAL = np.random.default_rng(0).normal(size=(3000, 4))
@@ -194,7 +196,7 @@ NORMAL = np.random.default_rng(0).normal(size=(3000, 4))
 )
 def test_rows_that_float32_blurs_are_refused(x):
     with pytest.raises(BadInput, match=rf"^x: {x.dtype} columns lie so far from zero.*mean row"):
-        datasets.check_precision(x, "x")
+        row_checks.check_precision(x, "x")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,7 @@ def test_rows_that_float32_blurs_are_refused(x):
     ],
 )
 def test_rows_that_float32_holds_well_enough_are_taken(x):
-    datasets.check_precision(x, "x")
+    row_checks.check_precision(x, "x")
 
 
 def test_the_part_that_float32_blurs_is_named():

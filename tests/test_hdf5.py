@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from test_containers import put_hdf5, put_mat73, same
 
-from sigah_jax.data.datasets import open_file
 from sigah_jax.errors import BadInput
-from sigah_jax.formats.vectors import as_array, open_vectors
+from sigah_jax.formats.vectors import as_array, open_file, open_vectors
 
 h5py = pytest.importorskip("h5py")
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sigah_jax.model import binarize, losses
+from sigah_jax.retrieval.euclidean import squared_distances
 
 
 def test_sign_of_zero_is_minus_one_and_codes_are_exact():
@@ -56,7 +57,7 @@ def test_distances_against_numpy():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((4, 7)), rng.standard_normal((5, 7))
     expected = ((x[:, None] - y[None]) ** 2).sum(-1)
-    np.testing.assert_allclose(losses.squared_distances(x, y), expected, rtol=1e-4)
+    np.testing.assert_allclose(squared_distances(x, y), expected, rtol=1e-4)
     b, c = np.sign(x), np.sign(y)
     np.testing.assert_array_equal(losses.hamming(b, c), (b[:, None] != c[None]).sum(-1))
 

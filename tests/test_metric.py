@@ -15,6 +15,7 @@ from sigah_jax import encode, export, measure
 from sigah_jax.data import datasets
 from sigah_jax.encoder import drift, hasher
 from sigah_jax.errors import BadInput
+from sigah_jax.formats import vectors
 from sigah_jax.retrieval import metric, neighbours, rerank
 from sigah_jax.run import rundir
 from sigah_jax.training import measurements
@@ -354,8 +355,8 @@ def test_fragments_on_a_cluster_have_the_codes_of_the_whole(of, tmp_path):
     h, x = measuring(of), hashers.vectors(100, D)
     np.save(tmp_path / "x.npy", x)
     sent = hasher.unpacked(hasher.to_bytes(h))
-    vectors = datasets.open_file(str(tmp_path / "x.npy"))
-    parts = [ray_encoder.fragment_codes(sent, vectors, *rows) for rows in ((0, 37), (37, 100))]
+    opened = vectors.open_file(str(tmp_path / "x.npy"))
+    parts = [ray_encoder.fragment_codes(sent, opened, *rows) for rows in ((0, 37), (37, 100))]
     assert all(good.all() for _, good, _ in parts)
     np.testing.assert_array_equal(np.concatenate([codes for codes, *_ in parts]), h.encode(x))
     lengths = [longest for *_, longest in parts]

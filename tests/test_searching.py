@@ -100,12 +100,12 @@ def test_a_subset_is_searched_exactly(size, engine):
     # every way, beside a search of these codes alone
     for more in (
         {"by": "projection"},
-        {"candidates": 20},
-        {"candidates": 20, "rerank": xb, "oversample": 3},
+        {"candidates": 20, "engine": engine},
+        {"candidates": 20, "rerank": xb, "oversample": 3, "engine": engine},
     ):
         alone = more | ({"rerank": xb[rows]} if "rerank" in more else {})
-        d, ids = sigah_jax.search(h, xq, cb[rows], k, engine=engine, **alone)
-        same(sigah_jax.search(h, xq, cb, k, only=only, engine=engine, **more), (d, rows[ids]))
+        d, ids = sigah_jax.search(h, xq, cb[rows], k, **alone)
+        same(sigah_jax.search(h, xq, cb, k, only=only, **more), (d, rows[ids]))
 
 
 def test_a_boolean_for_each_row_is_a_subset_and_missing_rows_are_not_in_it(made):
@@ -148,6 +148,7 @@ def test_a_boolean_for_each_row_is_a_subset_and_missing_rows_are_not_in_it(made)
         ({"only": [0, 5, 9]}, "k=5: expected 1 to 3, the rows of `only` that have a code"),
         ({"only": []}, "k=5: expected 1 to 0, the rows of `only` that have a code"),
         ({"engine": "gpu"}, "engine='gpu': expected one of auto, cpu, accelerator"),
+        ({"engine": "cpu", "by": "projection"}, "engine='cpu': search by projection has one"),
         ({"rerank": np.zeros(D)}, r"rerank: \[20\], but there are 360 codes of 20"),
         ({"by": "cosine"}, "by='cosine': expected one of synthetic, both, hamming, projection"),
         ({"rerank": np.zeros((9, D))}, r"rerank: \[9, 20\], but there are 360 codes of 20"),

@@ -60,7 +60,7 @@ def blocks(draw, key: list[int], rows: int, unit_length: bool) -> Iterator[np.nd
         yield x
 
 
-def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int = 0) -> None:
+def write_stand_in(name: str, directory: Path, benchmark: Benchmark) -> None:
     """Writes the files of the first layout of `benchmark` into `directory`.
 
     Raises:
@@ -74,11 +74,11 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark, seed: int =
         raise BadInput(f"{directory}: holds other files; give another --dir for a stand-in")
     whole.check_room(directory, 4 * benchmark.d * sum(sizes), "give another --dir")
     marker.write_text(f"Synthetic stand-in of {name}, made by sigah_jax.data.synthetic.\n", "utf-8")
-    draw = make_manifold(seed, benchmark.d)
+    draw = make_manifold(0, benchmark.d)
     for number, (part, rows) in enumerate(zip(layout, sizes, strict=True)):
         path = directory / part.file
         print(f"{path}: {rows} rows of {benchmark.d}", flush=True)
-        made = blocks(draw, [seed, number + 1], rows, name == "deep1m")
+        made = blocks(draw, [0, number + 1], rows, name == "deep1m")
         write_vectors(path, (rows, benchmark.d), np.float32, made)
 
 

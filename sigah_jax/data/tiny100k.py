@@ -5,7 +5,7 @@ of it is left. Without a `Tiny100k.mat` of the reader's own, 100,000 of the 120,
 CIFAR-10 and CIFAR-100 stand in: labelled subsets of the same collection, but of 110 classes
 only. Numbers on the substitute are not numbers on Tiny100K.
 
-Not responsible for NaN (`datasets.check_finite`) nor for getting files: `download`.
+Not responsible for NaN (`row_checks.check_finite`) nor for getting files: `download`.
 """
 
 from collections.abc import Iterator

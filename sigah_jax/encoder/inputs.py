@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sigah_jax.errors import BadInput
-from sigah_jax.formats.vectors import why_bad
 from sigah_jax.retrieval import codes
+from sigah_jax.retrieval.bad_rows import why_bad
 
 
 def as_array(x, name: str) -> np.ndarray | jax.Array:

@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.data.datasets import read_file
 from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.files import resumable
 from sigah_jax.files.regular import open_regular
 from sigah_jax.formats.containers import reading_as
-from sigah_jax.retrieval import codes, gaps
+from sigah_jax.formats.vectors import read_file
+from sigah_jax.retrieval import codes, evenly, gaps
 
 SAMPLE_ROWS = 16  # encoded to see whether codes and vectors belong together
 ENDING_SECS = 1  # more than `encode` needs between replacing its facts and its codes
@@ -114,7 +114,7 @@ def read_originals(name: str, base: Base, workdir: Path, h: Hasher) -> np.ndarra
         )
     if not base.rows:
         return x
-    rows = np.unique(np.linspace(0, base.rows - 1, SAMPLE_ROWS).astype(int))
+    rows = evenly.rows(base.rows, SAMPLE_ROWS)
     # rows outside of the subset may be gone
     rows = gaps.present(rows, base.bad) if base.subset is None else base.subset[rows]
     sample = x[rows]

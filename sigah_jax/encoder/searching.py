@@ -61,7 +61,7 @@ def search(
         only: the rows among which neighbours are searched, the cost being that of so many: `[s]`
             distinct row numbers, in any order; or `[n] bool`, False for what is filtered out or
             deleted.
-        engine: "cpu", "accelerator" or "auto", which fits the devices.
+        engine: "cpu", "accelerator" or "auto", which fits the devices; by projection "auto" alone.
 
     Returns:
         D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id). D is f32: ‖β z - ẑ‖², with `rerank`
@@ -79,6 +79,8 @@ def search(
         raise BadInput(f"by={by!r}: expected one of {', '.join(BY)}")
     if engine not in ENGINES:
         raise BadInput(f"engine={engine!r}: expected one of {', '.join(ENGINES)}")
+    if by == "projection" and engine != "auto":
+        raise BadInput(f"engine={engine!r}: search by projection has one engine; leave it out")
     k, counts = operator.index(k), {"candidates": candidates, "oversample": oversample}
     for name, count in counts.items():
         if operator.index(count) < 1:

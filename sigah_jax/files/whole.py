@@ -30,7 +30,7 @@ def this_process() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def create(path: Path, buffering: int = -1) -> BinaryIO:
+def create(path: Path) -> BinaryIO:
     """Opens a new file for bytes in place of whatever has that name.
 
     A symbolic link is replaced and never followed, so that one that was left there
@@ -38,7 +38,7 @@ def create(path: Path, buffering: int = -1) -> BinaryIO:
     """
     path.unlink(missing_ok=True)
     _temporary.add(path)
-    return path.open("xb", buffering)
+    return path.open("xb")
 
 
 def _abandon(_: int) -> None:

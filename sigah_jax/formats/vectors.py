@@ -6,7 +6,7 @@ or idx (`-ubyte`, `.idx`, both also `.gz`).
 Shapes: n rows, d columns.
 
 Not responsible for the bytes of a format (`raw`, `containers`, `parquet`, `idx`), NaN
-(`datasets.check_finite`) nor for what the rows are used for.
+(`data.row_checks`) nor for what the rows are used for.
 """
 
 import os
@@ -89,6 +89,20 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
     return Vectors(path, shape, dtype.newbyteorder("="), read_rows, view, f)
 
 
+def read_file(name: str) -> np.ndarray:
+    """The rows of a file, memory-mapped where its format allows."""
+    return as_array(open_file(name))
+
+
+def open_file(name: str) -> Vectors:
+    """`open_vectors` of a file, or of one array inside it: `~/my.hdf5:train`."""
+    name = os.path.expanduser(name)
+    path = name
+    while not Path(path).exists() and ":" in path[1:]:  # both names may hold colons
+        path = path.rpartition(":")[0]
+    return open_vectors(Path(path), name[len(path) + 1 :])
+
+
 def load(v: Vectors, dtype=np.float32) -> np.ndarray:
     """All rows, `[n, d]` in `dtype`, read in blocks: no second whole copy exists."""
     check_memory(v.path, v.shape[0] * v.shape[1] * np.dtype(dtype).itemsize)
@@ -116,22 +130,6 @@ def check_unchanged(v: Vectors, then: dict) -> None:
     if not same or fingerprint(v.file) != then:
         what = "has changed" if same else "was removed or replaced by another file"
         raise BadInput(f"{v.path}: {what} while it was in use; leave it as it is and start again")
-
-
-def why_bad(x: np.ndarray, row: int) -> str:
-    """What is wrong with a row `x [d]` that float32 cannot hold or compute with.
-
-    A row of zeros is asked about only where a direction is needed.
-    """
-    if not np.any(x):
-        return f"row {row} is all zeros, which have no cosine; remove it"
-    if np.isfinite(np.asarray(x, np.float64)).all():
-        with np.errstate(over="ignore"):
-            zeros = not np.any(np.asarray(x, np.float32))
-        if zeros:
-            return f"row {row} holds values so small that float32 makes zeros of them; scale it"
-        return f"row {row} holds values so large that float32 overflows; scale or repair it"
-    return f"row {row} holds NaN or infinity; remove or repair it"
 
 
 def _format(path: Path) -> str:

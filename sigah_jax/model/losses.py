@@ -51,17 +51,6 @@ def quantisation(u: jax.Array) -> jax.Array:
     return jnp.mean((jnp.abs(u) - 1.0) ** 2, -1)
 
 
-def squared_distances(x: jax.Array, y: jax.Array, precision: str | None = None) -> jax.Array:
-    """‖x_i - y_j‖² >= 0: `[A, P], [C, P] -> [A, C]`.
-
-    Args:
-        precision: of the product; "highest" for distances that decide what is near, which a
-            product of fewer bits, as TF32 of a GPU, would order. None: JAX's setting.
-    """
-    cross = jnp.matmul(x, y.T, precision=precision)
-    return jnp.maximum(jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1)[None] - 2 * cross, 0.0)
-
-
 def hamming(b: jax.Array, c: jax.Array) -> jax.Array:
     """Hamming distances of codes in {-1, +1}, (K - b·c)/2: `[A, K], [C, K] -> [A, C]` f32."""
     return 0.5 * (b.shape[-1] - b @ c.T)

@@ -78,12 +78,10 @@ def look(number: int, method: str) -> dict:
     }
 
 
-def panels(
-    names: Sequence[str], draw: Callable[[Axes, str], None], path: Path, columns: int = 2
-) -> None:
-    """Draws a panel for each name, by `draw(ax, name)`."""
+def panels(names: Sequence[str], draw: Callable[[Axes, str], None], path: Path) -> None:
+    """Draws a panel for each name, by `draw(ax, name)`, two beside one another."""
     with rc_context(STYLE):
-        columns = min(len(names), columns)
+        columns = min(len(names), 2)
         rows = -(-len(names) // columns)
         figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows))
         places = np.atleast_1d(figure.subplots(rows, columns)).ravel()

@@ -11,7 +11,7 @@ Not responsible for exact graphs (`euclidean`), nor for what recall is enough.
 import numpy as np
 
 from sigah_jax.process.blas import faiss
-from sigah_jax.retrieval import euclidean, neighbours
+from sigah_jax.retrieval import euclidean, evenly, neighbours
 
 LISTS_ROOT = 4  # lists over √n: centres and rows then take about equal time
 CENTRE_ROWS = 64  # a list, that k-means sees
@@ -41,7 +41,7 @@ def neighbour_graph(x: np.ndarray, k: int, probes: int, least: float, engine: st
     x = np.ascontiguousarray(x)
     index = _inverted_file(x)
     index.nprobe = min(probes, index.nlist)
-    rows = _sample(len(x))
+    rows = evenly.rows(len(x), SAMPLE)
     exact = euclidean.nearest_others(x, rows, k, engine)
     while index.nprobe < index.nlist:
         if neighbours.recall(x[rows], x, _search(index, x, rows, k), exact) >= least:
@@ -60,7 +60,7 @@ def recall(x: np.ndarray, graph: np.ndarray, engine: str) -> float:
     Args:
         x: `[n, d] f32`; graph: `[n, k] i32`; engine: as in `euclidean.knn`.
     """
-    rows = _sample(len(x))
+    rows = evenly.rows(len(x), SAMPLE)
     exact = euclidean.nearest_others(x, rows, graph.shape[1], engine)
     return neighbours.recall(x[rows], x, graph[rows], exact)
 
@@ -82,8 +82,3 @@ def _search(index: faiss.IndexIVFFlat, x: np.ndarray, rows: np.ndarray, k: int) 
     if len(short):
         near[short] = euclidean.nearest_others(x, rows[short], k, "cpu")
     return near
-
-
-def _sample(n: int) -> np.ndarray:
-    """Rows that stand for all n of them."""
-    return np.linspace(0, n - 1, min(n, SAMPLE)).astype(int)

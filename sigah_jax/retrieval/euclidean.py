@@ -4,7 +4,7 @@ Shapes: Q queries, N base rows, d columns, k neighbours, n graph nodes. Distance
 go to the lower id. Base rows are read in blocks, so that the base may be a memory map.
 
 Not responsible for ground truth (`neighbours`), for rows that are not finite or whose squared
-distances overflow (`data.datasets.check_finite`), nor for keeping results on disk.
+distances overflow (`data.row_checks.check_finite`), nor for keeping results on disk.
 """
 
 from collections.abc import Iterable
@@ -153,7 +153,12 @@ def _distances(queries: jax.Array, rows: jax.Array, centre: jax.Array) -> jax.Ar
     return jnp.nan_to_num(d, nan=largest, posinf=largest)
 
 
-def squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
-    """‖a‖² + ‖b‖² - 2 a·b, never below 0: `[q, d], [r, d] -> [q, r] f32`. Works inside jit."""
-    dots = jnp.matmul(a, b.T, precision="highest")
+def squared_distances(a: jax.Array, b: jax.Array, precision: str | None = "highest") -> jax.Array:
+    """‖a‖² + ‖b‖² - 2 a·b, never below 0: `[q, d], [r, d] -> [q, r] f32`. Works inside jit.
+
+    Args:
+        precision: of the product. "highest" for distances that decide what is near, which a
+            product of fewer bits, as TF32 of a GPU, would order otherwise. None: JAX's setting.
+    """
+    dots = jnp.matmul(a, b.T, precision=precision)
     return jnp.maximum(jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * dots, 0)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from sigah_jax.errors import BadInput
-from sigah_jax.formats.vectors import why_bad
 from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import hamming, topk
+from sigah_jax.retrieval.bad_rows import why_bad
 from sigah_jax.retrieval.metric import L2, Metric, unit
 
 PAIRS = 1 << 24  # pairs at once, about 80 bytes each

@@ -13,7 +13,7 @@ from typing import IO
 
 from ml_collections import config_dict
 
-from sigah_jax.config import fields_of
+from sigah_jax.config import as_json, fields_of
 from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput, printable
 from sigah_jax.files import locks, whole
@@ -241,7 +241,7 @@ def _held(path: Path) -> dict:
 
 def _compare(path: Path, config) -> None:
     a = _held(path)
-    b = _identity(json.loads(json.dumps(config.to_dict())))  # tuples are lists there
+    b = _identity(as_json(config))
     if a != b:
         differ = [
             f"{k}={a.get(k, BEFORE.get(k))} there" for k in sorted(a | b) if a.get(k) != b.get(k)

@@ -9,7 +9,6 @@ devices, P features, K bits.
 Not responsible for the terms themselves (`model.losses`) nor for updates (`step`).
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sigah_jax.model import losses
+from sigah_jax.retrieval.euclidean import squared_distances
 from sigah_jax.training.batches import Batch
 
 
@@ -86,7 +86,7 @@ def ordinal_terms(
         return lax.all_gather(rows, axis_name=axis, tiled=True)
 
     own = lax.axis_index(axis) * anchors * group + jnp.arange(anchors) * group
-    distance = losses.squared_distances(anchors_z, gather(lax.stop_gradient(z)), "highest")
+    distance = squared_distances(anchors_z, gather(lax.stop_gradient(z)))
     itself = own if population.holds_anchors else None
     positives, in_batch = losses.batch_positives(distance, itself, batch.draws, c.reach_share)
     # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; columns
@@ -106,8 +106,7 @@ def ordinal_terms(
                 return jnp.concatenate([columns, jax.vmap(of)(a[:, None], rows)[:, 0]], 1)
 
             near = jnp.broadcast_to(distance.shape[1] + jnp.arange(drawn), (anchors, drawn))
-            exactly = functools.partial(losses.squared_distances, precision="highest")
-            by_features = beside(distance, exactly, anchors_z, lax.stop_gradient(z))
+            by_features = beside(distance, squared_distances, anchors_z, lax.stop_gradient(z))
             by_codes = beside(by_codes, losses.hamming, b_query, b)
             points = losses.neighbour_counts(near_ranks, config.train.graph_neighbours)
             counts = jnp.concatenate([jnp.ones(distance.shape), points / share], 1)
@@ -124,7 +123,7 @@ def ordinal_terms(
     if weights.ordinal_synthetic > 0:
         terms["ordinal_synthetic"] = losses.ordinal(
             distance,
-            losses.squared_distances(anchors_z, gather(z_hat)),
+            squared_distances(anchors_z, gather(z_hat), precision=None),
             positives[:, c.batch_positives :],
             ranks[:, c.batch_positives :],
             share,
