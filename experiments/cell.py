@@ -25,7 +25,7 @@ from ml_collections import config_dict
 
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import as_json, change, first_steps, get_config
+from sigah_jax.config import as_json, change, decoder_steps, first_steps, get_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
@@ -96,8 +96,11 @@ def make_config(data: str, method: str, bits: int, seed: int, changes: dict | No
     except ModuleNotFoundError:
         experiment = None
     # a module without `get_config` is in this directory, but is not a data set
-    if not name or "/" in name or not hasattr(experiment, "get_config"):
-        raise BadInput(f"{data}: no data set of experiments/; give one of them, or NAME=PATH")
+    named = name and "/" not in name and hasattr(experiment, "get_config")
+    if not named or (not path and "=" in data):
+        raise BadInput(
+            f"data set {data!r}: is none of experiments/; give one of them, or NAME=PATH"
+        )
     config = _variant(experiment.get_config, method, bits)
     if path:
         config.data.base = path
@@ -130,9 +133,12 @@ def of_other_settings(line: cells.Line) -> bool:
         return False
     now = as_json(_variant(get_config, method, line.bits))
     was = rundir.with_fields_of_before(held["config"])
-    for config in (was, now):  # of many rows, train.epochs changes nothing
-        steps = first_steps(config_dict.ConfigDict(config), held["rows"]["training"])
-        config["train"] |= {"steps": steps, "epochs": 0}
+    rows = held["rows"]["training"]
+    for config in (was, now):  # of many rows, `epochs` change nothing
+        plain = config_dict.ConfigDict(config)
+        if "refit" in config:
+            config["refit"] |= {"epochs": decoder_steps(plain, rows)}
+        config["train"] |= {"steps": first_steps(plain, rows), "epochs": 0}
     iterations = [config.get("refine", {}).get("iterations") for config in (was, now)]
     unused = {"refine", "refit"} if iterations == [0, 0] else set()
     unused |= {"apart"} if held["dataset"] in NOT_APART else set()

@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from experiments import cell
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import cells, comparison, drawing
 from sigah_jax.report.tables import short_name
 
@@ -41,14 +42,18 @@ def curves(results: Path, dataset: str, bits: int) -> dict[str, Curve]:
     Raises:
         BadInput: a file of cells is damaged.
     """
-    found = {method: collections.defaultdict(list) for method in SHOWN}
+    found = {method: collections.defaultdict(dict) for method in SHOWN}
     for path in (results, *(results / "learning_curve").glob("*")):
-        for (method, length, _), line in sorted(
+        for (method, length, seed), line in sorted(
             cells.read_lines(path / f"{dataset}.jsonl").items()
         ):
             if method in SHOWN and length == bits and "metrics" in line:
-                found[method][line["rows"]["training"]].append(line["metrics"][METRIC])
-    return {method: dict(sorted(curve.items())) for method, curve in found.items() if curve}
+                found[method][line["rows"]["training"]][seed] = line["metrics"][METRIC]
+    return {
+        method: {n: list(of_seeds.values()) for n, of_seeds in sorted(curve.items())}
+        for method, curve in found.items()
+        if curve
+    }
 
 
 def table(found: dict[str, Curve], dataset: str, bits: int) -> str:
@@ -76,6 +81,15 @@ def plot(found: dict[str, dict[str, Curve]], path: Path) -> None:
     drawing.panels(list(found), draw, path)
 
 
+def check_rows(data: str, most: int) -> None:
+    """BadInput if a file `NAME=FILE` has fewer training rows, which would be all of them again."""
+    config, (_, _, file) = cell.make_config(data, "sigah", 64, 0), data.partition("=")
+    if file:
+        rows = open_file(file).shape[0] - config.data.test_queries - config.data.val_queries
+        if most > rows:
+            raise BadInput(f"--rows: {data} has {rows} training rows; leave {most} out")
+
+
 @command("the same command resumes")
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
@@ -90,14 +104,21 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not all(k.isdecimal() and int(k) for k in args.rows.split(",")):
         raise BadInput(f"--rows={args.rows}: expected whole numbers above 0, with commas between")
+    if args.seeds < 1:
+        raise BadInput(f"--seeds={args.seeds}: expected 1 or more")
     sets, counts = args.datasets.split(","), list(map(int, args.rows.split(",")))
+    missing = []
     for data, n, method, seed in itertools.product(sets, counts, METHODS, range(args.seeds)):
         root = args.results / "learning_curve" / str(n)
         line = cell.line_of(root, data, method, args.bits, seed)
+        if cell.of_other_file(line, data):
+            raise BadInput(f"--datasets={data}: {line} is of another file; use another name")
         if not line.exists():
-            print(line, flush=True)
-            changes = {"data.train_rows": n}
-            cell.run_cell(data, method, args.bits, seed, root, args.runs / str(n), changes)
+            check_rows(data, n)
+            missing.append((line, data, method, args.bits, seed, root, n))
+    for line, *of, n in missing:
+        print(line, flush=True)
+        cell.run_cell(*of, args.runs / str(n), {"data.train_rows": n})
     names = [cell.data_name(data) for data in sets]
     found = {name: curves(args.results, name, args.bits) for name in names}
     print("\n\n".join(table(found[name], name, args.bits) for name in names))

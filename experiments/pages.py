@@ -53,7 +53,15 @@ COUNTED["map@1000, all codes decoded"] = ("sigah_synthetic", "map@1000")
 
 def filled(found: Sequence[Cell], path: Path) -> str:
     """The text of a page with all its generated parts written anew."""
-    return comparison.fill(path.read_text("utf-8"), functools.partial(part, found, path))
+    return comparison.fill(read(path), functools.partial(part, found, path))
+
+
+def read(path: Path) -> str:
+    """The text of a page or table; BadInput unless it is UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path}: is not UTF-8 text ({e}); repair it, or get it again") from e
 
 
 def with_sigah(found: Sequence[Cell]) -> list[Cell]:

@@ -8,7 +8,8 @@ codes of equal bytes, where the rivals are quantisers.
 
 A cell that is there is not run again, so the same command resumes after an interrupt, and two at
 the same time share the cells: `launch.local`. `results/` then holds the cells, `tables.tex` and
-`plots/`; `docs/results.md` and README.md have their tables filled in.
+`plots/`; `docs/results.md` and README.md have their tables filled in. Of other `--results` no page
+is filled in unless `--page` or `--readme` names it.
 
 Not responsible for how a cell is run (`experiments.cell`), nor for what stands in which table
 (`experiments.pages`).
@@ -36,6 +37,7 @@ from sigah_jax.report import cells, comparison_plots
 
 MAIN = ("sigah", "sigah_one_head", "sigah_paper", *METHODS)
 WAYS = ("sigah", "sigah_both", "sigah_plain")  # of the plots of codes, beside the best baselines
+PAGES = {"page": Path("docs/results.md"), "readme": Path("README.md")}
 PLOTTED = ("sigah", "sigah_both", "sigah_stages", "itq", *pages.OPQ, "rq", "rabitq")  # over bytes
 
 
@@ -78,7 +80,7 @@ def job_of(data: str, line: cells.Line, args) -> local.Job:
 
 def texts(found: list[cells.Cell], args) -> dict[Path, str]:
     """The tables of the cells by the file that they stand in."""
-    made = {page: pages.filled(found, page) for page in (args.page, args.readme) if page.exists()}
+    made = {page: pages.filled(found, page) for page in args.pages}
     return {args.results / "tables.tex": pages.latex(found)} | made
 
 
@@ -106,7 +108,7 @@ def old(args) -> list[str]:
     lines = [cell.line_of(args.results, c.dataset, c.method, c.bits, c.seed) for c in found]
     names = [str(line) for line in lines if cell.of_other_settings(line)]
     for path, text in texts(found, args).items():
-        if not path.exists() or path.read_text("utf-8") != text:
+        if not path.exists() or pages.read(path) != text:
             names.append(str(path))
     return names
 
@@ -121,12 +123,16 @@ def parse(argv: list[str] | None):
     parser.add_argument("--devices", default="", help="GPUs 0,1,…, a process each; default one")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"), help="of all tables")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="of some tables")
+    parser.add_argument(
+        "--page", type=Path, help=f"of all tables; default, for --results=results: {PAGES['page']}"
+    )
+    parser.add_argument(
+        "--readme", type=Path, help=f"of some tables; default, for the same: {PAGES['readme']}"
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the missing cells and stop")
     parser.add_argument("--check", action="store_true", help="run nothing; fail if a table is old")
     args = parser.parse_args(argv)
-    args.datasets = args.datasets.split(",")
+    args.datasets = list(dict.fromkeys(args.datasets.split(",")))
     groups = {"main": MAIN, "real": quantisers.NAMES, "ablation": pages.ABLATION}
     args.methods = [m for name in args.methods.split(",") for m in groups.get(name, (name,))]
     known = (*VARIANTS, *METHODS, *quantisers.NAMES)
@@ -135,9 +141,17 @@ def parse(argv: list[str] | None):
         raise BadInput(f"--methods: {unknown[0]!r} is none of {', '.join((*groups, *known))}")
     if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
         raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
-    args.bits = [int(k) for k in args.bits.split(",")]
+    args.bits = list(dict.fromkeys(int(k) for k in args.bits.split(",")))
     if args.seeds < 1:
         raise BadInput(f"--seeds={args.seeds}: expected 1 or more")
+    args.pages = []
+    for flag, default in PAGES.items():
+        page = getattr(args, flag)
+        if page and not page.is_file():
+            raise BadInput(f"--{flag}={page}: no such page; its markers say what is filled in")
+        if not page and args.results == Path("results") and default.exists():
+            page = default  # other results are not those that this page speaks of
+        args.pages += [page] if page else []
     return args
 
 
@@ -146,6 +160,10 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 a cell failed or a table is old, 2 bad input, 130 interrupted."""
     args = parse(argv)
     if args.check:
+        if not args.results.is_dir():
+            raise BadInput(
+                f"--results={args.results}: no such directory, so nothing can be checked"
+            )
         names = old(args)
         for name in names:
             print(f"{name}: old; run python -m experiments.paper_tables")
@@ -156,11 +174,12 @@ def main(argv: list[str] | None = None) -> int:
         open_file(file)  # BadInput before the first of many cells
     print(f"{len(missing)} of {len(wanted)} cells to run", flush=True)
     jobs = [job_of(data, line, args) for data, line in missing]
+    slots = local.device_slots(args.devices)
     if args.dry_run:
         for job in jobs:
             print(*job.argv[1:])
         return 0
-    failed = local.run_jobs(jobs, local.device_slots(args.devices), retries=0)
+    failed = local.run_jobs(jobs, slots, retries=0)
     write(args)
     for job, why in failed:
         print(f"failed: {job.name}: {why}", file=sys.stderr)

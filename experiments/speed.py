@@ -39,7 +39,7 @@ from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import Parser, command
+from sigah_jax.errors import BadInput, Parser, command
 from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import (
     approximate,
@@ -299,6 +299,14 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
+    least = {"rows": CANDIDATES, "dims": 1, "bits": 8, "queries": 1, "repeats": 1}
+    for name, count in least.items():
+        if getattr(args, name) < count:
+            raise BadInput(f"--{name}={getattr(args, name)}: expected {count} or more")
+    if args.part == "itq" and args.bits > args.dims:
+        raise BadInput(
+            f"--bits={args.bits}: ITQ has a bit of each column, expected --dims or fewer"
+        )
     with tempfile.TemporaryDirectory(prefix="sigah_jax-speed-") as directory:
         args.directory = Path(directory)
         sides = PARTS[args.part](args)

@@ -85,7 +85,7 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
         indices=",".join(map(str, jobs)),
         directory=_option(f"--chdir={Path.cwd()}"),
         output=_option(f"--output={output / '%A_%a.log'}"),
-        options="\n".join(map(_option, shlex.split(options))),
+        options="\n".join(map(_option, _split(options))),
         cases="\n".join(_case(number, job) for number, job in jobs.items()),
         retries=retries,
         final=" | ".join(map(str, (*FINAL, TERMINATED))),
@@ -93,6 +93,13 @@ def script(name: str, jobs: Mapping[int, Job], options: str, output: Path, retri
         bad_input=BadInput.exit_code,
         max_terminations=MAX_TERMINATIONS,
     )
+
+
+def _split(options: str) -> list[str]:
+    try:
+        return shlex.split(options)
+    except ValueError as e:
+        raise BadInput(f"--sbatch={options}: {e}; write it as on sbatch's command line") from e
 
 
 def _option(text: str) -> str:

@@ -90,6 +90,8 @@ def plan(args: argparse.Namespace) -> dict[int, local.Job]:
             both = f"{other.name!r} and {job.name!r}"
             raise BadInput(f"points {both} would write one directory, {job.done.parent}")
         jobs[number] = job
+    if not jobs:
+        raise BadInput(f"--config={args.file}: its sweep(h) gives no points")
     chosen = range(len(jobs))[args.only]
     if not chosen:
         raise BadInput(f"--only: there is no such point among {len(jobs)}")
@@ -148,6 +150,11 @@ def write_sky(jobs: dict[int, local.Job], args: argparse.Namespace) -> int:
 
 
 EXECUTORS = {"local": run_local, "slurm": run_slurm, "sky": write_sky}
+FLAGS = {  # of one executor alone
+    "local": ("devices",),
+    "slurm": ("sbatch",),
+    "sky": ("accelerators", "bucket", "data_bucket"),
+}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -177,7 +184,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if not name.startswith("--config.") or not equals:
             raise BadInput(f"{flag}: no such flag; fields are set by --config.field=value")
         args.given[name.removeprefix("--config.")] = value_of(text)
-    if args.devices and args.executor == "local":
+    for executor, names in FLAGS.items():
+        for name in names:
+            if getattr(args, name) and executor != args.executor:
+                raise BadInput(f"--{name}: is of --executor={executor}; leave it out")
+    if args.devices:
         args.given.setdefault("distributed", "off")  # a slot's run is one process, and joins none
     if args.retries < 0:
         raise BadInput(f"--retries={args.retries}: expected 0 or more")

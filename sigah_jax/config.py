@@ -15,6 +15,7 @@ from ml_collections import config_dict
 from sigah_jax.errors import BadInput
 
 PRESETS = ("best", "paper")
+DECODER_STAGES = ("refit", "alternation")  # trainings of the decoder alone, in order
 WEIGHTS = ("ordinal", "ordinal_synthetic", "reconstruction", "adversary", "quantisation")  # of loss
 
 
@@ -113,14 +114,17 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.train.matmul_precision = "default"  # on GPU and TPU: default, high or highest
 
     c.refit = config_dict.ConfigDict()  # ours: a larger decoder, trained anew on the final codes
-    c.refit.share = 0.3  # its updates, over train.steps; 0: the decoder of the training is kept
+    c.refit.share = 0.3  # its updates, over those of `refit.epochs`; 0: none, the first is kept
+    # ours: shares, this one and refine.share, are of train.steps, or of fewer by which the training
+    # rows are read so often; 0: always of train.steps
+    c.refit.epochs = 60
     c.refit.atoms = max(2048 if bits < 128 else 4096, 4 * bits)  # M of that decoder
     c.refit.reconstruction = 1.0  # weight of ‖z - ẑ‖² there; other weights and rates stay
 
     c.refine = config_dict.ConfigDict()  # ours: codes of base rows, by their synthetic features
     c.refine.iterations = 16  # rounds in which bits of a code may flip; 0: codes are not refined
-    # updates of the decoder on codes that it refined, over train.steps; ours: more finds more, and
-    # below 32 bits the fewer bits, the more
+    # updates of the decoder on codes that it refined, over those of `refit.epochs`; ours: more
+    # finds more, and below 32 bits the fewer bits, the more
     c.refine.share = max(0.6, round(19.2 / max(16, bits), 2))
     # μ, the price of a flip where |u| = ‖z‖ = 1, in units of ‖z‖²; "auto": the smallest of a short
     # list at which no metric of the validation queries falls
@@ -155,29 +159,40 @@ def first_steps(config, rows: int) -> int:
     """The steps of the first training, of hash network and decoder, on so many training rows.
 
     `train.steps`, or whole calls of the device up to `train.epochs` passes over the rows: of few
-    rows the hash network otherwise learns the rows themselves (research log). The decoder, which
-    comes after it, gains from all of its steps.
+    rows the hash network otherwise learns the rows themselves (research log).
     """
-    t = config.train
-    if not t.epochs:
-        return t.steps
-    calls = math.ceil(t.epochs * rows / (t.anchors * (1 + t.others) * t.steps_per_call))
-    return min(t.steps, calls * t.steps_per_call)
+    return _steps(config.train, config.train.epochs, rows)
 
 
-def decoder_stages(config) -> dict[str, int]:
-    """The trainings of the decoder alone, in order, and their steps, those without any left out.
+def decoder_steps(config, rows: int) -> int:
+    """The steps of which those of the decoder's own trainings are shares.
 
-    Steps are whole calls of the device. "refit": a decoder anew, on the codes of the hash network;
-    "alternation": the same decoder on codes that it refined.
+    `train.steps`, or fewer by `refit.epochs`: of few rows the decoder otherwise learns the rows
+    themselves, decodes others worse, and leaves refinement nothing to do (research log).
     """
-    t, refined = config.train, config.refine.iterations > 0
-    shares = {"refit": config.refit.share, "alternation": config.refine.share * refined}
-    steps = {
-        name: round(share * t.steps / t.steps_per_call) * t.steps_per_call
-        for name, share in shares.items()
-    }
-    return {name: count for name, count in steps.items() if count}
+    return _steps(config.train, config.refit.epochs, rows)
+
+
+def decoder_stages(config, rows: int) -> dict[str, int]:
+    """The trainings of the decoder alone, in order, and their steps on so many training rows.
+
+    Steps are whole calls of the device; a stage without any is left out. "refit": a decoder anew,
+    on the codes of the hash network; "alternation": the same decoder on codes that it refined.
+    """
+    call, refined = config.train.steps_per_call, config.refine.iterations > 0
+    shares = config.refit.share, config.refine.share * refined
+    calls = decoder_steps(config, rows) / call
+    steps = [round(share * calls) * call for share in shares]
+    return {name: n for name, n in zip(DECODER_STAGES, steps, strict=True) if n}
+
+
+def _steps(train, epochs: float, rows: int) -> int:
+    """`train.steps`, or whole calls of the device up to so many passes over the rows, unless 0."""
+    if not epochs:
+        return train.steps
+    batch = train.anchors * (1 + train.others)
+    calls = math.ceil(epochs * rows / (batch * train.steps_per_call))
+    return min(train.steps, calls * train.steps_per_call)
 
 
 def vectors_config(arguments: str = "") -> config_dict.ConfigDict:

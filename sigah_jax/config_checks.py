@@ -7,7 +7,7 @@ import importlib.util
 import math
 
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.config import PRESETS, WEIGHTS, decoder_stages, fields_of
+from sigah_jax.config import PRESETS, WEIGHTS, fields_of
 from sigah_jax.data.benchmarks import BENCHMARKS
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import metric
@@ -50,6 +50,7 @@ _RANGES = {
     "train.steps": (1, math.inf),
     "train.epochs": (0, math.inf),
     "refit.share": (0, 100),
+    "refit.epochs": (0, math.inf),
     "refit.reconstruction": (0, math.inf),
     "refine.iterations": (0, 4096),
     "refine.share": (0, 100),
@@ -129,7 +130,8 @@ def validate(config, devices: int) -> None:
     if not any(weights.values()):
         raise BadInput(f"config.loss: the weights {', '.join(WEIGHTS)} are all 0; raise one")
     kept = weights["ordinal_synthetic"], weights["adversary"], config.refit.reconstruction
-    if decoder_stages(config) and not any(kept):
+    alone = config.refit.share or (config.refine.share and config.refine.iterations)
+    if alone and not any(kept):
         raise BadInput(
             "config.refit: no loss of the decoder has a weight; set refit.share=0, refine.share=0"
         )

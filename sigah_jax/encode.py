@@ -97,6 +97,8 @@ def encode_file(
     n = v.shape[0]
     if v.shape[1] != h.d:
         raise BadInput(f"{v.path}: d={v.shape[1]}, this hasher was trained on d={h.d}")
+    if append and path.is_symlink():
+        raise BadInput(f"{path}: is a symbolic link; give the file itself as --output")
     if path.exists() and path.samefile(v.path):
         raise BadInput(f"{path}: is the file of vectors itself; choose another --output")
     content = fingerprint(v.file)

@@ -74,6 +74,8 @@ def fit(
             h = fit(x, bits, directory, changes, metric=metric, queries=queries)
         facts = {name: fact for name, fact in h.facts.items() if name != "workdir"}
         return dataclasses.replace(h, facts=facts)
+    if not str(workdir):
+        raise BadInput("workdir: is empty; give a directory, or leave it out")
     x = _of_numpy(x, "x")
     queries = None if queries is None else _of_numpy(queries, "queries")
     config = config_of(x, bits, changes or {}, metric, queries)

@@ -39,15 +39,23 @@ _CACHE = flags.DEFINE_string(
     "cache", None, "ground truth and graph, to share between runs; default <workdir>/data"
 )
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluate a checkpoint")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "for --mode=eval: best, latest or a step")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "for --mode=eval: best, latest or a step; default best"
+)
 
 
 @parallel.default_settings()
 def main(argv: list[str]) -> None:
     """Runs one experiment; raises BadInput or NonFinite."""
-    for flag, value in (("workdir", _WORKDIR.value), ("cache", _CACHE.value)):
+    for flag, value in (
+        ("workdir", _WORKDIR.value),
+        ("cache", _CACHE.value),
+        ("checkpoint", _CHECKPOINT.value),
+    ):
         if value == "":
             raise BadInput(f"--{flag}: is empty; give a value, or leave it out")
+    if _CHECKPOINT.value is not None and _MODE.value != "eval":
+        raise BadInput(f"--checkpoint={_CHECKPOINT.value}: is of --mode=eval; leave it out")
     if len(argv) > 1:
         raise BadInput(f"unexpected argument {argv[1]!r}; fields are set by --config.field=value")
     logging.set_verbosity(logging.WARNING)  # orbax tells of every file
@@ -68,7 +76,7 @@ def main(argv: list[str]) -> None:
     if _MODE.value == "train":
         train_and_evaluate(config, workdir, cache)
     else:
-        evaluate_only(config, workdir, cache, _CHECKPOINT.value)
+        evaluate_only(config, workdir, cache, _CHECKPOINT.value or "best")
     hosts.leave()
 
 

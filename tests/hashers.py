@@ -78,7 +78,7 @@ def run_directory(workdir: Path, bits: int, d: int, seed: int = 0, **model) -> P
     c = configuration(bits, **model)
     rundir.claim(workdir, c).close()
     metrics = {"eval/map": 0.5, "eval/recall@10": 0.25}
-    checkpoints.save(workdir, 20, state(c, vectors(400, d), seed), metrics, "")
+    checkpoints.save(workdir, 20, state(c, vectors(400, d), seed), metrics, "", last=True)
     loading.of_checkpoint(workdir, "best").save(rundir.encoder_path(workdir))
     return workdir
 

@@ -21,7 +21,7 @@ def state(value, width=3):
 def save(workdir, step, score):
     """Saves a state; a score of None is a save without validation."""
     metrics = None if score is None else {"eval/map": score}
-    checkpoints.save(workdir, step, state(step), metrics, "rows")
+    checkpoints.save(workdir, step, state(step), metrics, "rows", last=False)
 
 
 def save_all(workdir, scores):
@@ -58,7 +58,7 @@ def test_restored_equals_saved_on_any_number_of_devices(tmp_path, devices):
 
 def test_fields_are_read_without_the_others(tmp_path):
     made = {"gen": {"a": {"kernel": np.ones((2, 3), np.float32)}}, "opt": (np.zeros(4), None)}
-    checkpoints.save(tmp_path, 1, made | {"kappa": np.float32(0.3)}, None, "")
+    checkpoints.save(tmp_path, 1, made | {"kappa": np.float32(0.3)}, None, "", last=False)
     got = checkpoints.read(tmp_path, 1, ("gen", "kappa"))
     assert sorted(got) == ["gen", "kappa"] and got["kappa"] == np.float32(0.3)
     kernel = got["gen"]["a"]["kernel"]
@@ -152,7 +152,7 @@ def test_a_hasher_is_loaded_while_a_training_saves(tmp_path):
         step = 21
         while not stop.is_set():
             # the best is replaced each time, the latest too
-            checkpoints.save(workdir, step, made, {"eval/map": step / 1e6}, "")
+            checkpoints.save(workdir, step, made, {"eval/map": step / 1e6}, "", last=False)
             step += 1
 
     thread = threading.Thread(target=train, daemon=True)

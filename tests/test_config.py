@@ -8,6 +8,8 @@ import pytest
 from sigah_jax import config
 from sigah_jax.errors import BadInput
 
+MANY = 10**6  # rows
+
 
 def named(arguments=""):
     c = config.get_config(arguments)
@@ -32,12 +34,12 @@ def test_wrong_arguments_are_named(arguments):
 
 def test_a_refit_has_a_share_of_the_steps_in_whole_calls():
     c = named("bits=600")
-    assert config.decoder_stages(c) == {"refit": 1200, "alternation": 2400}
+    assert config.decoder_stages(c, MANY) == {"refit": 1200, "alternation": 2400}
     c.refine.iterations = 0
     for share, steps, expected in ((0.3, 100, 40), (0.3, 20, 0), (0.0, 4000, 0), (1.0, 60, 60)):
         c.refit.share, c.train.steps = share, steps  # calls of 20 steps
-        assert config.decoder_stages(c) == ({"refit": expected} if expected else {})
-    assert config.decoder_stages(named("preset=paper")) == {}
+        assert config.decoder_stages(c, MANY) == ({"refit": expected} if expected else {})
+    assert config.decoder_stages(named("preset=paper"), MANY) == {}
 
 
 def test_long_codes_have_more_atoms_and_long_and_short_ones_are_trained_longer():
@@ -65,6 +67,17 @@ def test_few_rows_are_read_so_often_and_no_more():
     c.train.epochs = 0
     assert config.first_steps(c, 1000) == 4000
     assert config.first_steps(named("preset=paper"), 1000) == 4000
+
+
+def test_the_decoder_alone_reads_few_rows_less_often():
+    c = named("")
+    # 60 passes over 10,000 rows are 781 batches of 768, and 40 calls of 20 steps
+    for rows, steps in ((10_000, 800), (1000, 80), (51_200, 4000), (1_000_000, 4000)):
+        assert config.decoder_steps(c, rows) == steps
+    assert config.decoder_stages(c, 10_000) == {"refit": 240, "alternation": 480}
+    assert config.decoder_stages(c, 100) == {"alternation": 20}
+    c.refit.epochs = 0
+    assert config.decoder_steps(c, 1000) == 4000
 
 
 def test_what_others_follow_from_is_an_argument_and_no_field():

@@ -76,10 +76,10 @@ def test_more_bits_than_columns_find_neighbours_better_than_random_hyperplanes(r
 def test_sigterm_inside_the_last_save_of_a_training_ends_it(run, rows, tmp_path, monkeypatch, last):
     save = checkpoints.save
 
-    def terminated(workdir, step, *state):
+    def terminated(workdir, step, *state, **more):
         if str(workdir / "checkpoints" / str(step)).endswith(f"run/{last}"):
             os.kill(os.getpid(), signal.SIGTERM)
-        save(workdir, step, *state)
+        save(workdir, step, *state, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", terminated)

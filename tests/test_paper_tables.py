@@ -33,6 +33,7 @@ def flags(tmp_path, vectors, *more):
     readme = tmp_path / "README.md"
     if not readme.exists():
         readme.write_text("<!-- table: small 16 short -->\n<!-- end -->\n")
+    (tmp_path / "page.md").touch()
     names = {"results": "results", "runs": "runs", "readme": "README.md", "page": "page.md"}
     paths = [f"--{flag}={tmp_path / name}" for flag, name in names.items()]
     return [f"--datasets=small={vectors}", *paths, *more]
@@ -340,8 +341,23 @@ def test_rows_of_another_file_are_not_overwritten(tmp_path, vectors, monkeypatch
     assert "sigah_plain, 64 bits, seed 0 is of another file" in capsys.readouterr().err
 
 
+def test_pages_of_this_project_are_of_its_own_results(tmp_path, vectors, monkeypatch, capsys):
+    argv = [f"--datasets=small={vectors}", "--methods=lsh", "--bits=16"]
+    monkeypatch.chdir(tmp_path)
+    Path("docs").mkdir()
+    for name in ("README.md", "docs/results.md"):
+        Path(name).write_text("mine")
+    assert paper_tables.parse([*argv, "--results=other"]).pages == []
+    pages = [str(page) for page in paper_tables.parse(argv).pages]
+    assert pages == ["docs/results.md", "README.md"]
+    assert paper_tables.main([*argv, "--page=docs/typo.md"]) == 2
+    assert "--page=docs/typo.md: no such page" in capsys.readouterr().err
+    assert paper_tables.main(["--check", "--results=nowhere"]) == 2
+    assert "--results=nowhere: no such directory" in capsys.readouterr().err
+
+
 def test_an_unknown_data_set_starts_nothing(tmp_path, vectors, capsys):
     for name in ("mnst", "speed", "a/b=x.npy", "=x.npy"):
         argv = flags(tmp_path, vectors, f"--datasets={name}", "--methods=lsh")
         assert paper_tables.main(argv) == 2
-        assert f"{name}: no data set of experiments/" in capsys.readouterr().err
+        assert f"data set {name!r}: is none of experiments/" in capsys.readouterr().err

@@ -142,6 +142,9 @@ def test_a_point_that_no_run_could_use_is_named_before_anything_starts(body, wor
         ([MNIST, "--retries=-1"], "--retries=-1"),
         ([MNIST, "--devices=0,,1"], "--devices=0,,1: name GPUs with commas between"),
         ([MNIST, "--executor=sky"], "--accelerators is missing"),
+        ([MNIST, "--devices=0", "--executor=slurm"], "--devices: is of --executor=local"),
+        ([MNIST, "--sbatch=--time=1"], "--sbatch: is of --executor=slurm"),
+        ([MNIST, "--executor=slurm", "--sbatch=--x='a", "--dry_run"], "No closing quotation"),
         ([MNIST, "--executor=sky", "--accelerators=L4:1"], "--bucket is missing"),
     ],
 )
@@ -159,7 +162,7 @@ def test_a_run_of_some_devices_joins_no_others():
     runs = plan(MNIST, "--devices=0,1")
     assert all(alone in job.argv for job in runs.values())
     assert [job.done for job in runs.values()] == [job.done for job in plan(MNIST).values()]
-    for argv in ([], ["--devices=0,1", "--executor=slurm"]):
+    for argv in ([], ["--executor=slurm"]):
         assert not any(alone in job.argv for job in plan(MNIST, *argv).values())
 
 

@@ -29,6 +29,7 @@ KNOWN = (*VECS, *BINS, ".npy", "-ubyte[.gz]", ".idx[.gz]", *CONTAINERS)
 
 # four bytes of either text read as a d far above raw.MAX_DIM: no real file is taken for them
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
+_ZIP = b"PK\x03\x04"
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -149,6 +150,8 @@ def check_start(f: BinaryIO, path: Path) -> None:
     f.seek(0)
     if not start:
         raise BadInput(f"{path}: is empty; get it again")
+    if start.startswith(_ZIP) and extension(path) == ".npy":
+        raise BadInput(f"{path}: is an .npz archive; write the one array of it with np.save")
     if _WEB_PAGE.match(start):
         raise BadInput(f"{path}: is a web page ({start[:15]!r}), the download failed; get it again")
     if start.startswith(_LFS_POINTER):

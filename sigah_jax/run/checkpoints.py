@@ -55,6 +55,7 @@ def save(
     state: Any,
     metrics: dict | None,
     rows_hash: str,
+    last: bool,
 ) -> None:
     """Saves `state` under `step`, and removes the checkpoints that are not to be kept.
 
@@ -62,6 +63,7 @@ def save(
         state: whole on every process.
         metrics: holds `eval/map`; None without validation.
         rows_hash: of metrics.jsonl as it is now.
+        last: whether the training ends with this step.
 
     Raises:
         BadInput: the disk is full or refuses; earlier checkpoints stay.
@@ -78,7 +80,7 @@ def save(
     def seal() -> None:
         if not hosts.first():
             return
-        known = {"metrics": metrics, "rows_hash": rows_hash}
+        known = {"metrics": metrics, "rows_hash": rows_hash, "last": last}
         scores = _scores(_metrics(workdir) | {step: metrics})
         known |= {"best": _best(scores), "arrays": _arrays(state)}
         with _saving(path):
@@ -98,7 +100,7 @@ def save(
 
 
 def facts(workdir: Path, step: int) -> dict:
-    """What is known beside the arrays: `{"metrics", "rows_hash", "best", "arrays", …}`.
+    """What is known beside the arrays: `{"metrics", "rows_hash", "last", "best", "arrays", …}`.
 
     A checkpoint of a version before there were seals has no hashes and no best, and is not checked.
 

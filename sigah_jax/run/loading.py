@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from sigah_jax.config import decoder_stages
+from sigah_jax.config import DECODER_STAGES
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import archive, hasher
 from sigah_jax.errors import BadInput
@@ -95,12 +95,13 @@ def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
             "validation": validation,
         }
         directory, refitted = workdir, False
-        stages = decoder_stages(config) if checkpoint == "best" else {}
-        for stage, last in stages.items():
+        for stage in DECODER_STAGES if checkpoint == "best" else ():
             source = rundir.stage_directory(workdir, stage)
-            if last in rundir.saved_steps(source):
+            last = max(rundir.saved_steps(source), default=None)
+            # versions before sealed none that was not
+            if last and checkpoints.facts(source, last).get("last", True):
                 directory, number, refitted = source, last, True
-        if refitted and "refit" in stages:
+        if refitted and config.refit.share:
             model.atoms = config.refit.atoms
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise BadInput(f"{workdir}: made by another version or damaged ({e}); train it anew") from e

@@ -31,6 +31,7 @@ NOT_IDENTITY = ("distributed", "sinks", "profile.steps", "engine", "data.dir", "
 BEFORE = {"data.metric": "l2", "data.queries_train": ""}
 BEFORE |= {"train.graph": "exact", "train.graph_probes": 32, "train.gather": "auto"}
 BEFORE |= {"loss.neighbours": 1, "apart.neighbours": 1, "train.epochs": 0}
+BEFORE |= {"refit.epochs": 0}
 
 
 def run_directory(config, experiment: str, overrides: dict) -> Path:
@@ -129,6 +130,8 @@ def _claim(workdir: Path, config) -> IO:
         if ours and begun(workdir):
             _compare(path, config)
         elif not ours and any(p.name != "lock" for p in workdir.iterdir()):
+            if not os.fstat(lock.fileno()).st_size:
+                (workdir / "lock").unlink(missing_ok=True)  # the directory is somebody else's
             raise BadInput(f"{workdir}: holds files but no config.json; use an empty --workdir")
         else:
             (workdir / "data.json").unlink(missing_ok=True)

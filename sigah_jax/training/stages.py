@@ -51,13 +51,14 @@ def stages(config, workdir: Path, data: Dataset) -> list[Stage]:
     weights, steps = objective.Weights.of(config), first_steps(config, len(data.xt))
     first = step.Training(nets, ("hash", "decoder"), weights, steps)
     begin = functools.partial(_first_state, config, first, data)
-    of = steps + sum(decoder_stages(config).values())
+    more = decoder_stages(config, len(data.xt))
+    of = steps + sum(more.values())
     found = [Stage("training", ABOUT["training"], 0, of, workdir, first, begin, None, True)]
     # terms of the codes, which stand still, have no weight
     weights = weights._replace(
         ordinal=0.0, quantisation=0.0, reconstruction=config.refit.reconstruction
     )
-    for name, steps in decoder_stages(config).items():
+    for name, steps in more.items():
         anew = name == "refit"
         if anew:
             decoder = networks.make_decoder(config.model, config.refit.atoms, features)

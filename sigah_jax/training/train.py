@@ -128,7 +128,9 @@ def _loop(
             report(read(unread, done))
         if last or stop:
             held = logs.rows_hash(metrics_path) if hosts.first() else ""
-            checkpoints.save(stage.directory, done, state, metrics, held)
+            checkpoints.save(
+                stage.directory, done, state, metrics, held, last=done == stage.training.steps
+            )
         if stop:
             log.end_progress()
             log.line(saved_line(stage, done))
