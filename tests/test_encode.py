@@ -436,6 +436,14 @@ def old_or_whole(collection):
     return len(there) == 400
 
 
+def test_codes_behind_a_symbolic_link_are_not_appended_to(workdir, here, collection, capsys):
+    Path("link.npy").symlink_to("codes.npy")
+    Path("link.npy.json").symlink_to("codes.npy.json")
+    assert append(workdir, "y.npy", "--skip_bad", "--output=link.npy") == 2
+    assert "link.npy: is a symbolic link; give the file itself" in capsys.readouterr().err
+    assert Path("link.npy").is_symlink() and len(np.load("codes.npy")) == 300
+
+
 def test_a_run_that_was_killed_at_its_last_step_has_ended(workdir, here, capsys):
     np.save("x.npy", hashers.vectors(300, D))
     assert run(workdir) == 0

@@ -242,6 +242,7 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
         (["--config=experiments/tiny100k.py", "--config.data.dir=nowhere"], "download cifar"),
         (["--no_such_flag=1"], "no_such_flag"),
         (["--cache="], "--cache: is empty"),
+        (["--checkpoint=20"], "--checkpoint=20: is of --mode=eval"),
         (["--config.model.bits=16"], "config.model.bits cannot be changed"),
         (["--config.preset=paper"], "config.preset cannot be changed"),
     ],

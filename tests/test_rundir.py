@@ -177,3 +177,14 @@ def test_a_name_that_checkpoints_cannot_have_is_refused_before_anything_is_writt
         with pytest.raises(BadInput, match="not UTF-8, or letters that the locale"):
             use()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_other_files_is_refused_and_left_as_it_was(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"holds files but no config\.json"):
+        rundir.claim(tmp_path, config.get_config())
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "lock").write_text("mine too")
+    with pytest.raises(BadInput, match=r"holds files but no config\.json"):
+        rundir.claim(tmp_path, config.get_config())
+    assert (tmp_path / "lock").read_text() == "mine too"

@@ -124,6 +124,8 @@ def test_only_chooses_points_that_keep_their_numbers(only, expected):
         ('[{"bits": 64}, {"seed": 0}, {"seed": 1}]',
          "'0 bits=64' and '1 seed=0' would write one directory"),
         ('h.product(h.sweep("seed", [1]), h.sweep("seed", [2]))', "seed is in two parts"),
+        ("[]", "--config=mine.py: its sweep(h) gives no points"),
+        ("1 / 0", "mine.py: sweep failed in line"),
     ],
 )  # fmt: skip
 def test_a_point_that_no_run_could_use_is_named_before_anything_starts(body, words, capsys):
