@@ -30,7 +30,7 @@ from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
 from sigah_jax.report.cells import METRICS, Cell, cell_of, checking
 from sigah_jax.report.tables import display_name
-from sigah_jax.run.rundir import NOT_IDENTITY
+from sigah_jax.run.rundir import NOT_IDENTITY, with_fields_of_before
 
 _REMEDY = "remove it, then the training's command evaluates again; or give other directories"
 # what a row or column says anyway, the baselines that are rows, and where and how a run ran
@@ -82,7 +82,7 @@ def changes_of(config: dict, bits: int) -> list[str]:
         usual = experiment.get_config(f"preset={preset},bits={bits}")
     except (ImportError, BadInput) as e:
         raise ValueError(f"preset {preset!r} of {name!r}") from e
-    usual, fields = fields_of(as_json(usual)), fields_of(config)
+    usual, fields = fields_of(as_json(usual)), fields_of(with_fields_of_before(config))
     names = sorted((fields.keys() | usual.keys()) - set(NOT_NAMED))
     changes = [f"{n}={fields.get(n)}" for n in names if fields.get(n) != usual.get(n)]
     return [f"preset={preset}"] * (preset != "best") + changes

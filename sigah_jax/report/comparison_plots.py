@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from sigah_jax.report import drawing
 from sigah_jax.report.cells import RECALL_AT, Cell, datasets
 from sigah_jax.report.comparison import UNITS, spread, values_of
-from sigah_jax.report.tables import short_name
 
 LINES = 8  # of a panel
 LABELS = {"bits": "bits", "bytes": "bytes a vector"}
@@ -64,7 +63,7 @@ def over_length(
             (x, statistics.mean(v), spread(v)) for x, v in values.items() if isinstance(v, list)
         ]
         style = drawing.look(number, method)
-        ax.errorbar(*zip(*points, strict=True), label=short_name(method), **style)
+        ax.errorbar(*zip(*points, strict=True), label=drawing.label(method), **style)
 
     def finish(ax: Axes, dataset: str) -> None:
         ax.set(xscale="log", xlabel=LABELS[unit], ylabel=metric, title=dataset)
@@ -87,7 +86,7 @@ def recall_curves(
     def line(ax: Axes, dataset: str, method: str, number: int) -> None:
         values = [values_of(cells, dataset, method, bits, f"recall@{r}") for r in RECALL_AT]
         style = drawing.look(number, method)
-        ax.plot(RECALL_AT, list(map(statistics.mean, values)), label=short_name(method), **style)
+        ax.plot(RECALL_AT, list(map(statistics.mean, values)), label=drawing.label(method), **style)
 
     def finish(ax: Axes, dataset: str) -> None:
         ax.set(xscale="log", ylim=(0, 1), xlabel="R", ylabel="recall@R of the 10 nearest")

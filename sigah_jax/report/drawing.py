@@ -7,6 +7,7 @@ place and then renamed.
 Not responsible for what is drawn: `plots` (of a run), `comparison_plots`.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -48,6 +49,7 @@ STYLE = {
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"]
 DASHES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1)), "-"]
 MARKERS = "osD^vPX"
+LABEL_WIDTH = 34  # letters of a line of a name
 PANEL = (5.2, 3.8)  # inches, with the names of lines beside it
 NAME_HEIGHT = 0.055  # of a line's name beside a panel, in heights of the panel
 
@@ -60,7 +62,12 @@ def precision_recall_line(
     shown = np.isfinite(x) & np.isfinite(y)
     # Markers are spaced along the curve and not by radius: the first radii lie on each other.
     style = look(number, method) | {"markevery": (0.03 * (number % 5), 0.2)}
-    ax.plot(x[shown], y[shown], label=short_name(method), **style)
+    ax.plot(x[shown], y[shown], label=label(method), **style)
+
+
+def label(method: str) -> str:
+    """The name of a line, on several lines if it is long, as with the fields that a run changed."""
+    return textwrap.fill(short_name(method), LABEL_WIDTH)
 
 
 def look(number: int, method: str) -> dict:
