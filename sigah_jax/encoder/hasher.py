@@ -151,7 +151,7 @@ class Hasher:
         Raises:
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, or a row of
                 zeros, which has no cosine, by its number (the blocks before it are in `out` then),
-                or an `out` that does not fit.
+                an `out` that does not fit, or a `refine` that is not 0 or more.
         """
         return self._encoded(x, out, "base", refine)
 
@@ -183,6 +183,9 @@ class Hasher:
             (start, codes `[b, W] u1`, of both `[b, 2 W]`, good `[b] bool`) in order. A row is bad
             if it holds NaN or infinity, or values so large that float32 overflows, or has no cosine
             where that is the metric; its code is all zeros.
+
+        Raises:
+            BadInput: a `refine` that is not 0 or more. KeyError: another `kind`.
         """
         points = self._points(read, base_rows if kind == "base" else queries_of)
         how = self.refined(refine)

@@ -61,10 +61,14 @@ def neighbour_graph(
 
     Args:
         x: `[n, d] f32`.
+        engine: as in `knn`, on all devices.
         queries: `[n, d] f32`, what each row is as a query; None: the row itself.
 
     Returns:
-        `[n, k] int32` ids of the rows, nearest first.
+        `[n, k] int32` ids of the rows, nearest first; ties go to the lower id.
+
+    Raises:
+        ValueError: as in `knn`.
     """
     return nearest_others(x, np.arange(len(x)), k, engine, queries)
 
@@ -94,6 +98,7 @@ def without(ids: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def check(xq: np.ndarray, xb: np.ndarray, k: int, most: int, engine: str) -> None:
+    """Raises ValueError unless `knn` can search with these; k is at most `most`."""
     if xq.ndim != 2 or xb.ndim != 2 or xq.shape[1] != xb.shape[1]:
         raise ValueError(f"rows must be [Q, d] and [N, d]; got {xq.shape} and {xb.shape}")
     if xq.dtype != np.float32 or xb.dtype != np.float32:
@@ -127,7 +132,11 @@ def centre_of(xb: np.ndarray) -> np.ndarray:
 def search(
     xq: np.ndarray, xb: np.ndarray, centre: np.ndarray, k: int, engine: str, devices: Devices
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`knn` of some queries, without its checks."""
+    """`knn` of some queries, without its checks; `centre [d] f32` is what `centre_of` gives of xb.
+
+    Returns:
+        D `[Q, k] f32` and I `[Q, k] int32`, as `knn`.
+    """
     queries = xq - centre
     if engine == "accelerator":
         # base rows are centred where they are compared

@@ -88,6 +88,7 @@ def group_histograms(
         groups: `codes [q, W], [r, W] -> [q, r]` whole numbers, the place of each distance among
             its values, 0 the least; the same object each time, for it is compiled.
         count: G, as K + 1 in the shapes of `Histograms`.
+        cq, cb, neighbours, sizes, block_rows: as in `distance_histograms`; they are not checked.
     """
     total = _total_cpu(groups, count, cq, cb, block_rows)
     return Histograms(total, _relevant(groups, count, cq, cb, neighbours, sizes))

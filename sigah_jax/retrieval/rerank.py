@@ -48,6 +48,8 @@ def rerank(
     Raises:
         BadInput: k is not from 1 to c, a distance is not finite, or a row has no cosine (the row
             is named).
+        ValueError: shapes that do not fit one another, candidates that are not base ids or -1, or
+            an id twice among those of a query.
     """
     xq, base = np.asanyarray(xq), np.asanyarray(base)
     if xq.ndim != 2 or base.ndim != 2 or xq.shape[1] != base.shape[1]:
@@ -65,7 +67,7 @@ def of_pairs(
 
     Args:
         xq: `[Q, d]`; base: `[N, d]`: as in `rerank`.
-        queries, ids: `[p] i64`.
+        queries, ids: `[p] i64`, numbers of rows of xq and base, which is not checked.
 
     Raises:
         BadInput: a distance is not finite, or a row has no cosine (the row is named).
