@@ -101,8 +101,8 @@ def _look(workdir: Path, checkpoint: str) -> hasher.Hasher:
             # versions before sealed none that was not
             if last and checkpoints.facts(source, last).get("last", True):
                 directory, number, refitted = source, last, True
-        if refitted and config.refit.share:
-            model.atoms = config.refit.atoms
+                if stage == "refit":
+                    model.atoms = config.refit.atoms
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise BadInput(f"{workdir}: made by another version or damaged ({e}); train it anew") from e
     params = checkpoints.read(directory, number, ("standardiser", "gen"))
