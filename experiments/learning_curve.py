@@ -81,13 +81,13 @@ def plot(found: dict[str, dict[str, Curve]], path: Path) -> None:
     drawing.panels(list(found), draw, path)
 
 
-def check_rows(data: str, most: int) -> None:
+def check_rows(data: str, n: int) -> None:
     """BadInput if a file `NAME=FILE` has fewer training rows, which would be all of them again."""
     config, (_, _, file) = cell.make_config(data, "sigah", 64, 0), data.partition("=")
     if file:
         rows = open_file(file).shape[0] - config.data.test_queries - config.data.val_queries
-        if most > rows:
-            raise BadInput(f"--rows: {data} has {rows} training rows; leave {most} out")
+        if n > rows:
+            raise BadInput(f"--rows: {data} has {rows} training rows; leave {n} out")
 
 
 @command("the same command resumes")

@@ -115,8 +115,8 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
 
     c.refit = config_dict.ConfigDict()  # ours: a larger decoder, trained anew on the final codes
     c.refit.share = 0.3  # its updates, over those of `refit.epochs`; 0: none, the first is kept
-    # ours: shares, this one and refine.share, are of train.steps, or of fewer by which the training
-    # rows are read so often; 0: always of train.steps
+    # ours: refit.share and refine.share are shares of train.steps, or of so many passes over the
+    # training rows if those are fewer steps; 0: always of train.steps
     c.refit.epochs = 60
     c.refit.atoms = max(2048 if bits < 128 else 4096, 4 * bits)  # M of that decoder
     c.refit.reconstruction = 1.0  # weight of ‖z - ẑ‖² there; other weights and rates stay
@@ -168,7 +168,7 @@ def decoder_steps(config, rows: int) -> int:
     """The steps of which those of the decoder's own trainings are shares.
 
     `train.steps`, or fewer by `refit.epochs`: of few rows the decoder otherwise learns the rows
-    themselves, decodes others worse, and leaves refinement nothing to do (research log).
+    themselves, so that refinement hardly changes their codes and less is found (research log).
     """
     return _steps(config.train, config.refit.epochs, rows)
 

@@ -47,13 +47,9 @@ _CHECKPOINT = flags.DEFINE_string(
 @parallel.default_settings()
 def main(argv: list[str]) -> None:
     """Runs one experiment; raises BadInput or NonFinite."""
-    for flag, value in (
-        ("workdir", _WORKDIR.value),
-        ("cache", _CACHE.value),
-        ("checkpoint", _CHECKPOINT.value),
-    ):
-        if value == "":
-            raise BadInput(f"--{flag}: is empty; give a value, or leave it out")
+    for flag in (_WORKDIR, _CACHE, _CHECKPOINT):
+        if flag.value == "":
+            raise BadInput(f"--{flag.name}: is empty; give a value, or leave it out")
     if _CHECKPOINT.value is not None and _MODE.value != "eval":
         raise BadInput(f"--checkpoint={_CHECKPOINT.value}: is of --mode=eval; leave it out")
     if len(argv) > 1:
@@ -87,11 +83,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     reports an unknown field by its bare name.
     """
     try:
-        given = _given_config(argv)
-        file, colon, arguments = (_MNIST if given is None else given).partition(":")
-        config_file.config_of(config_file.load(file), *([arguments] if colon else []))
-        program, *rest = argv  # fields can be set behind --config
-        return flags.FLAGS([program, *([f"--config={_MNIST}"] if given is None else []), *rest])
+        given, (program, *rest) = _given_config(argv), argv
+        if given is None:  # fields can be set behind --config
+            rest = [f"--config={_MNIST}", *rest]
+        else:
+            file, colon, arguments = given.partition(":")
+            config_file.config_of(config_file.load(file), *([arguments] if colon else []))
+        return flags.FLAGS([program, *rest])
     except BadInput:
         raise
     except (AttributeError, KeyError) as e:

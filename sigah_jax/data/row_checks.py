@@ -9,7 +9,7 @@ from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import evenly
 from sigah_jax.retrieval.bad_rows import why_bad
 
-BLOCK_ROWS = 8192  # looked at at once
+BLOCK_ROWS = 8192  # checked at once
 PRECISION_ROWS = 1000  # that `check_precision` looks at
 LOST_SPREAD = 0.05  # ours: an error of a twentieth of the spread reorders near neighbours
 MIDDLE_ROWS = 1000  # whose median `warn_of_outliers` takes for the middle
