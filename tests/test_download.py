@@ -156,6 +156,7 @@ def test_what_is_there_needs_no_room(tmp_path, monkeypatch):
     with serve({"/a": [Page()]}) as (address, _):
         ways = plain(address)
         download.get_set("set", ways, tmp_path, FAST)
+    assert (tmp_path / "set" / "a").read_bytes() == DATA
 
 
 @contextlib.contextmanager
