@@ -19,7 +19,8 @@ from sigah_jax.training import objective, step
 def configuration(bits: int, **model):
     c = config.get_config(f"bits={bits}")
     c.data.name, c.data.base = "vectors", "rows.npy"
-    c.model.hash_widths, c.model.dis_widths, c.eval.block_rows = (24, 12), (8,), 16
+    c.model.hash_widths, c.model.dis_widths, c.model.atoms = (24, 12), (8,), 64
+    c.eval.block_rows = 16
     c.model.update(model)
     return c
 

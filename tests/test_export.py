@@ -54,7 +54,7 @@ def assert_agrees(h, run, x, sure):
     scope="module",
     params=[
         (30, {}),
-        (8, {"linear_path": False}),
+        (12, {"linear_path": False}),
         (65, {"hash_widths": ()}),
         (30, {"query_head": False}),
     ],

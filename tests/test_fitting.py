@@ -28,8 +28,9 @@ SHORT = {
     "data.val_queries": 50,
     "train.steps": 200,
     "train.steps_per_call": 20,
-    "train.anchors": 64,
+    "train.anchors": 16,
     "train.graph_neighbours": 8,
+    "eval.block_rows": 128,
     "eval.every_steps": 200,
     "model.hash_widths": (32,),
     "model.dis_widths": (16,),
@@ -234,8 +235,8 @@ def test_without_a_workdir_a_memory_map_of_halves_is_trained_on_and_nothing_kept
 @pytest.mark.parametrize(
     "x, bits, changes, words",
     [
-        # 50 validation queries and a step of 64 anchors with 2 others each: 50 + 192
-        (np.zeros((241, 5)), 8, SHORT, "241 rows, expected at least 242: 50 validation"),
+        # 50 validation queries and as many for training: 100
+        (np.zeros((99, 5)), 8, SHORT, "99 rows, expected at least 100: 50 validation"),
         (np.zeros((1267, 5)), 8, {}, "1267 rows, expected at least 1268: 500 validation"),
         (np.ma.masked_equal(NORMAL, NORMAL[3, 3]), 8, {}, "x: 1 values are masked; fill or drop"),
         (scipy.sparse.csr_matrix(NORMAL), 8, {}, "x: a sparse matrix.*toarray"),
@@ -294,7 +295,7 @@ def test_training_queries_of_another_kind_are_found_better_than_by_rows_alone(ro
         (2000, np.zeros((200, 6)), r"queries is float64 \[200, 6\]: expected .*\[m, 5\] as x"),
         (2000, np.zeros(5), r"queries is float64 \[5\]: expected"),
         (2000, NORMAL[:99], "data.val_queries: 99 training queries are too few, expected at least"),
-        (191, NORMAL, "x has 191 rows, expected at least 192 training rows"),
+        (47, NORMAL, "x has 47 rows, expected at least 48 training rows"),
         (2000, NORMAL * [[np.nan]], "queries: row 0 holds NaN"),
     ],
 )

@@ -254,8 +254,9 @@ def test_a_search_ranks_and_reranks_by_the_metric_of_its_hasher(of):
 SHORT = {
     "data.val_queries": 50,
     "train.steps": 40,
-    "train.anchors": 64,
+    "train.anchors": 16,
     "train.graph_neighbours": 8,
+    "eval.block_rows": 128,
     "eval.every_steps": 40,
     "model.hash_widths": (16,),
     "model.dis_widths": (8,),

@@ -207,12 +207,14 @@ def test_a_dry_run_prints_every_command_and_does_nothing(executor, capsys):
 SHORT = [
     "--config.data.test_queries=100",
     "--config.data.val_queries=50",
-    "--config.train.anchors=64",
+    "--config.train.anchors=16",
     "--config.train.steps=20",
     "--config.train.steps_per_call=5",
     "--config.eval.every_steps=10",
     "--config.eval.baselines=()",
     "--config.model.hash_widths=(32,)",
+    "--config.model.dis_widths=(16,)",
+    "--config.model.decoder=linear",  # compiled in less time
 ]
 
 

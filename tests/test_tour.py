@@ -5,8 +5,20 @@ from matplotlib.image import imread
 
 from experiments import tour
 
+SMALL = {  # compiled and trained in less time
+    "train.anchors": 16,
+    "model.hash_widths": (32,),
+    "model.dis_widths": (16,),
+    "refit.atoms": 96,
+    "eval.block_rows": 128,
+}
 
-def test_the_tour_searches_in_every_way_and_leaves_its_picture(tmp_path, capsys):
+
+def test_the_tour_searches_in_every_way_and_leaves_its_picture(tmp_path, monkeypatch, capsys):
+    fit = tour.sigah_jax.fit
+    monkeypatch.setattr(
+        tour.sigah_jax, "fit", lambda x, bits, changes: fit(x, bits, changes=changes | SMALL)
+    )
     recalls = list(tour.tour(1300, 32, 20, tmp_path / "tour.png").values())
     hamming, _, stages, reranked = recalls
     assert 10 / 1300 < hamming < stages < reranked  # a random ranking finds 10 of 1,300

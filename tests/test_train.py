@@ -19,7 +19,7 @@ SHORT = {
     "data.val_queries": 50,
     "train.steps": 60,
     "train.steps_per_call": 10,
-    "train.anchors": 64,
+    "train.anchors": 16,
     "train.graph_neighbours": 8,
     "eval.every_steps": 40,
     "model.hash_widths": (32,),

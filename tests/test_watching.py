@@ -125,7 +125,7 @@ def test_a_watched_run_leaves_its_trace_events_and_compiled_functions(tmp_path):
         "data.val_queries": 50,
         "train.steps": 20,
         "train.steps_per_call": 10,
-        "train.anchors": 64,
+        "train.anchors": 16,
         "train.graph_neighbours": 8,
         "eval.every_steps": 20,
         "eval.baselines": "()",
