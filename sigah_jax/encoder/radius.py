@@ -125,6 +125,10 @@ def calibrated(h: Hasher, queries: np.ndarray, radius: float, recall: float) -> 
     for name, value in (("radius", radius), ("recall", recall)):
         if not isinstance(value, numbers.Real):
             raise BadInput(f"{name}={value!r}: expected a number")
+        try:
+            float(value)
+        except OverflowError as e:
+            raise BadInput(f"{name}: is too large a number for a float") from e
     if not math.isfinite(radius) or (radius < 0 and not ip):
         wanted = "a finite number" if ip else "a distance, 0 or more"
         raise BadInput(f"radius={radius}: expected {wanted}")
