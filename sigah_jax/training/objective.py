@@ -44,28 +44,36 @@ class Population(NamedTuple):
     holds_anchors: bool = True  # the first row of a group is its anchor, and not its own neighbour
 
 
+class Anchors(NamedTuple):
+    """This device's anchors, as queries."""
+
+    z: jax.Array  # [A, P]
+    b: jax.Array | None  # [A, K]; None where no term on codes has a weight
+
+
+class Columns(NamedTuple):
+    """This device's columns, as base rows."""
+
+    z: jax.Array  # [A·G, P]
+    b: jax.Array  # [A·G, K]
+    z_hat: jax.Array  # [A·G, P]
+
+
 def ordinal_terms(
     config,
     weights: Weights,
     population: Population,
-    anchors_z,
-    z,
-    b,
-    b_query,
-    z_hat,
+    anchors: Anchors,
+    columns: Columns,
     batch: Batch,
     axis: str,
 ) -> dict[str, jax.Array]:
     """The ordinal losses of this device's anchors, on codes and on synthetic features.
 
-    Anchors are queries, columns are base rows. What is near is decided in full float32, whatever
-    precision the rest is computed in.
+    What is near is decided in full float32, whatever precision the rest is computed in.
 
     Args:
         population: what batches are drawn from.
-        anchors_z: `[A, P]`, this device's anchors.
-        z, b, z_hat: `[A·G, P]`, `[A·G, K]`, `[A·G, P]`: this device's columns.
-        b_query: `[A, K]`, the codes of its anchors as queries.
         batch: this device's slice of one step.
         axis: the mapped axis over which columns are gathered.
 
@@ -74,7 +82,7 @@ def ordinal_terms(
         `[A]` on ‖z_anchor - ẑ_column‖².
     """
     c = config.loss
-    anchors, group = batch.rows.shape
+    count, group = batch.rows.shape
     drawn = batch.neighbour_ranks.shape[1]
     # neighbours of other anchors are rows that are near to many: as random rows, several of each
     # anchor would count for far more than there are (research log)
@@ -82,11 +90,11 @@ def ordinal_terms(
     group -= drawn * alone
 
     def gather(x: jax.Array) -> jax.Array:  # the columns of all anchors
-        rows = x.reshape(anchors, -1, x.shape[-1])[:, :group].reshape(-1, x.shape[-1])
+        rows = x.reshape(count, -1, x.shape[-1])[:, :group].reshape(-1, x.shape[-1])
         return lax.all_gather(rows, axis_name=axis, tiled=True)
 
-    own = lax.axis_index(axis) * anchors * group + jnp.arange(anchors) * group
-    distance = squared_distances(anchors_z, gather(lax.stop_gradient(z)))
+    own = lax.axis_index(axis) * count * group + jnp.arange(count) * group
+    distance = squared_distances(anchors.z, gather(lax.stop_gradient(columns.z)))
     itself = own if population.holds_anchors else None
     positives, in_batch = losses.batch_positives(distance, itself, batch.draws, c.reach_share)
     # in-batch rank r stands for rank (r - ½) n / C in the whole set if columns are random; columns
@@ -97,17 +105,19 @@ def ordinal_terms(
     terms = {}
     if weights.ordinal > 0:
         near_ranks = batch.neighbour_ranks.astype(jnp.float32)
-        by_features, by_codes, counts = distance, losses.hamming(b_query, gather(b)), None
+        by_features, by_codes, counts = distance, losses.hamming(anchors.b, gather(columns.b)), None
         near = (own + group - 1)[:, None]
         if alone:
 
-            def beside(columns: jax.Array, of: Callable, a: jax.Array, x: jax.Array) -> jax.Array:
-                rows = x.reshape(anchors, -1, x.shape[-1])[:, group:]
-                return jnp.concatenate([columns, jax.vmap(of)(a[:, None], rows)[:, 0]], 1)
+            def beside(d: jax.Array, of: Callable, a: jax.Array, x: jax.Array) -> jax.Array:
+                rows = x.reshape(count, -1, x.shape[-1])[:, group:]
+                return jnp.concatenate([d, jax.vmap(of)(a[:, None], rows)[:, 0]], 1)
 
-            near = jnp.broadcast_to(distance.shape[1] + jnp.arange(drawn), (anchors, drawn))
-            by_features = beside(distance, squared_distances, anchors_z, lax.stop_gradient(z))
-            by_codes = beside(by_codes, losses.hamming, b_query, b)
+            near = jnp.broadcast_to(distance.shape[1] + jnp.arange(drawn), (count, drawn))
+            by_features = beside(
+                distance, squared_distances, anchors.z, lax.stop_gradient(columns.z)
+            )
+            by_codes = beside(by_codes, losses.hamming, anchors.b, columns.b)
             points = losses.neighbour_counts(near_ranks, config.train.graph_neighbours)
             counts = jnp.concatenate([jnp.ones(distance.shape), points / share], 1)
         terms["ordinal"] = losses.ordinal(
@@ -123,7 +133,7 @@ def ordinal_terms(
     if weights.ordinal_synthetic > 0:
         terms["ordinal_synthetic"] = losses.ordinal(
             distance,
-            squared_distances(anchors_z, gather(z_hat), precision=None),
+            squared_distances(anchors.z, gather(columns.z_hat), precision=None),
             positives[:, c.batch_positives :],
             ranks[:, c.batch_positives :],
             share,

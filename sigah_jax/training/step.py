@@ -208,9 +208,10 @@ def gen_update(
         if weights.quantisation > 0:
             terms["quantisation"] = losses.quantisation(u)
         if weights.ordinal > 0 or weights.ordinal_synthetic > 0:
-            columns = z, b, b_query, z_hat
+            anchors = objective.Anchors(anchors_z, b_query)
+            columns = objective.Columns(z, b, z_hat)
             terms |= objective.ordinal_terms(
-                config, weights, population, anchors_z, *columns, batch, axis
+                config, weights, population, anchors, columns, batch, axis
             )
         terms = lax.pmean({name: jnp.mean(value) for name, value in terms.items()}, axis)
         loss = sum(getattr(weights, name) * value for name, value in terms.items())
