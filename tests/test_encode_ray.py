@@ -429,7 +429,7 @@ def kill_worker(out, killed):
             os.kill(killed[0], signal.SIGKILL)
         return killed
 
-    wait_for(kill)
+    wait_for(kill, secs=200)
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd):

@@ -32,7 +32,7 @@ def test_a_length_that_a_quantiser_has_is_exact_and_ranks_far_better_than_chance
     *_, xb, xq, order = made
     exact = [
         ("opq", 16),
-        ("opq_all", 32),
+        ("opq_all", 16),
         ("rq", 32),
         ("rabitq", 96),
         ("sqtqmse1", 24),
