@@ -15,6 +15,14 @@ from sigah_jax.model import networks, pca, standardise
 from sigah_jax.run import checkpoints, loading, rundir
 from sigah_jax.training import objective, step
 
+SMALL = {  # fields of a training that is compiled and run in less time
+    "train.anchors": 16,
+    "model.hash_widths": (32,),
+    "model.dis_widths": (16,),
+    "refit.atoms": 96,
+    "eval.block_rows": 128,
+}
+
 
 def configuration(bits: int, **model):
     c = config.get_config(f"bits={bits}")

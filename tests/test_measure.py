@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import hashers
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -13,14 +14,7 @@ from sigah_jax.retrieval import neighbours
 from sigah_jax.training import measurements
 
 ROWS, COLUMNS = 3000, 12
-SMALL = {  # compiled, trained and searched in less time
-    "data.test_queries": 200,
-    "train.anchors": 16,
-    "model.hash_widths": (32,),
-    "model.dis_widths": (16,),
-    "refit.atoms": 96,
-    "eval.block_rows": 128,
-}
+SMALL = hashers.SMALL | {"data.test_queries": 200}  # searched in less time too
 FILES = {"input": "x", "queries": "q", "queries_train": "t"}
 
 

@@ -1,23 +1,18 @@
 """`experiments.tour` in short form: every step of it, and its picture."""
 
+import hashers
 import numpy as np
 from matplotlib.image import imread
 
 from experiments import tour
 
-SMALL = {  # compiled and trained in less time
-    "train.anchors": 16,
-    "model.hash_widths": (32,),
-    "model.dis_widths": (16,),
-    "refit.atoms": 96,
-    "eval.block_rows": 128,
-}
-
 
 def test_the_tour_searches_in_every_way_and_leaves_its_picture(tmp_path, monkeypatch, capsys):
     fit = tour.sigah_jax.fit
     monkeypatch.setattr(
-        tour.sigah_jax, "fit", lambda x, bits, changes: fit(x, bits, changes=changes | SMALL)
+        tour.sigah_jax,
+        "fit",
+        lambda x, bits, changes: fit(x, bits, changes=changes | hashers.SMALL),
     )
     recalls = list(tour.tour(1300, 32, 20, tmp_path / "tour.png").values())
     hamming, _, stages, reranked = recalls

@@ -126,9 +126,11 @@ def _arguments(argv: list[str] | None, sources) -> tuple[list[str], Path]:
 def _get_way(name: str, way: Way, directory: Path, patience: Patience) -> list[str]:
     """[] when all files of a way are there, else why the first missing one could not be had."""
     todo = [file for file in way.files if not _complete(file, directory)]
-    for path in (directory / path for file in todo for path in (file.path, *dict(finals(file)))):
-        if path.is_dir():
-            raise BadInput(f"{path}: is a directory where a file is expected; move it away")
+    for file in todo:
+        for path in (file.path, *dict(finals(file))):
+            if (directory / path).is_dir():
+                where = directory / path
+                raise BadInput(f"{where}: is a directory where a file is expected; move it away")
     needed = sum(_needed_bytes(file, directory) for file in todo)
     whole.check_room(directory / name, needed, _ELSEWHERE)
     for file in todo:
