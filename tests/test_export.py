@@ -168,7 +168,7 @@ def test_the_numpy_encoder_packs_the_last_axis(untrained):
     for encode in (numpy_encoder.encode, numpy_encoder.encode_queries):
         flat = encode(arrays, x)
         np.testing.assert_array_equal(encode(arrays, x.reshape(2, 3, D)), flat.reshape(2, 3, -1))
-        np.testing.assert_array_equal(encode(arrays, x[4]), flat[4])
+        np.testing.assert_array_equal(encode(arrays, x[4].tolist()), flat[4])
 
 
 def test_an_encoder_that_disagrees_is_not_written(workdir, tmp_path, monkeypatch):

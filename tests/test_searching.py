@@ -181,6 +181,13 @@ def test_lists_arrays_of_jax_and_whole_numbers_of_numpy_will_do(made):
         sigah_jax.search(h, xq, cb, 5.0)
 
 
+@pytest.mark.parametrize("find", [sigah_jax.search, sigah_jax.range_search])
+def test_a_path_is_not_a_hasher(made, find):
+    _, xq, _, cb = made
+    with pytest.raises(TypeError, match=r"^h: str, expected a Hasher; `sigah_jax.load\(path\)`"):
+        find("encoder.npz", xq, cb, K)
+
+
 def test_the_name_stays_a_function_where_the_command_was_imported(made):
     import sigah_jax.search as command
 

@@ -18,7 +18,7 @@ import numpy as np
 
 def points(arrays: dict, x: np.ndarray, queries: bool) -> np.ndarray:
     """Rows as points whose Euclidean order is that of the file's metric: `[..., d] -> f32`."""
-    x, metric = x.astype(np.float32), json.loads(str(arrays["about"])).get("metric", "l2")
+    x, metric = np.asarray(x, np.float32), json.loads(str(arrays["about"])).get("metric", "l2")
     if metric == "l2":
         return x
     if metric == "ip" and not queries:

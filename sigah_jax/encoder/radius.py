@@ -19,7 +19,7 @@ import numpy as np
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import calibration
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.encoder.searching import checked, naming, vectors_of
+from sigah_jax.encoder.searching import asked, checked, naming, vectors_of
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import gaps
 from sigah_jax.retrieval import rerank as reranking
@@ -79,9 +79,10 @@ def range_search(
     Raises:
         BadInput: arguments that do not fit one another, rows that are not finite, an encoder
             without pairs, too few pairs for this radius and recall.
+        TypeError: h is not a Hasher.
     """
+    queries = np.asarray(asked(h, queries))
     with naming("queries"):
-        queries = np.asarray(h.check(queries))
         z = h.query_features(queries)
     packed, missing, subset = checked(h, packed, missing, only)
     if rerank is not None:

@@ -71,10 +71,9 @@ def search(
 
     Raises:
         BadInput: arguments that do not fit one another, rows that are not finite.
-        TypeError: k, `candidates` or `oversample` is not a whole number.
+        TypeError: k, `candidates` or `oversample` is not a whole number, or h is not a Hasher.
     """
-    with naming("queries"):
-        queries = h.check(queries)
+    queries = asked(h, queries)
     if by not in BY:
         raise BadInput(f"by={by!r}: expected one of {', '.join(BY)}")
     if engine not in ENGINES:
@@ -125,6 +124,19 @@ def search(
                 distances, found = reranking.rerank(queries[chunk], rerank, found, k, h.metric)
         d[chunk], ids[chunk] = distances, found
     return d, ids
+
+
+def asked(h: Hasher, queries: np.ndarray) -> np.ndarray:
+    """The queries of a search as an array, if h can encode them; otherwise BadInput.
+
+    Raises:
+        TypeError: h is something else than a hasher, such as the path of one.
+    """
+    if not isinstance(h, Hasher):
+        kind = type(h).__name__
+        raise TypeError(f"h: {kind}, expected a Hasher; `sigah_jax.load(path)` reads one")
+    with naming("queries"):
+        return h.check(queries)
 
 
 def checked(
