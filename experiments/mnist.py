@@ -13,5 +13,5 @@ get_config = mnist.get_config
 
 
 def sweep(h):
-    """The paper's lengths of code, three seeds each. `h`: `launch.grid`."""
+    """Six lengths of code, three seeds each. `h`: `launch.grid`."""
     return h.product(h.sweep("bits", (16, 32, 48, 64, 96, 128)), h.sweep("seed", range(3)))

@@ -124,10 +124,14 @@ def parse(argv: list[str] | None):
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
     parser.add_argument(
-        "--page", type=Path, help=f"of all tables; default, for --results=results: {PAGES['page']}"
+        "--page",
+        type=Path,
+        help=f"page of all tables; of --results=results {PAGES['page']} if it is not given",
     )
     parser.add_argument(
-        "--readme", type=Path, help=f"of some tables; default, for the same: {PAGES['readme']}"
+        "--readme",
+        type=Path,
+        help=f"page of some tables; of --results=results {PAGES['readme']} if it is not given",
     )
     parser.add_argument("--dry_run", action="store_true", help="print the missing cells and stop")
     parser.add_argument("--check", action="store_true", help="run nothing; fail if a table is old")

@@ -2,7 +2,7 @@
 
     python -m sigah_jax.main --config=experiments/vectors.py:bits=128 --config.data.base=my.npy
 
-Expected on 60,000 x 96 (deep60k) at 64 bits: 9 minutes on two CPU cores, 1.6 GB of memory and map
+Expected on 60,000 x 96 (deep60k) at 64 bits: 10 minutes on two CPU cores, 1.6 GB of memory and map
 .69. Other lengths: docs/results.md.
 """
 

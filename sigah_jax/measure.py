@@ -7,7 +7,7 @@ the same queries, by the codes alone and with the nearest re-ranked by the vecto
 by what a store must be able to search: bits by Hamming distance (SiGAH, ITQ, LSH, sign bits); codes
 by real-valued queries (SiGAH in the stages of `sigah_jax.search`, quantisers of faiss at equal
 bytes); the vectors. Leaves `measure.json`, `measure.md` and `measure.png` in the run directory, and
-ends with one sentence of advice. Trainings of SiGAH resume where they were interrupted.
+ends with advice. Trainings of SiGAH resume where they were interrupted.
 
 Not responsible for how one method is measured (`training.measurements`) nor for how a table or plot
 looks (`report.measured`).
@@ -136,8 +136,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--queries_train",
         default="",
-        help="file of queries to train with, if queries are of another kind than the rows; with "
-        "--queries, which are others of that kind",
+        help="file of queries to train with, if queries are of another kind than the rows; "
+        "needs --queries, a file of other queries of that kind",
     )
     parser.add_argument(
         "--metric", default="l2", help=f"what is near: one of {', '.join(metric.NAMES)}; default l2"

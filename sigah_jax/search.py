@@ -179,7 +179,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--radius",
         type=float,
-        help="in place of --k: all rows within this distance, of ip of this inner product or more",
+        help="in place of --k: all rows within this distance, or for the metric ip all rows whose "
+        "inner product is at least this",
     )
     parser.add_argument(
         "--recall",
