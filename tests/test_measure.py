@@ -281,7 +281,7 @@ ROWS_OF_ALL = [
             1.0,
             "No code here has recall@10 of at least 1 after re-ranking 100 candidates: the best is "
             "RQ of 16 bytes (0.990; 0.600 without re-ranking), and the best that a store of bits "
-            "can search SiGAH of 16 bytes (0.900; 0.400 without re-ranking); try more bits",
+            "can search is SiGAH of 16 bytes (0.900; 0.400 without re-ranking); try more bits",
         ),
         (
             [row("sigah", 8, 0.3, 0.95), row("rq", 16, 0.6, 0.99, "codes"), EXACT],

@@ -82,7 +82,7 @@ def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
     if first is None:
         text = f"No code here has {goal}: the best is {_named(_best(codes))}"
         if _best(codes) is not _best(bits):
-            text += f", and the best that a store of bits can search {_named(_best(bits))}"
+            text += f", and the best that a store of bits can search is {_named(_best(bits))}"
         return f"{text}; {more}."
     saved = f"in place of {vectors.code_bytes:,}"
     text = f"For {goal} the smallest code here is {_named(first)} {saved}"
