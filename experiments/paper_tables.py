@@ -126,12 +126,12 @@ def parse(argv: list[str] | None):
     parser.add_argument(
         "--page",
         type=Path,
-        help=f"page of all tables; of --results=results {PAGES['page']} if it is not given",
+        help=f"page of all tables; with --results=results it is {PAGES['page']} by default",
     )
     parser.add_argument(
         "--readme",
         type=Path,
-        help=f"page of some tables; of --results=results {PAGES['readme']} if it is not given",
+        help=f"page of some tables; with --results=results it is {PAGES['readme']} by default",
     )
     parser.add_argument("--dry_run", action="store_true", help="print the missing cells and stop")
     parser.add_argument("--check", action="store_true", help="run nothing; fail if a table is old")

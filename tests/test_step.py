@@ -274,8 +274,9 @@ def updated(c, queries, holds_anchors=True, gathered=False):
 
 @pytest.mark.optimised
 def test_queries_that_the_host_gathered_train_as_those_that_the_devices_gather():
-    queries = lambda z: np.array(np.flip(z))  # noqa: E731
-    by_device, by_host = (updated(small(), queries, gathered=on)[0] for on in (False, True))
+    by_device, by_host = (
+        updated(small(), lambda z: np.array(np.flip(z)), gathered=on)[0] for on in (False, True)
+    )
     np.testing.assert_array_equal(by_host, by_device)
 
 
