@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.run import loading
 
+ROOT = Path(__file__).parent.parent
 MNIST = "--config=experiments/mnist.py:bits=32"
 SHORT = [
     "--config.data.max_rows=3000",
@@ -139,7 +141,8 @@ def test_eval_mode_gives_the_same_metrics(finished):
 def test_a_shared_cache_is_taken_and_not_made_again(finished, tmp_path):
     held = {p.name: p.stat().st_mtime_ns for p in (finished[0] / "data").iterdir()}
     assert len(held) == 3  # graph, ground truth of validation and of test queries
-    done = run(tmp_path / "run", f"--cache={finished[0] / 'data'}", "--config.train.steps=20")
+    short = ["--config.refine.iterations=0", "--config.refit.share=0", "--config.eval.baselines=()"]
+    done = run(tmp_path / "run", f"--cache={finished[0] / 'data'}", *short)
     assert done.returncode == 0, done.stderr
     assert {p.name: p.stat().st_mtime_ns for p in (finished[0] / "data").iterdir()} == held
     assert not (tmp_path / "run" / "data").exists()
@@ -178,7 +181,7 @@ def kill_until_done(workdir, kills, generator):
 def test_killed_at_random_rows_equals_uninterrupted(finished, tmp_path, monkeypatch):
     # what was compiled is read and not written: a kill could leave half a file
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1000")
-    at = kill_until_done(tmp_path / "killed", 3, random.Random(0))
+    at = kill_until_done(tmp_path / "killed", 2, random.Random(0))
     assert all(0 < rows <= ROWS for rows in at) and any(rows < ROWS for rows in at), at
     assert_same(outcome(tmp_path / "killed"), outcome(finished[0]))
 
@@ -226,35 +229,65 @@ def test_a_second_process_in_the_same_directory_is_refused(tmp_path):
     assert done.returncode == 2 and "another process is running here" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "more, words",
-    [
-        (["--config.optim.lrr=1"], "lrr"),
-        (["--config.train.stepz=20"], 'such field: stepz. Did you mean "steps"'),
-        (["--config.optim.gen_lr=fast"], "gen_lr"),
-        (["--config.loss.reach_share=7"], "reach_share"),
-        (["--config.train.steps=7"], "steps_per_call"),
-        (["--config.data.test_queries=2900"], "too few"),
-        (["--config=experiments/nope.py"], "nope.py"),
-        (["--config=experiments/mnist.py:bits=0"], "bits=0"),
-        (["--mode=eval"], "no run there"),
-        (["--config=experiments/vectors.py"], "config.data.base is missing"),
-        (["--config=experiments/vectors.py", "--config.data.base=tests"], "is a directory"),
-        (["--config.data.base=my.npy"], "config.data.base=my.npy"),
-        (["--config=experiments/deep1m.py", "--config.data.dir=nowhere"], "base.1M.fbin"),
-        (["--config=experiments/tiny100k.py", "--config.data.dir=nowhere"], "download cifar"),
-        (["--no_such_flag=1"], "no_such_flag"),
-        (["--cache="], "--cache: is empty"),
-        (["--checkpoint=20"], "--checkpoint=20: is of --mode=eval"),
-        (["--config.model.bits=16"], "config.model.bits cannot be changed"),
-        (["--config.preset=paper"], "config.preset cannot be changed"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, more, words):
-    done = run(tmp_path / "bad", *more)
-    assert done.returncode == 2
-    assert words in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+BAD = [
+    (["--config.optim.lrr=1"], "lrr"),
+    (["--config.train.stepz=20"], 'such field: stepz. Did you mean "steps"'),
+    (["--config.optim.gen_lr=fast"], "gen_lr"),
+    (["--config.loss.reach_share=7"], "reach_share"),
+    (["--config.train.steps=7"], "steps_per_call"),
+    (["--config.data.test_queries=2900"], "too few"),
+    (["--config=experiments/nope.py"], "nope.py"),
+    (["--config=experiments/mnist.py:bits=0"], "bits=0"),
+    (["--mode=eval"], "no run there"),
+    (["--config=experiments/vectors.py"], "config.data.base is missing"),
+    (["--config=experiments/vectors.py", "--config.data.base=tests"], "is a directory"),
+    (["--config.data.base=my.npy"], "config.data.base=my.npy"),
+    (["--config=experiments/deep1m.py", "--config.data.dir=nowhere"], "base.1M.fbin"),
+    (["--config=experiments/tiny100k.py", "--config.data.dir=nowhere"], "download cifar"),
+    (["--no_such_flag=1"], "no_such_flag"),
+    (["--cache="], "--cache: is empty"),
+    (["--checkpoint=20"], "--checkpoint=20: is of --mode=eval"),
+    (["--config.model.bits=16"], "config.model.bits cannot be changed"),
+    (["--config.preset=paper"], "config.preset cannot be changed"),
+]
+# a child of one process that has imported the program, for every command line
+EACH = """
+import os, sys
+from pathlib import Path
+from sigah_jax import main
+
+for i, argv in enumerate(eval(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(f"{i}.err", os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv = argv  # where the flags of the config are looked for
+        os._exit(main.run(argv))
+    Path(f"{i}.code").write_text(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    """Exit code and standard error of each command line of `BAD`."""
+    cwd = tmp_path_factory.mktemp("bad")
+    for name in ("experiments", "tests"):
+        (cwd / name).symlink_to(ROOT / name)
+    argvs = [command(cwd / f"run{i}", *more)[2:] for i, (more, _) in enumerate(BAD)]
+    started = [sys.executable, "-W", "ignore", "-c", EACH, repr(argvs)]
+    env = environment() | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(started, cwd=cwd, env=env, capture_output=True, check=True)
+    return [
+        (int((cwd / f"{i}.code").read_text()), (cwd / f"{i}.err").read_text())
+        for i in range(len(BAD))
+    ]
+
+
+@pytest.mark.parametrize("i", range(len(BAD)), ids=[words for _, words in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(refusals, i):
+    code, stderr = refusals[i]
+    assert code == 2
+    assert BAD[i][1] in stderr and "Traceback" not in stderr
+    assert len(stderr.strip().splitlines()) == 1
 
 
 def test_vectors_of_ones_own_hold_out_queries_or_take_them(tmp_path):
@@ -382,6 +415,7 @@ def test_a_typing_error_does_not_claim_the_run_directory(tmp_path):
     np.save(tmp_path / "base.npy", x)
     more = ["--config=experiments/vectors.py:bits=32", "--config.train.steps=20"]
     more += ["--config.eval.baselines=()", "--config.model.decoder=linear"]
+    more += ["--config.refine.iterations=0", "--config.refit.share=0"]
     home = environment() | {"HOME": str(tmp_path)}
 
     def start(*more):

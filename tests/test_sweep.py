@@ -215,6 +215,8 @@ SHORT = [
     "--config.model.hash_widths=(32,)",
     "--config.model.dis_widths=(16,)",
     "--config.model.decoder=linear",  # compiled in less time
+    "--config.refine.iterations=0",
+    "--config.refit.share=0",
 ]
 
 
