@@ -433,31 +433,31 @@ def kill_worker(out, killed):
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd):
-    x = hashers.vectors(40_000, D)
-    x[[5, 39_999], 3] = np.nan
+    x = hashers.vectors(16_000, D)
+    x[[5, 15_999], 3] = np.nan
     (here / "in").mkdir()
     np.save("in/a.npy", x)
-    write_parquet("in/b.parquet", x, group=4000, id=np.arange(40_000))
+    write_parquet("in/b.parquet", x, group=1600, id=np.arange(16_000))
     wanted = expected(workdir, "in/a.npy", "--skip_bad")
-    options = ["--column=v", "--fragment_rows=8000", "--concurrency=1", cluster, "--skip_bad"]
+    options = ["--column=v", "--fragment_rows=3200", "--concurrency=1", cluster, "--skip_bad"]
     killed = []
     killer = threading.Thread(target=kill_worker, args=(here / "out", killed), daemon=True)
     killer.start()
     assert run(workdir, *options, source=["in"]) == 0
     assert len(killed) == 1
-    said = "out: 80000 codes of 30 bits in 10 files; 4 bad rows have null codes\n"
+    said = "out: 32000 codes of 30 bits in 10 files; 4 bad rows have null codes\n"
     assert capfd.readouterr().out.splitlines(keepends=True)[-1] == said
     assert names() == [
-        *(f"{i:05d}-{start:012d}.parquet" for i in (0, 1) for start in range(0, 40_000, 8000)),
+        *(f"{i:05d}-{start:012d}.parquet" for i in (0, 1) for start in range(0, 16_000, 3200)),
         "_manifest.json",
     ]
     for index, column in enumerate(("row", "id")):
         parts = sorted((here / "out").glob(f"{index:05d}-*"))
         table = pa.concat_tables([pq.read_table(part) for part in parts])
-        np.testing.assert_array_equal(table[column], np.arange(40_000))
+        np.testing.assert_array_equal(table[column], np.arange(16_000))
         packed, null = in_numpy(table["code"])
         np.testing.assert_array_equal(packed, wanted)
-        np.testing.assert_array_equal(np.flatnonzero(null), [5, 39_999])
+        np.testing.assert_array_equal(np.flatnonzero(null), [5, 15_999])
     # again: all is there, and counted
     times = [p.stat().st_mtime_ns for p in (here / "out").iterdir()]
     assert run(workdir, *options, source=["in"]) == 0
@@ -469,9 +469,9 @@ def test_a_killed_worker_loses_and_doubles_nothing(workdir, here, cluster, capfd
 
 
 def test_a_killed_driver_goes_on_where_it_stopped(workdir, here, cluster):
-    x = hashers.vectors(120_000, D)
+    x = hashers.vectors(48_000, D)
     np.save("x.npy", x)
-    options = ["--fragment_rows=10000", "--concurrency=1", cluster]
+    options = ["--fragment_rows=4000", "--concurrency=1", cluster]
     command = [sys.executable, "-m", "launch.encode_ray"]
     environment = os.environ | {"PYTHONPATH": str(Path(encode_ray.__file__).parents[1])}
     driver = subprocess.Popen(command + arguments(workdir, *options), env=environment)
@@ -485,7 +485,7 @@ def test_a_killed_driver_goes_on_where_it_stopped(workdir, here, cluster):
     assert there.items() <= now.items()  # what was finished is not done again
     assert len(now) == 12 and names()[12:] == ["_manifest.json"]
     table = pq.read_table("out")
-    np.testing.assert_array_equal(table["row"], np.arange(120_000))
+    np.testing.assert_array_equal(table["row"], np.arange(48_000))
     np.testing.assert_array_equal(in_numpy(table["code"])[0], expected(workdir, "x.npy"))
 
 
