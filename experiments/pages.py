@@ -142,14 +142,18 @@ def ahead_of_best(found: Sequence[Cell], method: str = "sigah") -> str:
     """The part of a sentence that counts the cells of `against_best`."""
     c = comparison.count(found, method, tuple(METHODS), BITS, SHORT_METRICS)
     clearly = f"by more than two standard deviations of the difference in {c.leads}"
-    return f"ahead in {c.ahead} of {c.cells} cells, {clearly}"
+    return f"ahead in {c.ahead} of {c.cells} cells, {clearly} ({_alone(c)})"
 
 
 def beside_quantisers(found: Sequence[Cell]) -> str:
     """The part of a sentence that counts the cells of search in stages beside the best of them."""
     c = comparison.count(found, "sigah_stages", quantisers.NAMES, REAL_BITS, STAGES)
-    near = f"and within two deviations in {c.cells - c.leads - c.trails}"
-    return f"ahead in {c.leads} of {c.cells} cells, behind in {c.trails}, {near}"
+    near = f"and within two standard deviations of the difference in {c.cells - c.leads - c.trails}"
+    return f"ahead in {c.leads} of {c.cells} cells, behind in {c.trails}, {near} ({_alone(c)})"
+
+
+def _alone(c: comparison.Count) -> str:
+    return f"in {c.alone} cells each side has one run, and any difference counts"
 
 
 def short(found: Sequence[Cell], dataset: str, lengths: Sequence[int]) -> comparison.Grid:

@@ -61,7 +61,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.model.decoder = "ista"  # for the ablation also linear, or mlp with `atoms` hidden units
     c.model.atoms = max(512, 4 * bits)  # M, atoms of the sparse code; ours; see also `refit`
     c.model.ista_steps = 2  # T, unrolled iterations; ours
-    c.model.lam = 1.0  # λ of every atom at the start; ours: about a third of z stays non-zero
+    c.model.lam = 1.0  # λ of every atom at the start; ours: about a quarter of s is non-zero then
     c.model.dis_widths = (256, 64, 256)  # ours: hidden layers of the auto-encoder
 
     c.loss = config_dict.ConfigDict()  # weights of the terms of L_gen; 0 removes a term

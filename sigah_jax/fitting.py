@@ -40,8 +40,9 @@ def fit(
 ) -> Hasher:
     """Trains `preset=best` on vectors.
 
-    500 random rows become validation queries, which choose the checkpoint, and 100,000 random
-    others, or all, the training set, whose exact neighbour graph is computed first. Progress goes
+    500 random rows become validation queries, which choose the checkpoint, μ of refinement and β of
+    search, and 100,000 random others, or all, the training set, whose exact neighbour graph is
+    computed first. Progress goes
     to standard output and error. What is compiled serves all later calls with the same shapes and
     config; a process that fits dozens of shapes frees it by `jax.clear_caches()`.
 

@@ -86,11 +86,11 @@ def test_cells_are_counted_where_both_sides_were_run():
     # mnist at 32 bits: .60 ± .14 and .4, .30 ± .07 and .2; at 64: .8 and .9, .40 and .45
     cells = [*CELLS, cell("lsh", 64, 0, 0.9), cell("sh", 16, 0, 0.9)]
     count = comparison.count(cells, "sigah", ["itq", "lsh", "sh"], [16, 32, 64], METRICS)
-    assert count == (4, 2, 0, 2)  # two seeds at 32 bits, so that its lead is not clear
+    assert count == (4, 2, 0, 2, 2)  # two seeds at 32 bits, so that its lead is not clear
     one = [c for c in cells if c.seed == 0]  # .5 and .4, .25 and .2
-    assert comparison.count(one, "sigah", ["itq"], [16, 32, 64], METRICS) == (2, 2, 2, 0)
+    assert comparison.count(one, "sigah", ["itq"], [16, 32, 64], METRICS) == (2, 2, 2, 0, 2)
     none = comparison.count(cells, "sigah", ["agh1"], [16, 32, 64], METRICS)
-    assert none == (0, 0, 0, 0)
+    assert none == (0, 0, 0, 0, 0)
     columns = {metric: ("sigah", metric) for metric in METRICS}
     table = comparison.counts(cells, columns, {"both": ["itq", "lsh"]}, [32, 64])
     row = comparison.markdown(*table).replace("\xa0", " ").splitlines()[2]

@@ -313,7 +313,7 @@ def test_what_the_environment_says(monkeypatch, environment, found):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert hosts.told() == found
+    assert hosts.from_environment() == found
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_nonsense_in_the_environment_is_named(monkeypatch, environment, words):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BadInput, match=words):
-        hosts.told()
+        hosts.from_environment()
 
 
 def test_on_needs_something_that_says_which_processes_there_are():

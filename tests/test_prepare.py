@@ -148,15 +148,18 @@ def test_a_run_has_a_training_and_two_of_the_decoder_alone(data, tmp_path):
     assert len(stages.stages(c, tmp_path, data)) == 1
 
 
-def growth_of(z):
+def growth_of(z, k=16):
     z = z.astype(np.float32)
-    return prepare.growth(z, euclidean.neighbour_graph(z, 16, "cpu"))
+    return prepare.growth(z, euclidean.neighbour_graph(z, k, "cpu"))
 
 
 def test_rows_of_one_dimension_grow_alike_at_all_scales():
     rng = np.random.default_rng(0)
     for d in (2, 8):
         assert 0.85 < growth_of(rng.random((4000, d))) < 1.15
+    x = rng.random((4000, 4))
+    for k in (15, 35):  # no squares, so that ranks grow by two factors, 3 and 5, 5 and 7
+        assert 0.85 < growth_of(x, k) < 1.15
 
 
 def test_pairs_of_near_rows_stand_apart():

@@ -12,7 +12,7 @@ from sigah_jax.model import networks
 from sigah_jax.training import batches, objective, step
 
 ROWS, FEATURES = 400, 12
-POPULATION = objective.Population(ROWS, 1.0)
+POPULATION = objective.Population(ROWS, 1.0, True)
 
 
 def small(preset="best"):

@@ -38,7 +38,7 @@ _PARTED = threading.Event()
 _ON_ABORT = None  # the handler of SIGABRT, kept alive
 
 
-def told() -> dict | None:
+def from_environment() -> dict | None:
     """What the environment says of the processes, for `jax.distributed.initialize`.
 
     Returns:
@@ -70,8 +70,8 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
     """Joins the other processes; to be called before anything asks JAX for devices.
 
     Args:
-        choice: "off"; "auto": if `told` says that there are others; "on": also where JAX alone
-            finds them (Open MPI, Kubernetes), and it is an error if there are none.
+        choice: "off"; "auto": if `from_environment` says that there are others; "on": also where
+            JAX alone finds them (Open MPI, Kubernetes), and it is an error if there are none.
 
     Raises:
         BadInput: nothing or nonsense is said of the processes. If they do not all come in time,
@@ -79,7 +79,7 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
     """
     if choice not in ("auto", "on") or jax.distributed.is_initialized():
         return
-    processes = told()
+    processes = from_environment()
     if processes is None and choice == "auto":
         return
     processes = processes or {}

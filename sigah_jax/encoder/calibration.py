@@ -1,8 +1,8 @@
 """How far a synthetic feature may lie so that rows within a radius are found, and how surely.
 
 True and synthetic distances of validation queries and training rows say it. A training keeps some
-of these pairs with the encoder, near ones all and far ones fewer, each of which stands for others.
-ours.
+of these pairs with the encoder: all near ones, and fewer of the far ones, each of which then stands
+for several. ours.
 
 Shapes: V validation queries, n rows, c pairs a query, Q queries, d columns, P features. Distances
 are squared; the true ones are those of the points that `retrieval.metric` makes of rows.

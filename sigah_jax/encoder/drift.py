@@ -1,8 +1,8 @@
 """Whether rows are still like those that an encoder was trained on.
 
-Each row is compared with what the decoder makes of its code; r = ‖x - x̂‖² / s², s² the variance of
+Each row is compared with what the decoder makes of its code; r = ‖x - x̂‖² / a², a² the variance of
 the training rows, is what a code loses of it, also outside of the P principal directions:
-r = ‖z - ẑ‖² + (‖x - μ‖² / s² - ‖z‖²). Rows that were held out from training give the measure of it.
+r = ‖z - ẑ‖² + (‖x - x̄‖² / a² - ‖z‖²). Rows that were held out from training give the measure of it.
 Where queries are at hand, the recall of a search by codes says it more directly.
 
 Shapes: n rows, Q queries, d columns, K bits, W packed bytes, P features.

@@ -31,7 +31,7 @@ from sigah_jax.encoder.calibration import Pairs
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.model import networks
-from sigah_jax.model import refine as refinement
+from sigah_jax.model.refine import best_flips
 from sigah_jax.retrieval import codes
 from sigah_jax.retrieval import metric as metrics
 from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of, rows_of
@@ -145,8 +145,8 @@ class Hasher:
             x: `[n, d]`, n >= 0, integers or floats.
             out: `[n, W] u1`, also a memory map; is written block by block and returned.
             refine: μ > 0 flips the bits of a code that bring its synthetic feature nearer to the
-                row, each at a cost of μ |u|, see `model.refine`; 0 flips none, which is many times
-                faster. None: the `refinement` that training chose.
+                row, each at a cost of μ |u| / ‖z‖⁴, see `model.refine`; 0 flips none, which is many
+                times faster. None: the `refinement` that training chose.
 
         Raises:
             BadInput: another d, rows that are not numbers, NaN or infinity in a row, or a row of
@@ -211,7 +211,7 @@ class Hasher:
 
     def _best_flips(self, mu: float) -> Callable[[np.ndarray], np.ndarray]:
         """`model.refine.best_flips` at this price μ, over all devices."""
-        function = _with_networks(refinement.best_flips, self.nets)
+        function = _with_networks(best_flips, self.nets)
         params = {"moves": self._moves, "mu": np.float32(mu)}
         params = parallel.place(params | {"gen": self._placed["gen"]})
         return functools.partial(parallel.map_rows(function, self._refined_rows), params)

@@ -47,13 +47,13 @@ def search(
     Args:
         queries: `[Q, d]` vectors.
         packed: `[n, W] u1`, what `h.encode` made of the base; also a memory map.
-        k: 1 to n, less the missing rows; with `only`, at most so many rows of it have a code.
+        k: from 1 to the number of rows that have a code; with `only`, of those of its rows.
         by: "synthetic": the `candidates` nearest by both codes of the query are ranked by
             ‖β z - ẑ‖², see `Hasher.query_features`. The others rank all rows: "both", by both
             codes, see `retrieval.both`; "hamming", by the query's own code alone, as a store does;
             "projection", by both real projections, see `Hasher.both_projections`.
-        candidates: of each query that are ranked by synthetic features, 1 or more; at least as
-            many as are asked for, or re-ranked.
+        candidates: how many rows of each query are ranked by synthetic features, 1 or more. Fewer
+            than k, or than `oversample` k with `rerank`, count as so many.
         rerank: `[n, d]`, the vectors that the codes are of: the `oversample` k nearest are ranked
             by them. Also a memory map.
         oversample: how many times k rows are ranked by `rerank`, 1 or more.

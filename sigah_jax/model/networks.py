@@ -67,7 +67,7 @@ class HashNetwork(nn.Module):
 class SparseDecoder(nn.Module):
     """Codes to synthetic features: ISTA against a sensing matrix, then a dictionary.
 
-    The sensing matrix A, the per-atom weights λ of |s|, the dictionary D and the offset c are
+    The sensing matrix A, the per-atom weights λ of |s|, the dictionary F and the offset c₄ are
     all learned; `steps` iterations of ISTA are unrolled.
     """
 

@@ -5,7 +5,8 @@
 is lowered by flips of bits, from b = sign(u) on. D is the decoder, z the features of a base row,
 u its real projections; queries keep their hash function. A base row is encoded once, so that its
 code may cost more than a query's. A row near the centre is near to many queries, whose rankings
-by Hamming distance its flips disturb, so they cost more (research log); E‖z‖² = 1. ours.
+by Hamming distance its flips disturb, so they cost more (research log); E‖z‖² = 1, and a ‖z‖² below
+`LEAST_SQUARE` counts as that in the price. ours.
 
 Shapes: B rows, K bits, P features, C candidates a row.
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from sigah_jax.model import networks
 
 TOGETHER = (1, 2, 4)  # sizes of the sets of best bits that are decoded
-LEAST_SQUARE = 1e-3  # of ‖z‖² in the price of a flip
+LEAST_SQUARE = 1e-3  # the least ‖z‖² that the price of a flip is divided by, squared
 ROUNDING = 1e-5  # flips must lower E by more than this share of ‖z - D(b)‖²
 
 

@@ -41,11 +41,6 @@ def lipschitz_bound(a: jax.Array) -> jax.Array:
     return bound
 
 
-def objective(s: jax.Array, b: jax.Array, a: jax.Array, lam: jax.Array) -> jax.Array:
-    """½‖b - A s‖² + Σ_m λ_m |s_m| of each example: `[B, M], [B, K] -> [B]`."""
-    return 0.5 * jnp.sum((b - s @ a.T) ** 2, -1) + jnp.sum(lam * jnp.abs(s), -1)
-
-
 def ista(b: jax.Array, a: jax.Array, lam: jax.Array, steps: int) -> jax.Array:
     """`steps` iterations of ISTA from zero towards argmin_s ½‖b - A s‖² + Σ_m λ_m |s_m|.
 

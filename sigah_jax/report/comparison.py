@@ -212,6 +212,7 @@ class Count(NamedTuple):
     ahead: int  # of a greater mean
     leads: int  # ahead by more than two standard deviations of the difference
     trails: int  # behind by more than that
+    alone: int  # one run on each side, so that any difference is more than that
 
 
 def count(
@@ -228,6 +229,7 @@ def count(
         sum(statistics.mean(own) > statistics.mean(rival) for own, rival in pairs),
         sum(clearly_ahead(own, rival) for own, rival in pairs),
         sum(clearly_ahead(rival, own) for own, rival in pairs),
+        sum(len(own) == len(rival) == 1 for own, rival in pairs),
     )
 
 

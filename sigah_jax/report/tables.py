@@ -21,7 +21,7 @@ NAMES = {
     "sigah_linear_decoder": "linear decoder",
     "sigah_mlp_decoder": "MLP decoder",
     "sigah_no_ordinal": "without ordinal loss on codes",
-    "sigah_no_ordinal_synthetic": "without ordinal loss on x̂",
+    "sigah_no_ordinal_synthetic": "without ordinal loss on ẑ",
     "sigah_no_reconstruction": "without reconstruction",
     "sigah_no_quantisation": "without quantisation",
     "sigah_random_start": "start at a random rotation",

@@ -162,6 +162,9 @@ def both_distance(bits: int) -> tuple[Callable, int]:
 def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict, dict]:
     """Metrics, precision-recall curves and seconds of SiGAH and the baselines on test queries.
 
+    The seconds are those of the codes, of base and queries; of a baseline with its fit, and of both
+    codes of the queries alone.
+
     A baseline that cannot have that many bits has no metrics and no curve; a table says "n/a".
     Rankings of real queries, of the first `QUERIES`, have no curve: their radii are not Hamming's.
     Beside their metrics stands `encode_secs`, the seconds of encoding the base.
@@ -183,6 +186,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     encode_secs = round(time.monotonic() - start, 3)  # with compilation
     add("sigah", hasher.encode_queries(data.xq), cb, start)
     if hasher.query_head:
+        start = time.monotonic()
         add("sigah_both", hasher.both_codes(data.xq), cb, start, both_distance)
     asked = slice(0, QUERIES)
     real = real_queries(hasher, data.xq[asked], data.xb, cb, truth[asked], engine)

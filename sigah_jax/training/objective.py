@@ -41,7 +41,7 @@ class Population(NamedTuple):
 
     rows: int  # n
     neighbour_weight: float  # of an anchor's positives of the graph; one of the batch has 1
-    holds_anchors: bool = True  # the first row of a group is its anchor, and not its own neighbour
+    holds_anchors: bool  # the first row of a group is its anchor, and not its own neighbour
 
 
 class Anchors(NamedTuple):
