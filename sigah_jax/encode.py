@@ -49,6 +49,7 @@ from sigah_jax.retrieval.bad_rows import why_bad
 from sigah_jax.run import loading
 
 _SAVE_EVERY_SECS = 2
+_COMPARED = 100  # first rows of an input that is appended, with those of the inputs before it
 
 
 class Encoded(NamedTuple):
@@ -91,7 +92,8 @@ def encode_file(
     Raises:
         BadInput: another d; a `path` that is the file of vectors, also by a link; a bad row
             without `skip_bad`, or an input that changed meanwhile, nothing is left then; codes
-            that cannot be appended to; and as `resumable.open_output`.
+            that cannot be appended to; an input whose first rows are those of one whose codes are
+            there; and as `resumable.open_output`.
     """
     v = open_file(name)
     n = v.shape[0]
@@ -118,6 +120,7 @@ def encode_file(
         first = len(old.packed)
         if rows := code_facts.rows_of(old.parts, source):
             return Encoded(*rows, code_facts.within(old.bad, *rows), before=True)
+        _check_new(h, v, kind, how.mu, old, path)
         of |= {"after_rows": first, "after_crc32": old.parts[-1]["rows_crc32"]}
     elif ended and ended["of"] == of:
         return Encoded(0, n, len(ended["bad"]), before=True)
@@ -180,6 +183,21 @@ def _appended_to(path: Path, made: dict) -> _Old:
                 "the encoder and the flags that it was made with, or encode all rows anew"
             )
     return _Old(packed, facts["parts"], facts["bad"].tolist(), facts["longest"], v, content)
+
+
+def _check_new(h: Hasher, v: Vectors, kind: str, refine: float, old: _Old, path: Path) -> None:
+    """Raises BadInput if v begins as an input whose codes are there, which it was appended to."""
+    first = 0
+    for part in old.parts:
+        count, stop = part["rows"] - first, part["rows"]
+        if _COMPARED <= count <= v.shape[0]:
+            _, packed, _ = next(h.encode_blocks(v.read, 0, _COMPARED, kind, refine))
+            if np.array_equal(packed, old.packed[first : first + len(packed)]):
+                raise BadInput(
+                    f"{v.path}: begins with the rows whose codes are rows {first} to {stop - 1} of "
+                    f"{path}, and would add them again; give a file of the new rows alone"
+                )
+        first = stop
 
 
 def _copy(packed: np.ndarray, out: resumable.Output) -> None:

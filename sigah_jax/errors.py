@@ -96,6 +96,14 @@ def of_path(e: OSError) -> BadInput | None:
     return None
 
 
+def out_of_memory(e: MemoryError) -> BadInput:
+    """What to say where the host has too little memory."""
+    return BadInput(
+        f"out of memory ({e or 'of this machine'}); ask for fewer rows, queries or neighbours at "
+        "once, or take a machine with more"
+    )
+
+
 def command(interrupted: str) -> Callable:
     """Makes a `main` whose failures by its user's doing end in a line on stderr and an exit code.
 
@@ -118,6 +126,8 @@ def command(interrupted: str) -> Callable:
                 if (bad := of_path(e)) is None:
                     raise
                 return tell(bad)
+            except MemoryError as e:
+                return tell(out_of_memory(e))
             except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
                 print(f"interrupted; {interrupted}", file=sys.stderr)
                 return interrupts.CODES[signal.SIGINT]

@@ -17,7 +17,7 @@ import numpy as np
 from sigah_jax.config import change, vectors_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import assemble
-from sigah_jax.data.row_checks import check_finite
+from sigah_jax.data.row_checks import check_directions, check_finite
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.inputs import as_array
@@ -119,6 +119,8 @@ def config_of(
                 f"[m, {x.shape[1]}] as x"
             )
         check_finite(queries, "queries")
+        if metric == "cosine":
+            check_directions(queries, "queries")
         config.data.queries_train = _name(queries)
     validation, wanted = config.data.val_queries, prepare.pool_rows(config)
     if len(x) < wanted and queries is not None:

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 from sigah_jax import config_file
 from sigah_jax.config import check_field
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.errors import BadInput, NonFinite, of_path, tell
+from sigah_jax.errors import BadInput, NonFinite, of_path, out_of_memory, tell
 from sigah_jax.process import interrupts
 from sigah_jax.run import rundir
 from sigah_jax.training.experiment import evaluate_only, train_and_evaluate
@@ -125,6 +125,8 @@ def run(argv: list[str] | None = None) -> int:
         return hosts.quit_with(tell(e))
     except SystemExit as e:
         return hosts.quit_with(e.code) if e.code else 0
+    except MemoryError as e:
+        return hosts.quit_with(tell(out_of_memory(e)))
     except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
         print(f"interrupted; {_RESUMES}", file=sys.stderr)
         return hosts.quit_with(interrupts.CODES[signal.SIGINT])

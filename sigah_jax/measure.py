@@ -84,7 +84,10 @@ def check_rows(args, config) -> None:
 
 
 def check_workdir(args) -> None:
-    """Raises BadInput if lengths of other vectors were measured in the directory."""
+    """Raises BadInput if lengths of other vectors were measured in the directory.
+
+    A file that is spelt in another way is spelt as there, for the configs of runs are compared.
+    """
     for path in sorted(args.workdir.glob("bits*/config.json")):
         held = rundir.read_config(path.parent)[0].data
         for flag, theirs, ours in (
@@ -93,22 +96,33 @@ def check_workdir(args) -> None:
             ("queries_train", held.queries_train, args.queries_train),
             ("metric", held.metric, args.metric),
         ):
-            if theirs != ours:
+            if flag != "metric" and theirs and ours and _absolute(theirs) == _absolute(ours):
+                setattr(args, flag, theirs)
+            elif theirs != ours:
                 raise BadInput(
                     f"--workdir={args.workdir}: {path.parent.name} there is of "
                     f"--{flag}={theirs}, now {ours}; use another --workdir"
                 )
 
 
+def _absolute(name: str) -> str:
+    return os.path.abspath(os.path.expanduser(name))
+
+
 def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
     """All rows of the table, the vectors themselves first."""
-    configs = [make_config(args, bits) for bits in args.bits]
     check_workdir(args)
+    configs = [make_config(args, bits) for bits in args.bits]
     check_rows(args, configs[0])
     data = load_dataset(configs[0])
     n, d = data.xb.shape
     if not 1 <= args.k <= n:
         raise BadInput(f"--k={args.k}: expected 1 to {n}, the base rows")
+    if args.oversample * args.k >= n:
+        raise BadInput(
+            f"--oversample={args.oversample}: {args.k} times this are all {n} base rows, among "
+            "which any code finds all; give less"
+        )
     engine = parallel.engine("auto")
     cache = args.workdir / "data"
     truth = neighbours.nearest_sets(data.xq, data.xb, (args.k,), engine)
@@ -158,7 +172,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             f"--queries_train={args.queries_train}: codes are measured by other queries of "
             "that kind; give them as --queries"
         )
-    args.bits = [int(k) for k in args.bits.split(",")]
+    args.bits = list(dict.fromkeys(int(k) for k in args.bits.split(",")))
     if args.metric not in metric.NAMES:
         raise BadInput(f"--metric={args.metric}: expected one of {', '.join(metric.NAMES)}")
     if args.oversample < 1:

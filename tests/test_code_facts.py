@@ -41,6 +41,12 @@ def test_codes_of_the_first_parts_have_the_facts_of_their_rows(name, rows, parts
     assert facts == made | {"longest": 0.0}  # l2 does not ask for it
 
 
+def test_codes_behind_a_link_have_the_facts_of_their_file(name, tmp_path):
+    np.save(name, CODES)
+    (tmp_path / "current.npy").symlink_to(name)
+    assert code_facts.read_facts(str(tmp_path / "current.npy"), CODES)["bad"].tolist() == [1, 5, 8]
+
+
 @pytest.mark.parametrize("rows", [8, 5, 3])
 def test_codes_that_end_inside_a_part_are_refused(name, rows):
     with pytest.raises(BadInput, match=r"is about \d codes of 2 bytes, .* holds \d of 2"):

@@ -426,6 +426,25 @@ def test_an_input_whose_codes_are_there_is_not_added_again(
     assert {p.name: p.read_bytes() for p in here.iterdir()} == before
 
 
+def test_a_file_that_has_grown_or_has_another_name_is_not_added_again(
+    workdir, here, collection, capsys
+):
+    x, y = np.load("x.npy"), np.load("y.npy")
+    np.save("grown.npy", np.concatenate([x, y]))
+    before = Path("codes.npy").read_bytes()
+    assert append(workdir, "grown.npy", "--skip_bad") == 2
+    error = capsys.readouterr().err
+    assert "grown.npy: begins with the rows whose codes are rows 0 to 299 of codes.npy" in error
+    assert error.count("\n") == 1 and Path("codes.npy").read_bytes() == before
+    assert append(workdir, "y.npy", "--skip_bad") == 0
+    Path("link.npy").symlink_to("y.npy")
+    assert append(workdir, "link.npy", "--skip_bad") == 2
+    assert "are rows 300 to 399 of codes.npy" in capsys.readouterr().err
+    x[50] += 1  # other rows, though most of them are the same
+    np.save("other.npy", x)
+    assert append(workdir, "other.npy", "--skip_bad") == 0
+
+
 def old_or_whole(collection):
     """Whether the codes here are whole; they fit what is known of them, and are old otherwise."""
     old, whole = collection
@@ -561,7 +580,7 @@ def test_an_append_that_is_stopped_resumes_and_another_one_does_not(
     with monkeypatch.context() as patch:
         patch.setattr(hasher.Hasher, "encode_blocks", noting)
         assert append(workdir) == 0
-    assert first == [128]
+    assert first == [0, 128]  # its first rows are compared with those that are there
     np.testing.assert_array_equal(np.load("codes.npy"), np.concatenate([old, h.encode(rows)]))
     # what another command left is begun anew if asked, and the codes stay
     with monkeypatch.context() as patch:

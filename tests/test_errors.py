@@ -30,6 +30,12 @@ COMMANDS = [module for module, text in SOURCES.items() if " = Parser(" in text]
             2,
             "error: shut/x.npy: Permission denied; check the path and its permissions\n",
         ),
+        (
+            MemoryError("Unable to allocate 89.4 GiB"),
+            2,
+            "error: out of memory (Unable to allocate 89.4 GiB); ask for fewer rows, queries or "
+            "neighbours at once, or take a machine with more\n",
+        ),
     ],
 )
 def test_a_failure_of_the_users_doing_is_a_line_and_an_exit_code(failure, code, line, capsys):

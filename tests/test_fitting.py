@@ -303,3 +303,10 @@ def test_training_queries_that_cannot_be_used_are_refused(n, queries, words, tmp
     with pytest.raises(BadInput, match=words) as e:
         sigah_jax.fit(NORMAL[:n], 8, tmp_path / "run", SHORT, queries=queries)
     assert "\n" not in str(e.value)
+
+
+def test_a_training_query_without_a_direction_is_named_as_such(tmp_path):
+    queries = NORMAL.copy()
+    queries[3] = 0
+    with pytest.raises(BadInput, match=r"^queries: row 3 is all zeros"):
+        sigah_jax.fit(NORMAL, 8, tmp_path / "run", SHORT, metric="cosine", queries=queries)

@@ -157,7 +157,7 @@ def test_a_heavier_cost_flips_less():
 
 def test_bad_rows_and_values_are_refused():
     h, x = hashers.untrained(BITS, D), hashers.vectors(200, D)
-    for mu in (-1.0, np.nan, np.inf, "a"):
+    for mu in (-1.0, np.nan, np.inf, 10**400, "a"):
         with pytest.raises(BadInput, match=r"refine=.*expected μ, 0 or more"):
             h.encode(x, refine=mu)
     x[150, 3] = np.nan

@@ -146,7 +146,7 @@ def test_a_boolean_for_each_row_is_a_subset_and_missing_rows_are_not_in_it(made)
         ({"only": [3, 3]}, "only: holds row 3 twice"),
         ({"only": [True]}, "only: holds 1 booleans, expected one for each of 360 codes"),
         ({"only": [0, 5, 9]}, "k=5: expected 1 to 3, the rows of `only` that have a code"),
-        ({"only": []}, "k=5: expected 1 to 0, the rows of `only` that have a code"),
+        ({"only": []}, "packed: there is nothing to find, no row of `only` has a code"),
         ({"engine": "gpu"}, "engine='gpu': expected one of auto, cpu, accelerator"),
         ({"engine": "cpu", "by": "projection"}, "engine='cpu': search by projection has one"),
         ({"rerank": np.zeros(D)}, r"rerank: \[20\], but there are 360 codes of 20"),

@@ -26,7 +26,7 @@ from sigah_jax.files.regular import fingerprint, open_regular
 from sigah_jax.formats import raw
 from sigah_jax.formats.idx import read_bytes
 from sigah_jax.formats.raw import write_vectors
-from sigah_jax.formats.vectors import as_array, check_unchanged, load, open_vectors
+from sigah_jax.formats.vectors import as_array, check_unchanged, load, open_file, open_vectors
 
 h5py = pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")
@@ -240,6 +240,8 @@ def test_missing_files_directories_and_needless_datasets_are_named(tmp_path):
         open_vectors(tmp_path / "d.fvecs")
     with pytest.raises(BadInput, match=r"files hold one array.*leave :train out"):
         open_vectors(put(tmp_path / "a.bvecs", BVECS), "train")
+    with pytest.raises(BadInput, match=r"a\.bvecs:: names no array behind the colon"):
+        open_file(f"{tmp_path}/a.bvecs:")
 
 
 AS_NOBODY = """

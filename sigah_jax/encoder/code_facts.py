@@ -23,11 +23,16 @@ from sigah_jax.retrieval import codes
 SOURCE = ("input", "bytes", "modified_ns", "content")  # fields of a part that tell its input
 
 
+def beside_codes(name: str, suffix: str) -> Path:
+    """What is beside a file of codes, wherever a symbolic link to it may be."""
+    return resumable.beside(Path(os.path.realpath(os.path.expanduser(name))), suffix)
+
+
 def read_facts(name: str, packed: np.ndarray) -> dict | None:
     """What is known of a file of codes; None if `encode` did not write it.
 
     Args:
-        name: the file of codes.
+        name: the file of codes; by a symbolic link it is that of the file itself.
         packed: the codes in it, `[n, W] u1`; all are read, to compare their CRC-32.
 
     Returns:
@@ -40,7 +45,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
     Raises:
         BadInput: `<name>.json` is damaged or is about other codes.
     """
-    path = resumable.beside(Path(os.path.expanduser(name)), ".json")
+    path = beside_codes(name, ".json")
     try:
         state = whole.read_json(path, "encode anew")
     except FileNotFoundError:

@@ -36,6 +36,7 @@ from sigah_jax.retrieval import codes
 from sigah_jax.retrieval import metric as metrics
 from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of, rows_of
 
+_GREATEST = float(np.finfo(np.float32).max)  # μ
 _OF_KIND = {  # of `encode_blocks`
     "base": hash_functions.encode,
     "queries": hash_functions.encode_queries,
@@ -205,7 +206,7 @@ class Hasher:
         """What `encode(x, refine=…)` does; BadInput unless μ is 0 or more."""
         if refine is None:
             return self.refinement
-        if not isinstance(refine, numbers.Real) or not 0 <= refine < np.inf:
+        if not isinstance(refine, numbers.Real) or not 0 <= refine <= _GREATEST:
             raise BadInput(f"refine={refine!r}: expected μ, 0 or more")
         return self.refinement._replace(mu=float(refine))
 

@@ -19,7 +19,6 @@ import numpy as np
 from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput
-from sigah_jax.files import resumable
 from sigah_jax.files.regular import open_regular
 from sigah_jax.formats.containers import reading_as
 from sigah_jax.formats.vectors import read_file
@@ -138,7 +137,7 @@ def _read_codes(flag: str, name: str) -> tuple[np.ndarray, dict | None]:
     Where an `encode --overwrite` is ending, codes and facts of two versions may be read, or none
     be there for a moment: then both are read once more.
     """
-    ending = resumable.beside(Path(os.path.expanduser(name)), ".partial").exists()
+    ending = code_facts.beside_codes(name, ".partial").exists()
     try:
         return _read_once(flag, name)
     except BadInput:

@@ -86,8 +86,10 @@ def search(
             raise BadInput(f"{name}={count}: expected 1 or more")
     packed, missing, subset = checked(h, packed, missing, only)
     rows = len(packed) - len(missing) if subset is None else len(subset)
+    of = "" if only is None else " of `only`"
+    if not rows:
+        raise BadInput(f"packed: there is nothing to find, no row{of} has a code")
     if not 1 <= k <= rows:
-        of = "" if only is None else " of `only`"
         raise BadInput(f"k={k}: expected 1 to {rows}, the rows{of} that have a code")
     if rerank is not None:
         rerank = vectors_of(h, rerank, len(packed))
