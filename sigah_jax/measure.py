@@ -116,8 +116,8 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
     check_rows(args, configs[0])
     data = load_dataset(configs[0])
     n, d = data.xb.shape
-    if not 1 <= args.k <= n:
-        raise BadInput(f"--k={args.k}: expected 1 to {n}, the base rows")
+    if not 1 <= args.k < n:
+        raise BadInput(f"--k={args.k}: expected 1 to {n - 1}, there are {n} base rows")
     if args.oversample * args.k >= n:
         raise BadInput(
             f"--oversample={args.oversample}: {args.k} times this are all {n} base rows, among "
