@@ -15,6 +15,8 @@ import pytest
 import sets
 from waiting import wait_for
 
+from experiments import vectors
+from sigah_jax.data.datasets import load_dataset
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.run import loading
@@ -298,19 +300,15 @@ def test_vectors_of_ones_own_hold_out_queries_or_take_them(tmp_path):
     # other shapes than those of the other tests, so less of it to compile
     files += ["--config.model.decoder=linear", "--config.refine.iterations=0"]
     files += ["--config.refit.share=0", "--config.eval.baselines=()", "--config.train.steps=20"]
-    done = run(tmp_path / "carved", *files, "--config.data.train_rows=2000")
-    assert done.returncode == 0, done.stderr
-    assert "base.npy, 100 random rows held out as test queries" in done.stdout
+    config = vectors.get_config("bits=32")
+    config.data.update(base=f"{tmp_path}/base.npy", test_queries=100, train_rows=2000)
+    carved = load_dataset(config)
+    assert carved.origin.endswith("base.npy, 100 random rows held out as test queries")
+    assert (len(carved.xb), len(carved.xt), len(carved.xq)) == (2900, 2000, 100)
     done = run(tmp_path / "given", *files, f"--config.data.queries={tmp_path}/queries.npy")
     assert done.returncode == 0, done.stderr
-    rows = [
-        json.loads((tmp_path / name / "results.json").read_text())["rows"]
-        for name in ("carved", "given")
-    ]
-    assert rows == [
-        {"base": 2900, "training": 2000, "queries": 100},
-        {"base": 3000, "training": 2950, "queries": 200},
-    ]
+    rows = json.loads((tmp_path / "given" / "results.json").read_text())["rows"]
+    assert rows == {"base": 3000, "training": 2950, "queries": 200}
     queries = f"--config.data.queries={tmp_path}/queries.npy"
     for name, rows in (("queries.npy", x[:200]), ("base.npy", x[:3000] + 1)):
         np.save(tmp_path / name, rows)
