@@ -96,14 +96,15 @@ def test_a_short_table_has_both_kinds_and_the_better_opq():
 def test_claims_are_counted():
     # six metrics at one length: .5 beside .45, and .4 beside .45
     clearly = "by more than two standard deviations of the difference in"
-    assert part("count", "codes") == f"ahead in 6 of 6 cells, {clearly} 6"
-    assert part("count", "codes sigah_plain") == f"ahead in 0 of 6 cells, {clearly} 0"
+    alone = "cells each side has one run, and any difference counts)"
+    assert part("count", "codes") == f"ahead in 6 of 6 cells, {clearly} 6 (in 6 {alone}"
+    plain = part("count", "codes sigah_plain")
+    assert plain == f"ahead in 0 of 6 cells, {clearly} 0 (in 6 {alone}"
+    near = "and within two standard deviations of the difference in"
     best = part("count", "quantisers")
-    assert best == "ahead in 0 of 3 cells, behind in 3, and within two deviations in 0"
+    assert best == f"ahead in 0 of 3 cells, behind in 3, {near} 0 (in 3 {alone}"
     noisy = [*CELLS, cell("rq", 0.62, real=True, seed=1)]  # .71 ± .13 beside .7
-    assert part("count", "quantisers", noisy).endswith(
-        "behind in 0, and within two deviations in 3"
-    )
+    assert part("count", "quantisers", noisy).endswith(f"behind in 0, {near} 3 (in 0 {alone}")
     table = part("table", "quantisers").splitlines()
     assert table[0].startswith("| leads / trails / cells, beside | recall@10, in stages |")
     assert "| OPQ, all columns | 1 / 0 / 1 | 1 / 0 / 1 | 1 / 0 / 1 | 1 / 0 / 1 |" in table
