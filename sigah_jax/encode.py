@@ -186,17 +186,17 @@ def _appended_to(path: Path, made: dict) -> _Old:
 
 
 def _check_new(h: Hasher, v: Vectors, kind: str, refine: float, old: _Old, path: Path) -> None:
-    """Raises BadInput if v begins as an input whose codes are there, which it was appended to."""
-    first = 0
+    """Raises BadInput if the first rows of v have the codes with which a part of `old` begins."""
+    if v.shape[0] < _COMPARED:  # a few rows may be equal by chance
+        return
+    first, packed = 0, next(h.encode_blocks(v.read, 0, _COMPARED, kind, refine))[1]
     for part in old.parts:
-        count, stop = part["rows"] - first, part["rows"]
-        if _COMPARED <= count <= v.shape[0]:
-            _, packed, _ = next(h.encode_blocks(v.read, 0, _COMPARED, kind, refine))
-            if np.array_equal(packed, old.packed[first : first + len(packed)]):
-                raise BadInput(
-                    f"{v.path}: begins with the rows whose codes are rows {first} to {stop - 1} of "
-                    f"{path}, and would add them again; give a file of the new rows alone"
-                )
+        stop, there = part["rows"], old.packed[first : first + len(packed)]
+        if _COMPARED <= stop - first <= v.shape[0] and np.array_equal(packed, there):
+            raise BadInput(
+                f"{v.path}: begins with the rows whose codes are rows {first} to {stop - 1} of "
+                f"{path}, and would add them again; give a file of the new rows alone"
+            )
         first = stop
 
 

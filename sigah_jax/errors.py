@@ -98,9 +98,10 @@ def of_path(e: OSError) -> BadInput | None:
 
 def out_of_memory(e: MemoryError) -> BadInput:
     """What to say where the host has too little memory."""
+    reason = f" ({e})" if str(e) else ""
     return BadInput(
-        f"out of memory ({e or 'of this machine'}); ask for fewer rows, queries or neighbours at "
-        "once, or take a machine with more"
+        f"out of memory{reason}; ask for fewer rows, queries or neighbours at once, or take a "
+        "machine with more"
     )
 
 

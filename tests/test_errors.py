@@ -36,6 +36,12 @@ COMMANDS = [module for module, text in SOURCES.items() if " = Parser(" in text]
             "error: out of memory (Unable to allocate 89.4 GiB); ask for fewer rows, queries or "
             "neighbours at once, or take a machine with more\n",
         ),
+        (
+            MemoryError(),
+            2,
+            "error: out of memory; ask for fewer rows, queries or neighbours at once, or take a "
+            "machine with more\n",
+        ),
     ],
 )
 def test_a_failure_of_the_users_doing_is_a_line_and_an_exit_code(failure, code, line, capsys):

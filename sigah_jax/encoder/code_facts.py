@@ -25,7 +25,8 @@ SOURCE = ("input", "bytes", "modified_ns", "content")  # fields of a part that t
 
 def beside_codes(name: str, suffix: str) -> Path:
     """What is beside a file of codes, wherever a symbolic link to it may be."""
-    return resumable.beside(Path(os.path.realpath(os.path.expanduser(name))), suffix)
+    path = Path(os.path.expanduser(name))
+    return resumable.beside(path.resolve() if path.is_symlink() else path, suffix)
 
 
 def read_facts(name: str, packed: np.ndarray) -> dict | None:
