@@ -287,7 +287,8 @@ def main(argv: list[str] | None = None) -> None:
         type=float,
         metavar="MU",
         help="refine codes: flip bits that bring the synthetic feature nearer to its row, each at "
-        "a cost of MU |u|; 0: no refinement, which is much faster; default: what training chose",
+        "a cost of MU |u| / ‖z‖⁴; 0: no refinement, which is much faster; default: what training "
+        "chose",
     )
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))
