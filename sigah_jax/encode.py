@@ -287,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
         type=float,
         metavar="MU",
         help="refine codes: flip bits that bring the synthetic feature nearer to its row, each at "
-        "a cost of MU |u| / ‖z‖⁴; 0: no refinement, which is much faster; default: what training "
+        "a cost of MU |u| / |z|^4; 0: no refinement, which is much faster; default: what training "
         "chose",
     )
     args = parser.parse_args(argv)
