@@ -324,6 +324,33 @@ def test_pgvector(space, dsn):
     np.testing.assert_array_equal(ids, lower_ids_first[0])
 
 
+def test_pgvector_reranks_by_the_vectors_of_a_table_of_items(space, dsn):
+    import psycopg
+
+    # without the graph, so that the candidates are exact
+    options = psycopg.conninfo.conninfo_to_dict(dsn)["options"] + " -c enable_indexscan=off"
+    space["dsn"] = psycopg.conninfo.make_conninfo(dsn, options=options)
+    run("pgvector", space)
+    rng = np.random.default_rng(0)
+    xb, xq = (rng.standard_normal((n, 5)).astype(np.float32) for n in (3000, 30))
+    np.save("queries.npy", xq)
+    with psycopg.connect(dsn) as db:
+        db.execute("CREATE TABLE items (id bigint PRIMARY KEY, embedding vector(5))")
+        with db.cursor().copy("COPY items FROM STDIN") as copy:
+            for i in rng.permutation(3000):
+                copy.write_row((i, str(xb[i].tolist())))
+    ids = run("pgvector items", space)["I"]
+    assert ids.shape == (30, 10)
+    true = distances(space["cq"], space["cb"])
+    far = ((xq[:, None] - xb) ** 2).sum(-1)
+    for row, d, squared in zip(ids, true, far, strict=True):
+        limit = np.sort(d)[99]  # rows at this distance may or may not be among the candidates
+        assert (d[row] <= limit).all()
+        np.testing.assert_array_equal(row, row[np.argsort(squared[row])])
+        nearer = np.flatnonzero((d < limit) & (squared < squared[row[-1]]))
+        assert set(nearer) <= set(row.tolist())
+
+
 def test_pgvector_takes_any_number_of_bits(dsn):
     import psycopg
 
