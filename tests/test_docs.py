@@ -259,8 +259,8 @@ def check_names(code: str) -> None:
         elif isinstance(node, ast.ImportFrom):
             module = importlib.import_module(node.module)
             for alias in node.names:
-                inside = importlib.util.find_spec(f"{node.module}.{alias.name}")
-                assert hasattr(module, alias.name) or inside, alias.name
+                inside = f"{node.module}.{alias.name}"
+                assert hasattr(module, alias.name) or importlib.util.find_spec(inside), alias.name
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             made = ast.unparse(node.value.func) in ("sigah_jax.fit", "sigah_jax.load")
             owners |= {ast.unparse(node.targets[0]): sigah_jax.Hasher} if made else {}
