@@ -148,7 +148,7 @@ class Encoder:
                 f"{path}: {len(lost)} workers died on it, of too little memory perhaps; use fewer "
                 "--fragment_rows in a new --output, or more --num_cpus"
             )
-        partial = path.with_name(f"_{path.name}.{whole.this_process()}.partial")
+        partial = path.with_name(f"_{path.name}.{whole.this_thread()}.partial")
         source = open_source(fragment, self.options.column, self.h.d)
         v = source.vectors
         try:

@@ -241,7 +241,7 @@ def export(h: Hasher, path: Path, overwrite: bool) -> Agreement:
     if path.exists() and not overwrite:
         raise BadInput(f"{path}: exists; use --overwrite or another --output")
     write, run = FORMATS[path.suffix]
-    data = write(h)
+    data = write(h.portable)
     agreement = compare(h, run(data))
     if agreement.largest >= MARGIN:
         raise BadInput(

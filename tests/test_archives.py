@@ -47,7 +47,7 @@ def test_an_archive_cannot_write_elsewhere(tmp_path):
 def test_a_link_in_place_of_a_file_being_unpacked_is_not_followed(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("untouched")
-    (tmp_path / f"one.partial-{whole.this_process()}").symlink_to(victim)
+    (tmp_path / f"one.partial-{whole.this_thread()}").symlink_to(victim)
     (tmp_path / "s.tar.gz").write_bytes(tar_gz({"s/one": b"data"}))
     extract(tmp_path / "s.tar.gz", (Member("s/one", "one", 4),), tmp_path)
     assert (tmp_path / "one").read_bytes() == b"data" and victim.read_text() == "untouched"

@@ -224,6 +224,17 @@ def test_files_without_rows_of_numbers_are_named(tmp_path, what):
     assert str(e.value).startswith(f"{path}: ") and "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("shape", [(1000, 6), (6, 1000)])
+def test_an_hdf5_file_whose_writer_was_stopped_is_named(tmp_path, shape):
+    path, chunks = tmp_path / "x.h5", (100, 6) if shape == (1000, 6) else (6, 100)
+    with h5py.File(path, "w") as f:
+        x = f.create_dataset("x", shape, "f4", chunks=chunks)
+        for start in range(0, 500, 100):
+            x[tuple(slice(start % size, start % size + 100) for size in shape)] = 1
+    with pytest.raises(BadInput, match="'x' only 5 of 10 chunks were written, so rows are missing"):
+        open_vectors(path)
+
+
 @pytest.mark.parametrize("name", ["x.hdf5", "x.mat", "x7.mat", "x.parquet"])
 @pytest.mark.parametrize("damage", ["page", "noise", "cut", "cut short"])
 def test_damaged_files_are_named(tmp_path, name, damage):

@@ -116,6 +116,9 @@ def test_a_query_of_zeros_is_equally_far_from_all_and_a_row_of_zeros_a_point():
     zeros = np.zeros((1, D), np.int64)
     assert metric.queries_of(IP, zeros).tolist() == [[0] * (D + 1)]
     assert metric.base_rows(IP, zeros).tolist() == [[0] * D + [1]]
+    # all products are 0: all rows are within a radius of at most 0, and none within a larger one
+    limits = [metric.squared_limits(IP, radius, zeros).tolist() for radius in (-1.0, 0.0, 1.0)]
+    assert limits == [[np.inf], [np.inf], [-np.inf]]
 
 
 def test_a_longer_row_counts_as_if_it_had_the_largest_length():
@@ -401,6 +404,10 @@ def test_a_base_is_scaled_in_blocks(monkeypatch):
     x = hashers.vectors(100, D)
     monkeypatch.setattr(datasets, "BLOCK_ROWS", 7)
     np.testing.assert_array_equal(datasets.points(metric.base_rows, COSINE, x), metric.unit(x))
+    for make in (metric.base_rows, metric.queries_of):
+        points = datasets.points(make, IP, x.astype(np.float16))
+        np.testing.assert_array_equal(points, make(IP, x.astype(np.float16)))
+        assert points.dtype == np.float32
     assert datasets.points(metric.base_rows, metric.L2, x) is x
 
 

@@ -237,6 +237,16 @@ def test_what_does_not_fit_is_refused(made, change, words):
         sigah_jax.range_search(**arguments)
 
 
+def test_a_query_too_long_for_distances_is_named(made):
+    h, xq, xb, cb, r = made
+    if h.metric.name == "cosine":
+        pytest.skip("directions have length 1")
+    xq = xq.copy()
+    xq[2] = 1e25
+    with pytest.raises(BadInput, match="^queries: vectors: row 2 holds values so large"):
+        sigah_jax.range_search(h, xq, cb, r, rerank=xb)
+
+
 def test_a_radius_of_too_few_pairs_is_refused_and_another_named_that_is_not(made):
     h, xq, _, cb, r = made
     few = 1e9 if h.metric.name == "ip" else 0

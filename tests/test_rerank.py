@@ -145,6 +145,20 @@ def test_names_a_row_without_a_finite_distance(value, dtype):
         rerank.rerank(xq, xb.astype(dtype), candidates, 5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_value_too_large_for_float32_is_named_without_a_warning():
+    xq, xb, candidates = tied()
+    xb, row = xb.astype(np.float64), candidates[3, 3]
+    xb[row, 2] = 1e300
+    for of in (metric.L2, metric.Metric("cosine")):
+        with pytest.raises(BadInput, match=rf"base row {row}"):
+            rerank.rerank(xq, xb, candidates, 5, of)
+    xq = xq.astype(np.float64)
+    xq[5, 1] = 1e300
+    with pytest.raises(BadInput, match="query 5"):
+        rerank.rerank(xq, 10 * xb, candidates[:, :1], 1)
+
+
 def test_names_a_query_that_is_not_finite(monkeypatch):
     monkeypatch.setattr(rerank, "PAIRS", 160)  # two queries at once
     xq, xb, candidates = tied()

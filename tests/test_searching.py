@@ -10,7 +10,7 @@ import pytest
 
 import sigah_jax
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import asymmetric, both, hamming, rerank
+from sigah_jax.retrieval import asymmetric, both, hamming, metric, rerank, topk
 
 D, BITS, K = 20, 30, 5
 
@@ -57,6 +57,18 @@ def test_candidates_are_ranked_by_synthetic_features_or_vectors(made):
     d, _ids = sigah_jax.search(h, xq, cb, K, rerank=xb, oversample=len(xb))
     exact = ((xq[:, None] - xb[None]) ** 2).sum(-1)
     np.testing.assert_allclose(d, np.sort(exact, axis=1)[:, :K], rtol=1e-5)
+
+
+def test_a_query_too_long_for_distances_is_named_by_its_number_in_all_chunks(made, monkeypatch):
+    h, xq, xb, cb = made
+    monkeypatch.setattr(topk, "query_chunks", lambda *_: (slice(0, 10), slice(10, 40)))
+    xq = xq.copy()
+    xq[17] = 1e25
+    for way in ({"by": "hamming"}, {"by": "both"}):
+        with pytest.raises(BadInput, match="^queries: vectors: row 17 holds values so large"):
+            sigah_jax.search(h, xq, cb, K, rerank=xb, **way)
+    cosine = dataclasses.replace(h, metric=metric.of("cosine", 1.0))  # which compares directions
+    sigah_jax.search(cosine, xq, cb, K, by="hamming", rerank=xb)
 
 
 def test_missing_rows_are_not_found(made):

@@ -2,6 +2,7 @@ import errno
 import os
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_hosts_with_equal_process_numbers_do_not_share_a_temporary_file(tmp_path
 def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path, write):
     victim = tmp_path / "victim"
     victim.write_text("theirs")
-    (tmp_path / f"a.npy.partial-{whole.this_process()}").symlink_to(victim)
+    (tmp_path / f"a.npy.partial-{whole.this_thread()}").symlink_to(victim)
     write(tmp_path / "a.npy")
     assert victim.read_text() == "theirs" and not (tmp_path / "a.npy").is_symlink()
     assert sorted(os.listdir(tmp_path)) == ["a.npy", "victim"]
@@ -104,6 +105,19 @@ def test_what_a_dead_process_left_of_a_file_is_removed(tmp_path):
         path.touch()
     whole.write_text(tmp_path / "a.txt", "x")
     assert {p.name for p in tmp_path.iterdir()} == {"a.txt", living.name, elsewhere.name}
+
+
+def test_threads_that_write_one_file_leave_one_that_is_whole(tmp_path):
+    path, text = tmp_path / "a.txt", "x" * 300_000
+    whole.write_text(path, text)
+
+    def write_and_read(_):
+        whole.write_text(path, text)
+        return path.read_text() == text
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(write_and_read, range(40)))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_text_of_an_object_is_one_line():

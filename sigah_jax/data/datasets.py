@@ -163,8 +163,11 @@ def points(make: Callable, metric: Metric, x: np.ndarray) -> np.ndarray:
     """`metric.base_rows` or `metric.queries_of` of all rows, f32; of l2 the same array if it is."""
     if metric == L2:
         return np.asarray(x, np.float32)
-    blocks = (x[start : start + BLOCK_ROWS] for start in range(0, len(x), BLOCK_ROWS))
-    return np.concatenate([make(metric, x[:0]), *(make(metric, block) for block in blocks)])
+    made = np.empty((len(x), x.shape[1] + metric.added), np.float32)
+    for start in range(0, len(x), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        made[block] = make(metric, x[block])
+    return made
 
 
 def enough(rows: int, wanted: int, what: str, field: str) -> None:

@@ -21,7 +21,7 @@ from sigah_jax.files.cache import content_hash
 from sigah_jax.model import networks
 
 # what numpy raises of damaged bytes, and `unpack` of what is not an encoder
-DAMAGE = (ValueError, KeyError, AttributeError, TypeError, NotImplementedError, EOFError)
+DAMAGE = (ValueError, KeyError, AttributeError, TypeError, RuntimeError, EOFError)
 DAMAGE += (zipfile.BadZipFile, zlib.error)
 
 
@@ -41,6 +41,9 @@ def unpack(data: bytes) -> tuple[dict, dict, Pairs | None]:
     """What `pack` was given; one of `DAMAGE` if it is damaged."""
     if not data.startswith(b"PK"):
         raise ValueError("it is not an .npz file")
+    with zipfile.ZipFile(io.BytesIO(data)) as members:
+        if bad := members.testzip():  # numpy reads only what a header asks for, and no checksum
+            raise ValueError(f"{bad} does not fit its checksum")
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
     if "about" not in arrays:

@@ -96,6 +96,12 @@ class Hasher:
         return self if self.metric == L2 else dataclasses.replace(self, metric=L2)
 
     @property
+    def portable(self) -> "Hasher":
+        """The same without the name of its run directory, which is one of this machine."""
+        facts = {name: fact for name, fact in self.facts.items() if name != "workdir"}
+        return dataclasses.replace(self, facts=facts)
+
+    @property
     def call_rows(self) -> int:
         """Rows in one call, over all devices of this process."""
         return self.block_rows * len(parallel.local_devices())
@@ -117,10 +123,9 @@ class Hasher:
         path = Path(os.path.expanduser(path))
         if path.suffix != ".npz":
             raise BadInput(f"{path}: an encoder is an .npz file; end its name so")
-        facts = {name: fact for name, fact in self.facts.items() if name != "workdir"}
         remedy = "free space or choose another directory"
         with whole.telling(path, remedy), whole.writing(path) as f:
-            f.write(to_bytes(dataclasses.replace(self, facts=facts)))
+            f.write(to_bytes(self.portable))
 
     @functools.cached_property
     def _placed(self) -> dict:

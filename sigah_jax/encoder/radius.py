@@ -19,7 +19,7 @@ import numpy as np
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import calibration
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.encoder.searching import asked, checked, naming, vectors_of
+from sigah_jax.encoder.searching import asked, checked, naming, refuse_long, vectors_of
 from sigah_jax.errors import BadInput
 from sigah_jax.retrieval import gaps
 from sigah_jax.retrieval import rerank as reranking
@@ -87,6 +87,7 @@ def range_search(
     packed, missing, subset = checked(h, packed, missing, only)
     if rerank is not None:
         rerank = vectors_of(h, rerank, len(packed))
+        refuse_long(h, queries, 0)
     found = calibrated(h, queries, radius, recall)
     none = np.empty(0, np.int64)
     parts = [(none, none.astype(np.float32), none)]  # numbers of queries, distances, ids

@@ -122,6 +122,7 @@ def search(
                 refuse_bad(queries, chunk.start, have_distances(z))
             distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
         if rerank is not None:
+            refuse_long(h, queries[chunk], chunk.start)
             with naming("rerank"):
                 distances, found = reranking.rerank(queries[chunk], rerank, found, k, h.metric)
         d[chunk], ids[chunk] = distances, found
@@ -176,6 +177,13 @@ def vectors_of(h: Hasher, rerank: np.ndarray, rows: int) -> np.ndarray:
     if not numeric(rerank):
         raise BadInput(f"rerank: {rerank.dtype}, expected integers or floats; convert them")
     return rerank
+
+
+def refuse_long(h: Hasher, queries: np.ndarray, start: int) -> None:
+    """BadInput for a query, of number `start` on, to whose vector float32 holds no distance."""
+    if h.metric.name != "cosine":  # which compares directions
+        with naming("queries"), np.errstate(over="ignore"):
+            refuse_bad(queries, start, have_distances(np.asarray(queries, np.float32)))
 
 
 @contextlib.contextmanager

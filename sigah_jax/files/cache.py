@@ -61,13 +61,13 @@ def cached(
         # without locks two processes may compute the same, and each file is whole
         with _using(directory), contextlib.suppress(BadInput):
             stack.enter_context(locks.held(path.with_name(f"{path.name}.lock")))
+            for left in directory.glob(f"{path.name}.partial-*"):  # only we write it now
+                left.unlink(missing_ok=True)
         with _using(directory):
             if (array := _read(path)) is not None:  # another process has made it meanwhile
                 return array
             if path.exists():
                 streams.show(f"{path}: damaged, or without a hash; it is computed again")
-            for left in directory.glob(f"{path.name}.partial-*"):  # only we write it now
-                left.unlink(missing_ok=True)
         array = np.ascontiguousarray(compute())
         with _using(directory), whole.writing(path) as f:
             # by `np.save` a full disk has no errno

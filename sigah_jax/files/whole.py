@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,9 +26,11 @@ RESUMES = "free space or check its directory, then the same command resumes wher
 _temporary: set[Path] = set()  # files of `create` that have not got their names
 
 
-def this_process() -> str:
-    """`<host>-<process>`, for names of temporary files: hosts share a disk, and process numbers."""
-    return f"{socket.gethostname()}-{os.getpid()}"
+def this_thread() -> str:
+    """`<host>-<thread>-<process>`, for names of temporary files: hosts that share a disk also
+    have equal process numbers, and threads of a process may write the same file.
+    """
+    return f"{socket.gethostname()}-{threading.get_native_id()}-{os.getpid()}"
 
 
 def create(path: Path) -> BinaryIO:
@@ -59,7 +62,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: with the path as its `filename`, also where a write failed.
     """
-    partial = path.with_name(f"{path.name}.partial-{this_process()}")
+    partial = path.with_name(f"{path.name}.partial-{this_thread()}")
     with naming(path):
         name = glob.escape(f"{path.name}.partial-{socket.gethostname()}-")
         for left in path.parent.glob(f"{name}*"):

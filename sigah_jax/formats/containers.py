@@ -8,6 +8,7 @@ by file name (`vectors`).
 
 import contextlib
 import importlib
+import math
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -179,6 +180,13 @@ def _hdf5_matrix(path: Path, name: str, matrix, transposed: bool) -> Opened:
     n, d = matrix.shape[::-1] if transposed else matrix.shape
     dtype = matrix.dtype.newbyteorder("=")
     check_unpacked(path, n * d * dtype.itemsize, matrix.id.get_storage_size())
+    if matrix.chunks:
+        wanted = math.prod(-(-n // c) for n, c in zip(matrix.shape, matrix.chunks, strict=True))
+        if (there := matrix.id.get_num_chunks()) < wanted:  # zeros would be read for the others
+            raise BadInput(
+                f"{path}: of {name!r} only {there} of {wanted} chunks were written, so rows are "
+                "missing; get it, or write it, again"
+            )
     tall = matrix.chunks[1 if transposed else 0] if matrix.chunks else 1
 
     def fetch(start: int, stop: int) -> np.ndarray:

@@ -101,6 +101,7 @@ def open_file(name: str) -> Vectors:
     path = name
     while not Path(path).exists() and ":" in path[1:]:  # both names may hold colons
         path = path.rpartition(":")[0]
+    path = path if Path(path).exists() else name
     if name[len(path) :] == ":":
         raise BadInput(f"{name}: names no array behind the colon; name one, or leave the colon out")
     return open_vectors(Path(path), name[len(path) + 1 :])

@@ -95,7 +95,7 @@ def squared_limits(metric: Metric, radius: float, queries: np.ndarray) -> np.nda
     if metric.name == "ip":
         with np.errstate(divide="ignore", invalid="ignore"):
             limits = 2 * (1 - radius / _largest_products(metric, queries))
-        return np.nan_to_num(limits, nan=np.inf)  # every product of a query of zeros is 0
+        return np.where(np.isnan(limits), np.inf, limits)  # every product of a query of zeros is 0
     radius = float(radius)  # numbers of numpy warn where their square is infinite
     return np.full(len(queries), 2.0 * radius if metric.name == "cosine" else radius * radius)
 

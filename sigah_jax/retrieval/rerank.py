@@ -75,7 +75,7 @@ def of_pairs(
     xq, base = np.asanyarray(xq), np.asanyarray(base)
     if metric.name == "cosine":
         xq = _directions(xq, np.arange(len(xq)), "query")
-    x, compare = np.ascontiguousarray(xq, np.float32), _comparing(base, metric)
+    x, compare = _as_float32(xq), _comparing(base, metric)
     d = np.empty(len(ids), np.float32)
     for start in range(0, len(ids), PAIRS):
         order = start + np.argsort(ids[start : start + PAIRS], kind="stable")
@@ -123,10 +123,11 @@ def _check_finite(
 
 def _directions(x: np.ndarray, numbers: np.ndarray, what: str) -> np.ndarray:
     """Unit rows; BadInput for one that is zeros in float32, named by its number."""
-    if not (there := np.any(np.asarray(x, np.float32), axis=1)).all():
+    rows = _as_float32(x)
+    if not (there := np.any(rows, axis=1)).all():
         place = int(there.argmin())
         raise BadInput(f"{what} {why_bad(x[place], numbers[place]).removeprefix('row ')}")
-    return unit(x)
+    return unit(rows)
 
 
 def nearest(
@@ -146,7 +147,7 @@ def nearest(
     count = candidates.shape[1]
     step = max(1, PAIRS // count)
     for start in range(0, len(xq), step):
-        x = np.ascontiguousarray(xq[start : start + step], np.float32)
+        x = _as_float32(xq[start : start + step])
         if not (good := np.isfinite(x).all(axis=1)).all():
             row = start + int(good.argmin())
             raise BadInput(f"query {row}: holds NaN or infinity; remove or repair it")
@@ -215,7 +216,7 @@ def block_distances(
         firsts = first[start : start + step]
         stop = first[start + step] if start + step < len(first) else len(keys)
         part = slice(firsts[0], stop)
-        rows = np.ascontiguousarray(read(keys[firsts]), np.float32)
+        rows = _as_float32(read(keys[firsts]))
         if rows.shape != (len(firsts), x.shape[1]):
             raise ValueError(
                 f"{len(firsts)} vectors of d = {x.shape[1]} are compared; got {list(rows.shape)}"
@@ -223,6 +224,12 @@ def block_distances(
         places = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=stop))
         out[part] = pairs(x, queries[part], rows, places)
     return out
+
+
+def _as_float32(x: np.ndarray) -> np.ndarray:
+    """x, stored by rows; too large a value becomes infinite, whose row is told as bad."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(x, np.float32)
 
 
 def _check(xq: np.ndarray, candidates: np.ndarray, rows: int, k: int) -> None:
