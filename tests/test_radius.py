@@ -243,7 +243,7 @@ def test_a_query_too_long_for_distances_is_named(made):
         pytest.skip("directions have length 1")
     xq = xq.copy()
     xq[2] = 1e25
-    with pytest.raises(BadInput, match="^queries: vectors: row 2 holds values so large"):
+    with pytest.raises(BadInput, match=r"^queries: vectors: row 2 holds values so large"):
         sigah_jax.range_search(h, xq, cb, r, rerank=xb)
 
 

@@ -65,7 +65,7 @@ def test_a_query_too_long_for_distances_is_named_by_its_number_in_all_chunks(mad
     xq = xq.copy()
     xq[17] = 1e25
     for way in ({"by": "hamming"}, {"by": "both"}):
-        with pytest.raises(BadInput, match="^queries: vectors: row 17 holds values so large"):
+        with pytest.raises(BadInput, match=r"^queries: vectors: row 17 holds values so large"):
             sigah_jax.search(h, xq, cb, K, rerank=xb, **way)
     cosine = dataclasses.replace(h, metric=metric.of("cosine", 1.0))  # which compares directions
     sigah_jax.search(cosine, xq, cb, K, by="hamming", rerank=xb)
