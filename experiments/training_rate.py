@@ -43,7 +43,8 @@ def training(
     fitting.fit(x, rates.BITS, workdir, changes)
     rows = logs.read_rows(workdir / "metrics.jsonl")
     # the first call compiles, and tracing slows the last
-    rate = statistics.median([row["time/examples_per_sec"] for row in rows[1:-1] or rows[1:]])
+    field = "time/examples_per_sec"  # which the first row after a resumption has not
+    rate = statistics.median([row[field] for row in rows[1:-1] or rows[1:] if field in row])
     config = fitting.config_of(x, rates.BITS, changes)
     t = config.train
     examples = t.anchors * (2 + t.others)

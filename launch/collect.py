@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
+import collections
 import importlib
 import sys
 from collections.abc import Sequence
@@ -47,15 +48,18 @@ def find_runs(directories: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [w / "results.json" for w in finished], sorted(set(found.values()) - set(finished))
 
 
-def read_run(path: Path) -> list[Cell]:
-    """A cell for each method of a results file; BadInput if that is damaged."""
+def read_run(path: Path) -> tuple[str, list[Cell]]:
+    """The set and a cell for each method of a results file; BadInput if that is damaged.
+
+    Files of vectors are named in full, and fields of the data that differ follow the set.
+    """
     with checking(path, _REMEDY):
         run = whole.read_json(path, _REMEDY)
         data = run["config"]["data"]
-        dataset = Path(data["base"]).stem if data["name"] == "vectors" else data["name"]
+        base = data["base"] if data["name"] == "vectors" else data["name"]
         cells = []
         for method, metrics in run["metrics"].items():
-            line = run | {"dataset": dataset, "method": method}
+            line = run | {"dataset": base, "method": method}
             if metrics:
                 line["metrics"] = metrics
                 if method in run["pr_curves"]:
@@ -70,8 +74,9 @@ def read_run(path: Path) -> list[Cell]:
     own = [change for change in changes if not change.startswith("data.")]
     ours = [c.method for c in cells if c.method not in METHODS and own]
     names = {method: ", ".join([display_name(method), *own]) for method in ours}
-    dataset = ", ".join([dataset, *on_data])
-    return [c._replace(dataset=dataset, method=names.get(c.method, c.method)) for c in cells]
+    dataset = ", ".join([base, *on_data])
+    cells = [c._replace(dataset=dataset, method=names.get(c.method, c.method)) for c in cells]
+    return base, cells
 
 
 def changes_of(config: dict, bits: int) -> list[str]:
@@ -91,19 +96,41 @@ def changes_of(config: dict, bits: int) -> list[str]:
 def read_runs(paths: Sequence[Path]) -> list[Cell]:
     """The cells of all runs; of baselines, which the runs share, one for a seed.
 
+    A file of vectors is named by its stem, or as it was given if two have the same stem.
+
     Raises:
-        BadInput: a damaged file, or two runs of the same row and seed.
+        BadInput: a damaged file, two runs of the same row and seed, or of one set and other rows.
     """
-    cells, owners = {}, {}
+    cells, owners, bases, rows = {}, {}, {}, {}
     for path in paths:
-        for cell in read_run(path):
+        base, found = read_run(path)
+        dataset = found[0].dataset
+        bases[dataset] = base
+        _check_rows(rows, dataset, path.parent)
+        for cell in found:
             key = cell[:4]
             owner = owners.setdefault(key, path)
             if cell.method not in METHODS and owner != path:
                 both = f"{owner.parent} and {path.parent}"
                 raise BadInput(f"{both}: differ in nothing, both are {key}; give one of them")
             cells[key] = cell
-    return list(cells.values())
+    stems = collections.Counter(Path(base).stem for base in set(bases.values()))
+    short = {base: stem for base in bases.values() if stems[stem := Path(base).stem] == 1}
+    names = {d: short.get(base, base) + d.removeprefix(base) for d, base in bases.items()}
+    return [cell._replace(dataset=names[cell.dataset]) for cell in cells.values()]
+
+
+def _check_rows(rows: dict[str, tuple[dict, Path]], dataset: str, workdir: Path) -> None:
+    """BadInput unless runs of a set have equal hashes of their rows; `rows` keeps the first."""
+    if not (path := workdir / "data.json").exists():
+        return
+    hashes = whole.read_json(path, _REMEDY).get("hashes")
+    first, theirs = rows.setdefault(dataset, (hashes, workdir))
+    if first != hashes:
+        raise BadInput(
+            f"{theirs} and {workdir}: are of {dataset}, but of other rows, as after a change of "
+            "its file; give one of them"
+        )
 
 
 def table(cells: Sequence[Cell], dataset: str, metric: str) -> str:

@@ -9,6 +9,7 @@ from matplotlib.image import imread
 from launch import collect
 from sigah_jax import config
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 from sigah_jax.report.cells import METRICS, RECALL_AT
 from sigah_jax.run import rundir
 
@@ -128,6 +129,30 @@ def test_vectors_are_named_by_their_file(tmp_path, capsys):
     vectors = {"data__name": "vectors", "data__train_rows": 100_000}
     finished(tmp_path, 0.5, data__base="/big/glove.npy", **vectors)
     assert "| glove, map | 32 bits |" in printed(capsys, tmp_path)
+
+
+def test_files_of_one_name_in_two_directories_are_two_sets(tmp_path, capsys):
+    vectors = {"data__name": "vectors", "data__train_rows": 100_000}
+    finished(tmp_path, 0.5, data__base="deep/base.npy", **vectors)
+    finished(tmp_path, 0.7, baseline=0.5, seed=1, data__base="gist/base.npy", **vectors)
+    finished(tmp_path, 0.7, data__base="my.hdf5:a", **vectors)
+    finished(tmp_path, 0.7, data__base="my.hdf5:b", **vectors, data__max_rows=9000)
+    finished(tmp_path, 0.7, data__base="glove.npy", **vectors, data__max_rows=9000)
+    out = printed(capsys, tmp_path)
+    sets = ("deep/base.npy", "gist/base.npy", "my.hdf5:a", "my.hdf5:b, max_rows=9000")
+    for name in (*sets, "glove, max_rows=9000"):
+        assert f"| {name}, map |" in out
+    assert "±" not in out
+
+
+def test_runs_of_a_set_whose_rows_changed_are_refused(tmp_path, capsys):
+    runs = [finished(tmp_path, 0.5, seed=seed) for seed in range(3)]
+    for workdir, rows in zip(runs, ("1f", "1f", "2e"), strict=True):
+        whole.write_json(workdir / "data.json", {"hashes": {"xt": rows}})
+    err = refusal(capsys, tmp_path)
+    assert f"{runs[0]} and {runs[2]}: are of mnist, but of other rows" in err
+    whole.write_json(runs[2] / "data.json", {"hashes": {"xt": "1f"}})
+    assert "3 runs finished" in printed(capsys, tmp_path)
 
 
 def test_a_run_that_is_given_twice_counts_once(tmp_path, capsys):

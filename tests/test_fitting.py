@@ -200,6 +200,16 @@ def test_a_run_of_another_array_or_config_is_refused(run, rows):
         sigah_jax.fit(rows, BITS + 8, workdir, SHORT)
 
 
+def test_a_run_without_its_first_checkpoints_is_still_of_its_rows(run, rows, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run[1], workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(BadInput, match="made by another config"):
+        sigah_jax.fit(rows + 1, BITS, workdir, SHORT)
+    same = sigah_jax.fit(rows, BITS, workdir, SHORT)
+    assert same.describe()["encoder"] == run[0].describe()["encoder"]
+
+
 def test_a_run_that_failed_on_its_data_leaves_the_workdir_to_the_repaired_rows(rows, tmp_path):
     short, workdir = SHORT | {"train.steps": 20, "eval.every_steps": 20}, tmp_path / "run"
     bad = rows.copy()

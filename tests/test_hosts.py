@@ -287,7 +287,9 @@ def test_processes_that_do_not_come_are_waited_for_no_longer_than_allowed(proces
     assert "Traceback" not in done.stderr
 
 
-CLEAN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLURM_NTASKS")
+CLEAN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_LOCAL_DEVICE_IDS")
+SLURM = ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+TWO_TASKS = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
 
 
 @pytest.mark.parametrize(
@@ -303,13 +305,24 @@ CLEAN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLUR
             {"coordinator_address": "a:1", "num_processes": 4, "process_id": 3},
         ),
         ({"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}, {}),
+        (TWO_TASKS | {"SLURM_STEP_NUM_NODES": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, {}),
+        # each task has all GPUs of its node, or SLURM has given it one
+        (TWO_TASKS | {"SLURM_STEP_NUM_NODES": "2"}, {"local_device_ids": []}),
+        (
+            TWO_TASKS | {"SLURM_STEP_NUM_NODES": "1", "CUDA_VISIBLE_DEVICES": "1"},
+            {"local_device_ids": []},
+        ),
+        (TWO_TASKS | {"SLURM_STEP_NUM_NODES": "2", "JAX_LOCAL_DEVICE_IDS": "0"}, {}),
+        # the shell of `salloc -n 2` is a step of its own
+        (TWO_TASKS | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, None),
         ({"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "1"}, None),  # one task of an array
         ({"SLURM_NTASKS": "8"}, None),  # in an allocation, but not started by srun
         ({"TPU_ML_PLATFORM": "JAX"}, {}),
     ],
 )
 def test_what_the_environment_says(monkeypatch, environment, found):
-    for name in (*CLEAN, "SLURM_STEP_NODELIST", "TPU_ML_PLATFORM", "TPU_SKIP_MDS_QUERY"):
+    others = ("CUDA_VISIBLE_DEVICES", "TPU_ML_PLATFORM", "TPU_SKIP_MDS_QUERY")
+    for name in (*CLEAN, *SLURM, *others):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

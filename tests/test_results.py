@@ -1,6 +1,7 @@
 """What a run leaves at its end."""
 
 import json
+import subprocess
 
 import hashers
 import numpy as np
@@ -67,6 +68,19 @@ def test_a_baseline_without_so_many_bits_has_no_metrics(tmp_path, data):
 
 def test_a_radius_that_retrieves_nothing_is_null():
     assert results.curve_of(([np.nan, 0.5], [0.0, 1.0])) == [[None, 0.5], [0.0, 1.0]]
+
+
+def test_a_package_inside_another_repository_does_not_take_its_commit(tmp_path, monkeypatch):
+    path = tmp_path / "site-packages" / "results.py"
+    path.parent.mkdir()
+    path.touch()
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr(results, "__file__", str(path))
+    assert results.commit() == "unknown"
+    subprocess.run([*git, "add", path], check=True)
+    assert len(results.commit()) == 40
 
 
 def test_a_damaged_file_is_named(tmp_path):

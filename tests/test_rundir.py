@@ -86,6 +86,22 @@ def test_a_directory_belongs_to_nobody_before_the_first_checkpoint(tmp_path):
     assert held.train.anchors == 64 and digest == rundir.config_hash(c)
 
 
+@pytest.mark.parametrize("left", ["encoder.npz", "refit/checkpoints", "alternation/checkpoints"])
+def test_what_a_run_leaves_holds_its_directory_without_its_first_checkpoints(tmp_path, left):
+    c = config.get_config()
+    rundir.claim(tmp_path, c).close()
+    rundir.claim_data(tmp_path, {"xt": "1f"})
+    if left == "encoder.npz":
+        (tmp_path / left).touch()
+    else:
+        seal_a_checkpoint(tmp_path / left.partition("/")[0])
+    with pytest.raises(BadInput, match="other rows than the data now"):
+        rundir.claim_data(tmp_path, {"xt": "2e"})
+    c.train.anchors = 64
+    with pytest.raises(BadInput, match=r"another config \(train.anchors=256 there\)"):
+        rundir.claim(tmp_path, c)
+
+
 def test_a_directory_in_use_is_refused_until_it_is_free(tmp_path):
     c = config.get_config()
     lock = rundir.claim(tmp_path, c)
@@ -124,6 +140,13 @@ def test_a_damaged_or_foreign_config_is_named_and_left_alone(tmp_path, text, wor
     with pytest.raises(BadInput, match=words):
         rundir.claim(tmp_path, config.get_config())
     assert (tmp_path / "config.json").read_text() == text
+
+
+def test_a_bucket_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="gs:// is not on a disk; mount the bucket"):
+        rundir.claim(Path("gs://mine/runs/a"), config.get_config())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["r[1]", "what?", "all*"])

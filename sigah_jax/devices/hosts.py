@@ -42,7 +42,7 @@ def from_environment() -> dict | None:
     """What the environment says of the processes, for `jax.distributed.initialize`.
 
     Returns:
-        What JAX does not find by itself; empty on SLURM and TPU. None if there is one process.
+        What JAX does not find by itself; empty on TPU. None if there is one process.
     """
     env = os.environ
     if "JAX_COORDINATOR_ADDRESS" in env:
@@ -58,7 +58,14 @@ def from_environment() -> dict | None:
                     raise BadInput(f"{variable}={env[variable]}: expected a whole number")
                 found[name] = int(env[variable])
         return found
-    if "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
+    # a shell inside an allocation may be a step of one task, and SLURM_NTASKS counts others too
+    tasks = env.get("SLURM_STEP_NUM_TASKS", env.get("SLURM_NTASKS", "1"))
+    if "SLURM_STEP_NODELIST" in env and int(tasks) > 1:
+        # JAX gives each task of a node the GPU of its number there; without ids it sees all
+        alone = tasks == env.get("SLURM_STEP_NUM_NODES")
+        bound = "," not in env.get("CUDA_VISIBLE_DEVICES", ",")  # SLURM has given it one
+        if (alone or bound) and "JAX_LOCAL_DEVICE_IDS" not in env:
+            return {"local_device_ids": []}
         return {}
     # JAX sets the first where it finds TPU chips, and the second where there is no pod to ask for
     if "TPU_ML_PLATFORM" in env and "TPU_SKIP_MDS_QUERY" not in env:

@@ -13,7 +13,7 @@ from typing import IO
 
 from ml_collections import config_dict
 
-from sigah_jax.config import as_json, fields_of
+from sigah_jax.config import DECODER_STAGES, as_json, fields_of
 from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput, printable
 from sigah_jax.files import locks, whole
@@ -88,10 +88,14 @@ def claim(workdir: Path, config) -> IO:
         The locked file. The lock ends with the process, however it ends; keep the file.
 
     Raises:
-        BadInput: not writable, a name with which checkpoints cannot be saved, in use by another
-            run, or made by another config.
+        BadInput: not writable, a bucket, a name with which checkpoints cannot be saved, in use by
+            another run, or made by another config.
     """
     _check_name(workdir)
+    if bucket := next((part for part in workdir.parts if part.endswith(":")), ""):
+        raise BadInput(
+            f"{workdir}: {bucket}// is not on a disk; mount the bucket, and name its directory"
+        )
     if glob.has_magic(str(workdir.absolute())):  # the library of checkpoints takes it for a pattern
         raise BadInput(
             f"{workdir.absolute()}: holds one of the letters * ? [, with which checkpoints cannot "
@@ -143,8 +147,10 @@ def _claim(workdir: Path, config) -> IO:
 
 
 def begun(workdir: Path) -> bool:
-    """Whether a run there has left anything to resume from, a checkpoint or results."""
-    return (workdir / "results.json").exists() or bool(saved_steps(workdir))
+    """Whether a run there has left anything that is used again: a checkpoint, or its end."""
+    ends = workdir / "results.json", encoder_path(workdir)
+    trainings = workdir, *(stage_directory(workdir, stage) for stage in DECODER_STAGES)
+    return any(path.exists() for path in ends) or any(saved_steps(path) for path in trainings)
 
 
 def saved_steps(workdir: Path) -> list[int]:

@@ -107,14 +107,19 @@ def draw(
 
 
 def commit() -> str:
-    """The git commit of the code, or "unknown" outside a checkout."""
+    """The git commit of the code, or "unknown" outside a checkout.
+
+    An installed package may lie in somebody else's repository, which does not hold this file.
+    """
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        options = {"cwd": here.parent, "capture_output": True, "text": True, "check": True}
+        return subprocess.run(command, **options).stdout.strip()
+
     try:
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
@@ -79,18 +81,19 @@ def _train(config, workdir: Path, cache: Path, data: Dataset, log: logs.Log) -> 
 
 
 def _latest_step(stage: stages.Stage) -> int | None:
-    """The step that a stage resumes from, the same on all processes.
+    """The step that a stage resumes from, on all processes what the first one finds.
 
-    What a killed process left is removed before any process looks.
+    What a killed process left is removed before. On a shared disk others may see it a while longer.
     """
 
-    def look() -> list[int]:
-        if hosts.first():
-            stage.directory.mkdir(exist_ok=True)
-            checkpoints.remove_torn(stage.directory)
-        return rundir.saved_steps(stage.directory)
+    def look() -> int:
+        if not hosts.first():
+            return 0
+        stage.directory.mkdir(exist_ok=True)
+        checkpoints.remove_torn(stage.directory)
+        return max(rundir.saved_steps(stage.directory), default=0)
 
-    return max(hosts.in_turn(look), default=None)
+    return int(hosts.from_first(np.int32(hosts.in_turn(look)))) or None
 
 
 def _state(config, stage: stages.Stage, latest: int | None, data: Dataset, log) -> step.State:
