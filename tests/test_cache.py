@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_at):
         assert not list(tmp_path.iterdir())
     full_at(2**30)
     np.testing.assert_array_equal(cache.cached(tmp_path, "a", [1], make), make())
+
+
+def test_a_bucket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="gs:/mine: gs:// is not on a disk; mount the bucket"):
+        cache.cached(Path("gs://mine"), "a", [1], lambda: np.arange(3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):

@@ -258,6 +258,8 @@ def test_data_directory(monkeypatch):
     assert str(data_directory()) == "/home/me/.cache/sigah_jax"
     monkeypatch.setenv("SIGAH_DATA", "/big")
     assert str(data_directory()) == "/big" and str(data_directory("~/x")) == "/home/me/x"
+    with pytest.raises(BadInput, match="s3:// is not on a disk"):
+        data_directory("s3://mine/data")
 
 
 def test_sources_agree_with_themselves():

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from sigah_jax.errors import BadInput
+from sigah_jax.files import whole
 
 
 def data_directory(given: str = "") -> Path:
@@ -19,12 +20,14 @@ def data_directory(given: str = "") -> Path:
         A path that need not exist.
 
     Raises:
-        BadInput: a home directory is needed and not known.
+        BadInput: it is a bucket, or a home directory is needed and not known.
     """
     chosen = given or os.environ.get("SIGAH_DATA", "") or "~/.cache/sigah_jax"
     try:
-        return Path(chosen).expanduser()
+        path = Path(chosen).expanduser()
     except RuntimeError as e:
         raise BadInput(
             f"data directory {chosen}: no home directory is known; give --dir or set $SIGAH_DATA"
         ) from e
+    whole.check_on_disk(path)
+    return path

@@ -50,8 +50,9 @@ def cached(
         computes it, if the file system has locks.
 
     Raises:
-        BadInput: the directory cannot be made, written or read.
+        BadInput: the directory is a bucket, or cannot be made, written or read.
     """
+    whole.check_on_disk(directory)
     path = directory / f"{name}-{content_hash(inputs)}.npy"
     with _using(directory):
         if (array := _read(path)) is not None:

@@ -115,6 +115,12 @@ def telling(
         raise BadInput(f"{flag}{path}: {cannot} ({e.strerror}); {remedy}") from e
 
 
+def check_on_disk(path: Path) -> None:
+    """BadInput for the address of a bucket, `gs://mine/runs`: as a path it is a directory `gs:`."""
+    if bucket := next((part for part in path.parts if part.endswith(":")), ""):
+        raise BadInput(f"{path}: {bucket}// is not on a disk; mount the bucket, name its directory")
+
+
 def check_room(path: Path, wanted_bytes: int, remedy: str) -> None:
     """BadInput if the disk of a directory that exists has no room for so many bytes."""
     free = shutil.disk_usage(path).free

@@ -92,10 +92,7 @@ def claim(workdir: Path, config) -> IO:
             another run, or made by another config.
     """
     _check_name(workdir)
-    if bucket := next((part for part in workdir.parts if part.endswith(":")), ""):
-        raise BadInput(
-            f"{workdir}: {bucket}// is not on a disk; mount the bucket, and name its directory"
-        )
+    whole.check_on_disk(workdir)
     if glob.has_magic(str(workdir.absolute())):  # the library of checkpoints takes it for a pattern
         raise BadInput(
             f"{workdir.absolute()}: holds one of the letters * ? [, with which checkpoints cannot "
