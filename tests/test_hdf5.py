@@ -116,7 +116,7 @@ def test_the_only_matrix_is_found_behind_two_hard_links(tmp_path):
 def test_a_file_whose_name_holds_colons_is_found(tmp_path):
     path = put_hdf5(tmp_path / "x:y.h5", x=X, z=X + 1)
     same(as_array(open_file(f"{path}:z")), X + 1)
-    with pytest.raises(BadInput, match=r"gone\.h5: cannot be read \(No such file"):
+    with pytest.raises(BadInput, match=r"gone\.h5:a:b: cannot be read \(No such file"):
         open_file(f"{tmp_path / 'gone.h5'}:a:b")
 
 
