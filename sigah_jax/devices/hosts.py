@@ -42,7 +42,8 @@ def from_environment() -> dict | None:
     """What the environment says of the processes, for `jax.distributed.initialize`.
 
     Returns:
-        What JAX does not find by itself; empty on TPU. None if there is one process.
+        What JAX does not find, or would take otherwise, by itself; maybe nothing. None if there is
+        one process.
     """
     env = os.environ
     if "JAX_COORDINATOR_ADDRESS" in env:

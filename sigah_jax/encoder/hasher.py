@@ -97,7 +97,7 @@ class Hasher:
 
     @property
     def portable(self) -> "Hasher":
-        """The same without the name of its run directory, which is one of this machine."""
+        """The same without its run directory, whose name means nothing on another machine."""
         facts = {name: fact for name, fact in self.facts.items() if name != "workdir"}
         return dataclasses.replace(self, facts=facts)
 

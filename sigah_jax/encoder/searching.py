@@ -180,8 +180,11 @@ def vectors_of(h: Hasher, rerank: np.ndarray, rows: int) -> np.ndarray:
 
 
 def refuse_long(h: Hasher, queries: np.ndarray, start: int) -> None:
-    """BadInput for a query, of number `start` on, to whose vector float32 holds no distance."""
-    if h.metric.name != "cosine":  # which compares directions
+    """BadInput for a query too long for a distance in float32; the first has number `start`.
+
+    Cosine compares directions, and inner products are finite for longer queries.
+    """
+    if h.metric.name == "l2":
         with naming("queries"), np.errstate(over="ignore"):
             refuse_bad(queries, start, have_distances(np.asarray(queries, np.float32)))
 

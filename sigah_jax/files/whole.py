@@ -27,8 +27,10 @@ _temporary: set[Path] = set()  # files of `create` that have not got their names
 
 
 def this_thread() -> str:
-    """`<host>-<thread>-<process>`, for names of temporary files: hosts that share a disk also
-    have equal process numbers, and threads of a process may write the same file.
+    """`<host>-<thread>-<process>`, for names of temporary files.
+
+    Hosts that share a disk have equal process numbers, and threads of a process may write one
+    file.
     """
     return f"{socket.gethostname()}-{threading.get_native_id()}-{os.getpid()}"
 
@@ -117,8 +119,10 @@ def telling(
 
 def check_on_disk(path: Path) -> None:
     """BadInput for the address of a bucket, `gs://mine/runs`: as a path it is a directory `gs:`."""
-    if bucket := next((part for part in path.parts if part.endswith(":")), ""):
-        raise BadInput(f"{path}: {bucket}// is not on a disk; mount the bucket, name its directory")
+    if path.parts and path.parts[0].endswith(":"):
+        raise BadInput(
+            f"{path}: {path.parts[0]}// is not on a disk; mount the bucket, name its directory"
+        )
 
 
 def check_room(path: Path, wanted_bytes: int, remedy: str) -> None:
