@@ -59,7 +59,8 @@ def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
         kind: of `Hasher.encode_blocks`.
 
     Raises:
-        BadInput: another d, fewer than `LEAST_ROWS`, a row that cannot be encoded.
+        BadInput: another d, fewer than `LEAST_ROWS`, a row that cannot be encoded, rows of the
+            base that are all equal.
     """
     v = open_file(name)
     n = v.shape[0]
@@ -85,6 +86,11 @@ def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
     if not good.all():
         row = int(good.argmin())
         raise BadInput(f"--{flag}={name}: {why_bad(x[row], numbers[row])}")
+    if kind == "base" and not np.ptp(x, axis=0).any():
+        raise BadInput(
+            f"--{flag}={name}: its rows are all equal, nothing can be compared with them; give "
+            "others"
+        )
     return x
 
 
@@ -128,13 +134,7 @@ def main(argv: list[str] | None = None) -> int:
             "unless a version with other defaults began the run"
         )
     if args.reference:
-        rows = sample("reference", args.reference, h)
-        if not np.ptp(rows, axis=0).any():
-            raise BadInput(
-                f"--reference={args.reference}: its rows are all equal, nothing can be compared "
-                "with them; give others"
-            )
-        held_out = drift.figures(h, rows)
+        held_out = drift.figures(h, sample("reference", args.reference, h))
     else:
         held_out = drift.reference(h)
     if held_out is None and not args.queries:

@@ -154,11 +154,12 @@ def test_a_flag_without_a_file_is_refused(here, capsys, flag):
     )
 
 
-def test_equal_rows_of_a_reference_are_refused(here, capsys):
-    np.save(here / "equal.npy", np.repeat(np.load(here / "new.npy")[:1], 200, axis=0))
-    assert run(here, "new.npy", f"--reference={here / 'equal.npy'}") == 2
-    assert "equal.npy: its rows are all equal, nothing can be" in capsys.readouterr().err
-    assert run(here, "equal.npy") == 0  # a row as those of the training
+@pytest.mark.parametrize("flag", ["--reference", "--input"])
+def test_rows_that_are_all_equal_are_refused(here, flag, capsys):
+    equal = here / "equal.npy"
+    np.save(equal, np.repeat(np.load(here / "new.npy")[:1], 200, axis=0))
+    assert run(here, "new.npy", f"{flag}={equal}") == 2
+    assert f"{flag}={equal}: its rows are all equal, nothing can be" in capsys.readouterr().err
     assert "inf" not in capsys.readouterr().out
 
 
