@@ -6,8 +6,9 @@ Trains SiGAH at each length, fits its peers on the same rows, encodes the base a
 the same queries, by the codes alone and with the nearest re-ranked by the vectors. Rows are grouped
 by what a store must be able to search: bits by Hamming distance (SiGAH, ITQ, LSH, sign bits); codes
 by real-valued queries (SiGAH in the stages of `sigah_jax.search`, quantisers of faiss at equal
-bytes); the vectors. Leaves `measure.json`, `measure.md` and `measure.png` in the run directory, and
-ends with advice. Trainings of SiGAH resume where they were interrupted.
+bytes); the vectors. Leaves `measure.json`, which also says what was asked, `measure.md` and
+`measure.png` in the run directory, in place of those of an earlier command, and ends with advice.
+Trainings of SiGAH resume where they were interrupted.
 
 Not responsible for how one method is measured (`training.measurements`) nor for how a table or plot
 looks (`report.measured`).
@@ -195,7 +196,9 @@ def main(argv: list[str] | None = None) -> None:
     advice = measured.advice(found, args.k, candidates, args.target)
     text = f"{table}\n\n{advice}\n"
     print(f"\n{text}")
-    plain = {"rows": [measured.plain(row) for row in found]}
+    flags = ("input", "queries", "queries_train", "metric", "k", "oversample", "steps")
+    plain = {flag: getattr(args, flag) for flag in flags}
+    plain["rows"] = [measured.plain(row) for row in found]
     remedy = "free space or check its permissions, then the same command resumes"
     with whole.telling(args.workdir, remedy, flag="--workdir="):
         whole.write_text(args.workdir / "measure.md", text)

@@ -8,6 +8,7 @@ from matplotlib.image import imread
 
 from sigah_jax import measure
 from sigah_jax.config import change
+from sigah_jax.files import whole
 from sigah_jax.report import measured
 from sigah_jax.report.measured import Found, Row
 from sigah_jax.retrieval import neighbours
@@ -57,6 +58,13 @@ def workdir(vectors, tmp_path_factory):
 
 def rows_of(workdir):
     return json.loads((workdir / "measure.json").read_text())["rows"]
+
+
+def test_the_file_says_what_was_asked(workdir, vectors):
+    told = whole.read_json(workdir / "measure.json", "measure again")
+    assert told.pop("rows")
+    of = {"input": str(vectors), "queries": "", "queries_train": "", "metric": "l2"}
+    assert told == of | {"k": 5, "oversample": 10, "steps": 20}
 
 
 def test_all_methods_are_measured_at_their_bytes_by_group(workdir):
