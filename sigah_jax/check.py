@@ -167,7 +167,7 @@ def advice_by_queries(h: Hasher, queries: np.ndarray, x: np.ndarray) -> tuple[bo
     x = evenly.of(x, most)
     xq, xb = queries_of(h.metric, queries), base_rows(h.metric, x)
     xq, xb = (np.asarray(points, np.float32) for points in (xq, xb))
-    found = drift.recall(h, xq, xb, h.encode(x))
+    found = drift.recall(h, xq, xb, h.encode(x), parallel.engine("auto"))
     return drift.advice_of_recall(found, len(x), len(queries), held_out)
 
 

@@ -23,7 +23,7 @@ def here(tmp_path_factory):
     h, new = hashers.fitted(x[:2000], BITS), x[2500:]
     np.save(path / "held_out.npy", x[2000:2500])
     reference = drift.figures(h, x[2000:2500])._asdict()
-    recall = drift.recall_by_rows(h, x[2000:2500], x[:2000], h.encode(x[:2000]))
+    recall = drift.recall_by_rows(h, x[2000:2500], x[:2000], h.encode(x[:2000]), "cpu")
     facts = {"reference": reference, "recall": recall}
     dataclasses.replace(h, facts=facts).save(path / "h.npz")
     dataclasses.replace(h, facts={"recall": recall}).save(path / "recall.npz")

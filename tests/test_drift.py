@@ -85,7 +85,7 @@ def test_of_equal_rows_codes_lose_a_share_of_the_variance_of_the_training(h):
 def test_recall_is_of_rows_that_codes_find_among_so_many():
     x = hashers.vectors(700, D)
     h, xq, xb = hashers.fitted(x[200:], 64), x[:200], x[200:]
-    found = drift.recall_by_rows(h, xq, xb, h.encode(xb))
+    found = drift.recall_by_rows(h, xq, xb, h.encode(xb), "cpu")
     assert list(found) == ["100", "316"]
     rows = np.linspace(0, 499, 100).astype(int)
     truth = np.argsort(((xq[:, None].astype(float) - xb[rows]) ** 2).sum(-1))[:, :10]

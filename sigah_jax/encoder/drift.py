@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.devices import parallel
 from sigah_jax.encoder import searching
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.retrieval import evenly, neighbours
@@ -114,25 +113,26 @@ def advice(found: Figures, held_out: Figures) -> tuple[bool, str]:
     )
 
 
-def recall(h: Hasher, xq: np.ndarray, xb: np.ndarray, packed: np.ndarray) -> float:
+def recall(h: Hasher, xq: np.ndarray, xb: np.ndarray, packed: np.ndarray, engine: str) -> float:
     """The share of the `NEAREST` rows of queries that `searching.search` finds by codes alone.
 
     Args:
         xq: `[Q, d'] f32`; xb: `[n, d'] f32`: points that `retrieval.metric` makes of the rows.
         packed: `[n, W] u1`, the codes of xb.
+        engine: as in `euclidean.knn`.
     """
-    found = searching.search(h.euclidean, xq, packed, NEAREST)[1]
-    truth = neighbours.nearest_sets(xq, xb, (NEAREST,), parallel.engine("auto"))
+    found = searching.search(h.euclidean, xq, packed, NEAREST, engine=engine)[1]
+    truth = neighbours.nearest_sets(xq, xb, (NEAREST,), engine)
     return neighbours.recall(xq, xb, found, truth)
 
 
 def recall_by_rows(
-    h: Hasher, xq: np.ndarray, xb: np.ndarray, packed: np.ndarray
+    h: Hasher, xq: np.ndarray, xb: np.ndarray, packed: np.ndarray, engine: str
 ) -> dict[str, float]:
     """`recall` among so many of the rows as each of `SIZES`, taken evenly, by that number."""
     found = {}
     for size in (size for size in SIZES if size <= len(xb)):
-        found[f"{size}"] = recall(h, xq, evenly.of(xb, size), evenly.of(packed, size))
+        found[f"{size}"] = recall(h, xq, evenly.of(xb, size), evenly.of(packed, size), engine)
     return found
 
 

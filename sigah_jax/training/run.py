@@ -132,7 +132,7 @@ def _leave_encoder(
         h = dataclasses.replace(h, query_scale=scale)
         log.line(f"features of queries are scaled by {h.query_scale} for synthetic features")
         facts = h.facts | {"seconds": seconds}
-        facts["recall"] = drift.recall_by_rows(h, data.xv, xb, cb)
+        facts["recall"] = drift.recall_by_rows(h, data.xv, xb, cb, engine)
         if data.xa is None and not data.metric.added:  # else no rows of the base are held out
             facts["reference"] = drift.figures(h.euclidean, data.xv)._asdict()
         pairs = radius.pairs_of(h, data.xv, xb, cb)
