@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import json
 import statistics
 import sys
 import time
@@ -126,12 +125,8 @@ def quality(job: Job) -> dict:
 
 def rows_of(path: Path) -> dict[str, list[float]]:
     """Metric -> its values of the seeds of the row."""
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    row = [
-        line["metrics"]
-        for line in lines
-        if (line["method"], line["bits"]) == ("sigah_plain", rates.BITS)
-    ]
+    lines = cells.read_lines(path)
+    row = [lines[key]["metrics"] for key in lines if key[:2] == ("sigah_plain", rates.BITS)]
     return {name: [metrics[name] for metrics in row] for name in QUALITY}
 
 

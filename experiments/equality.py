@@ -87,8 +87,8 @@ def inputs(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
 def config_of(sizes: Sizes) -> dict:
     """Of the short training: full float32, so that only the order of sums differs.
 
-    A steep loss would enlarge that, so that neighbours which stand apart have no weight of their
-    own.
+    A steep loss would enlarge the differences, so neighbours that stand apart get no weight of
+    their own here.
     """
     return {
         "apart.below": 0.0,

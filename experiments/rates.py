@@ -90,7 +90,7 @@ class Rate(NamedTuple):
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Median seconds of three calls after one that compiles; the first, if it takes long."""
+    """Median seconds of three calls after one that compiles, or those of the first long one."""
     seconds = []
     while len(seconds) < 4:
         start = time.perf_counter()

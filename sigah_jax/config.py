@@ -74,8 +74,9 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
     c.loss.batch_positives = 15  # ours: positives of an anchor from the batch
     c.loss.neighbours = 1  # ours: and from the neighbour graph; several also order one another
-    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)  # ours: of the latter; others 1
-    c.loss.batch_positives_synthetic = 8  # ours: the same for synthetic features
+    # ours: the weight of all of these together; a positive from the batch has 1
+    c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)
+    c.loss.batch_positives_synthetic = 8  # ours: of the batch, for synthetic features
     c.loss.reach_share = 0.03  # ours: the nearest share of the columns may be positives
 
     c.apart = config_dict.ConfigDict()  # ours: for data whose nearest neighbours stand apart

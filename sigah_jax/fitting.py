@@ -5,7 +5,6 @@ Shapes: n rows, d columns.
 Not responsible for test queries, baselines or pictures: `sigah_jax.main` has them, on files.
 """
 
-import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -42,9 +41,9 @@ def fit(
 
     500 random rows become validation queries, which choose the checkpoint, μ of refinement and β of
     search, and 100,000 random others, or all, the training set, whose exact neighbour graph is
-    computed first. Progress goes
-    to standard output and error. What is compiled serves all later calls with the same shapes and
-    config; a process that fits dozens of shapes frees it by `jax.clear_caches()`.
+    computed first. Progress goes to standard output and error. What is compiled serves all later
+    calls with the same shapes and config; a process that fits dozens of shapes frees it by
+    `jax.clear_caches()`.
 
     Args:
         x: `[n, d]`, integers or floats; a memory map is read by rows.
@@ -72,9 +71,7 @@ def fit(
     """
     if workdir is None:
         with tempfile.TemporaryDirectory(prefix="sigah_jax-") as directory:
-            h = fit(x, bits, directory, changes, metric=metric, queries=queries)
-        facts = {name: fact for name, fact in h.facts.items() if name != "workdir"}
-        return dataclasses.replace(h, facts=facts)
+            return fit(x, bits, directory, changes, metric=metric, queries=queries).portable
     if not str(workdir):
         raise BadInput("workdir: is empty; give a directory, or leave it out")
     x = _of_numpy(x, "x")

@@ -2,7 +2,6 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import special
 
 from sigah_jax.retrieval import metrics
 from sigah_jax.retrieval.histograms import Histograms, distance_histograms
@@ -103,9 +102,9 @@ def test_average_precision_in_a_large_base():
     assert ap == pytest.approx(expected, rel=1e-3)  # rounding of H alone is 10⁻¹⁴ N
 
 
-def test_harmonic_numbers_are_scipys():
-    n = np.append(np.arange(1000.0), 10.0 ** np.arange(3, 12))
-    expected = special.digamma(n + 1) + np.euler_gamma
+def test_harmonic_numbers_are_sums_of_reciprocals():
+    n = np.arange(1000)
+    expected = np.append(0, np.cumsum(1 / np.arange(1, 1000)))
     np.testing.assert_allclose(metrics._harmonic(n), expected, rtol=0, atol=1e-14)
 
 

@@ -24,13 +24,6 @@ def test_project_by_hand():
     np.testing.assert_allclose(u, [[-1, 0], [3, -4]], atol=1e-6)
 
 
-def test_median_is_between_the_two_middle_rows():
-    # 1 2 | 3 9 has its middle at 2.5, and of 1 2 3 the 2 itself.
-    squared = np.array([[9, 1, 3, 2]], np.float32).T
-    np.testing.assert_array_equal(sph.median(squared), [2.5])
-    np.testing.assert_array_equal(sph.median(squared[1:]), [2])
-
-
 def test_one_step_moves_the_pivots_by_the_paper_force():
     # Reference by loops over pairs, from the same first pivots.
     x = flat_rows(200) - 3

@@ -2,8 +2,8 @@
 
 Shapes: n training rows, d columns, K bits.
 
-Every component is one bit, whatever its variance: bits of
-little variance weigh as much as the first, and what a rotation gains is seen against this.
+Every component is one bit, whatever its variance: bits of little variance weigh as much as the
+first, and what a rotation gains is seen against this.
 """
 
 import jax

@@ -99,7 +99,7 @@ def transformed_similarity(
 def learn_bits(
     key: jax.Array, features: np.ndarray, similarity: np.ndarray, bits: int, rounds: int
 ) -> np.ndarray:
-    """Weights w_k such that the bits sgn(F w_k) sum to K S̃, each fitted to what is left over.
+    """Weights w_k such that Σ b_k b_kᵀ, b_k = sgn(F w_k), is near K S̃, each fitted to what is left.
 
     For the residual R = K S̃ - Σ b_j b_jᵀ, over bits j learned so far, w_k is the relaxed solution
         argmax wᵀ Fᵀ R F w  with  wᵀ (FᵀF + γ I) w = 1,

@@ -82,7 +82,8 @@ def balance(
     errors = []
     while True:
         squared = norms[:, None] + np.einsum("ij,ij->i", pivots, pivots) - 2 * (x @ pivots.T)
-        squared_radii = median(squared)
+        # between the two middle values, so that the rounding of a later `project` moves none
+        squared_radii = np.median(squared, axis=0)
         inside = (squared < squared_radii).astype(np.float32)
         excess = (inside.T @ inside) / (m / 4) - 1
         errors.append((np.abs(excess[pairs]).mean(), excess[pairs].std()))
@@ -93,16 +94,6 @@ def balance(
         # Σ_j e_ij (p_i - p_j) = (Σ_j e_ij) p_i - Σ_j e_ij p_j
         force = excess.sum(axis=1)[:, None] * pivots - excess @ pivots
         pivots = pivots + force / (2 * bits)
-
-
-def median(squared: np.ndarray) -> np.ndarray:
-    """Medians of the columns of squared distances [m, K]: [K] f32.
-
-    The middle of the two middle values, so that the rounding of a later `project` moves none.
-    """
-    m = len(squared)
-    by_sphere = np.partition(squared.T, [(m - 1) // 2, m // 2], axis=1)
-    return (by_sphere[:, (m - 1) // 2] + by_sphere[:, m // 2]) / 2
 
 
 def project(params: Spheres, x: jax.Array) -> jax.Array:

@@ -23,8 +23,8 @@ from sigah_jax.data.sources import command_for
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
 from sigah_jax.formats.vectors import read_file
-from sigah_jax.retrieval import metric as metrics
-from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of
+from sigah_jax.retrieval.metric import L2, Metric, base_rows, longest, queries_of
+from sigah_jax.retrieval.metric import of as metric_of
 
 BLOCK_ROWS = 8192  # converted at once
 
@@ -150,8 +150,8 @@ def assemble(
         xa, drawn = asked[np.sort(drawn)], generator.permutation(len(pool))
     drawn = np.sort(drawn[: data.train_rows] if data.train_rows else drawn)
     # what will be encoded: the base, and of `fit`, which has none, all rows that it was given
-    length = max(metrics.longest(base), metrics.longest(pool)) if data.metric == "ip" else 0.0
-    metric = metrics.of(data.metric, length)
+    length = max(longest(base), longest(pool)) if data.metric == "ip" else 0.0
+    metric = metric_of(data.metric, length)
     xb, xt = (points(base_rows, metric, x) for x in (base, pool[drawn]))
     xq, xv = (points(queries_of, metric, x) for x in (queries, validation))
     xa = None if xa is None else points(queries_of, metric, xa)

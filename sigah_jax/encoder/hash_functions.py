@@ -92,7 +92,7 @@ def features(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.
 
 def decode(nets: networks.Generator, params: dict, packed: jax.Array) -> jax.Array:
     """Synthetic features of codes: `[n, W] u1 -> ẑ [n, P] f32`."""
-    b = 2.0 * codes.unpack(packed, nets.hash.bits) - 1.0
+    b = codes.signs(packed, nets.hash.bits)
     with jax.default_matmul_precision("highest"):
         return networks.decode(nets, params["gen"], b)[0]
 

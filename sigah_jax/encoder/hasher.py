@@ -33,8 +33,7 @@ from sigah_jax.files import whole
 from sigah_jax.model import networks
 from sigah_jax.model.refine import best_flips
 from sigah_jax.retrieval import codes
-from sigah_jax.retrieval import metric as metrics
-from sigah_jax.retrieval.metric import L2, Metric, base_rows, queries_of, rows_of
+from sigah_jax.retrieval.metric import L2, Metric, base_rows, kept, queries_of, rows_of
 
 _GREATEST = float(np.finfo(np.float32).max)  # μ
 _OF_KIND = {  # of `encode_blocks`
@@ -161,11 +160,9 @@ class Hasher:
         """
         return self._encoded(x, out, "base", refine)
 
-    def encode_queries(
-        self, x: np.ndarray | jax.Array, out: np.ndarray | None = None
-    ) -> np.ndarray:
+    def encode_queries(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Packed codes of queries, to be compared with those of `encode`; else as `encode`."""
-        return self._encoded(x, out, "queries")
+        return self._encoded(x, None, "queries")
 
     def encode_blocks(
         self,
@@ -401,7 +398,7 @@ def unpacked(data: bytes) -> Hasher:
     model = config_dict.FrozenConfigDict(about["model"])
     # earlier versions wrote none of these
     refinement = refining.Refinement(**about.get("refine", {}))
-    metric = metrics.kept(about.get("metric", "l2"), params["standardiser"])
+    metric = kept(about.get("metric", "l2"), params["standardiser"])
     scale = about.get("query_scale", 1.0)
     if not 0 < scale < np.inf:
         raise ValueError(f"query_scale is {scale}")

@@ -16,9 +16,15 @@ import numpy as np
 
 from sigah_jax.devices import parallel
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.encoder.inputs import as_array, have_distances, numeric, refuse_bad
+from sigah_jax.encoder.inputs import (
+    as_array,
+    have_distances,
+    numeric,
+    packed_codes,
+    refuse_bad,
+)
 from sigah_jax.errors import BadInput
-from sigah_jax.retrieval import asymmetric, both, codes, gaps, hamming, topk
+from sigah_jax.retrieval import asymmetric, both, gaps, hamming, topk
 from sigah_jax.retrieval import rerank as reranking
 
 CANDIDATES = 1000
@@ -66,8 +72,8 @@ def search(
     Returns:
         D `[Q, k]` and I `[Q, k] i64`, sorted by (distance, id). D is f32: ‖β z - ẑ‖², with `rerank`
         the distance of `rerank.rerank` by the metric of `h`, which is squared Euclidean, 1 - cos
-        or -q·x, by projection the weighted Hamming distance; or i32: bits
-        that differ, for both codes 2 H(Q, b) + H(S, b).
+        or -q·x, by projection the weighted Hamming distance; or i32: bits that differ, for both
+        codes 2 H(Q, b) + H(S, b).
 
     Raises:
         BadInput: arguments that do not fit one another, rows that are not finite.
@@ -151,11 +157,7 @@ def checked(
         codes `[n, W] u1`, missing rows `[m] i64`, and the rows of `only` that have a code,
         `[s] i64`, rising, or None for all.
     """
-    packed = as_array(packed, "codes")
-    if packed.ndim != 2 or packed.dtype != np.uint8:
-        raise BadInput(f"codes are {packed.dtype} {list(packed.shape)}: expected uint8 [n, W]")
-    if packed.shape[1] != codes.packed_bytes(h.bits):
-        raise BadInput(f"codes of {packed.shape[1]} bytes: this hasher's have {h.bits} bits")
+    packed = packed_codes(packed, h.bits)
     missing = np.asarray(as_array(missing, "missing"))
     if missing.size and not np.issubdtype(missing.dtype, np.integer):
         raise BadInput(f"missing: {missing.dtype}, expected whole numbers")

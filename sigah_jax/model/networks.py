@@ -35,10 +35,10 @@ class HashNetwork(nn.Module):
 
     With `query_head` a further linear map of the hidden units is added for queries, so that their
     codes may differ from those of the base: two hash functions compared by Hamming distance
-    (Neyshabur et al. 2013, The Power of Asymmetry in Binary Hashing; that one is the other and a
-    difference is ours). To be a Euclidean neighbour is not a symmetric relation: a row that is near
-    to everything is a neighbour of many, and a bit that most queries have can say so of a base row.
-    The map starts at zero.
+    (Neyshabur et al. 2013, The Power of Asymmetry in Binary Hashing; that the second is the first
+    and a learned difference is ours). To be a Euclidean neighbour is not a symmetric relation: a
+    row that is near to everything is a neighbour of many, and a bit that most queries have can say
+    so of a base row. The map starts at zero.
     """
 
     bits: int

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from sigah_jax.errors import BadInput
 from sigah_jax.files import locks, whole
+from sigah_jax.retrieval.metrics import RECALL_AT
 
 METRICS = (
     "map",
@@ -28,7 +29,6 @@ METRICS = (
     "1-recall@10",
     "1-recall@100",
 )
-RECALL_AT = (1, 10, 100, 1000, 10000)
 # of real-valued queries: the costs, of which less is better, and what a table shows
 COSTS = ("ms_per_query", "encode_secs")
 REAL_METRICS = ("recall@10", "recall@100", "map@1000", "reranked", *COSTS)

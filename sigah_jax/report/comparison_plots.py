@@ -15,8 +15,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from sigah_jax.report import drawing
-from sigah_jax.report.cells import RECALL_AT, Cell, datasets
+from sigah_jax.report.cells import Cell, datasets
 from sigah_jax.report.comparison import UNITS, spread, values_of
+from sigah_jax.retrieval.metrics import RECALL_AT
 
 LINES = 8  # of a panel
 LABELS = {"bits": "bits", "bytes": "bytes a vector"}

@@ -36,7 +36,7 @@ class Row(NamedTuple):
     fit_secs: float | None  # None: not measured, a training was resumed
     encode_secs: float  # of the base
     found: Mapping[str, Found]  # "alone", "reranked"; empty: there is no such code
-    why: str = ""  # there is none
+    why: str = ""  # there is no such code
 
 
 def plain(row: Row) -> dict:

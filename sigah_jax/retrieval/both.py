@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sigah_jax.retrieval import hamming, topk
+from sigah_jax.retrieval import codes, hamming, topk
 
 
 def search(
@@ -50,6 +50,11 @@ def distances(cq: jax.Array, cb: jax.Array) -> jax.Array:
     _check(cq, cb)
     own, other = (hamming.distances(cq[:, i], cb).astype(jnp.uint16) for i in range(2))
     return 2 * own + other
+
+
+def weights(cq: jax.Array, bits: int) -> jax.Array:
+    """w `[Q, K] f32` such that 3 K - w·b is 2 D, b of -1 and 1: of both codes `[Q, 2, W] u8`."""
+    return 2 * codes.signs(cq[:, 0], bits) + codes.signs(cq[:, 1], bits)
 
 
 def _check(cq: np.ndarray | jax.Array, cb: np.ndarray | jax.Array) -> None:

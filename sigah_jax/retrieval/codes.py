@@ -36,3 +36,8 @@ def unpack(codes: jax.Array | np.ndarray, bits: int) -> jax.Array:
     if width != packed_bytes(bits):
         raise ValueError(f"codes of {bits} bits are {packed_bytes(bits)} bytes wide; got {width}")
     return jnp.unpackbits(codes, axis=-1, count=bits).astype(bool)
+
+
+def signs(codes: jax.Array | np.ndarray, bits: int) -> jax.Array:
+    """`unpack` as the networks take it: `[..., W] uint8 -> [..., K] float32` of -1 and 1."""
+    return 2.0 * unpack(codes, bits) - 1.0

@@ -3,8 +3,8 @@
 Shapes: Q queries, K bits; `total` and `relevant` are `[Q, K + 1]`, the rows, and the relevant
 rows, at each Hamming distance. A distance is one group of ties, and every value here is the
 mean over all orders inside each group, equally likely (McSherry & Najork 2008, Computing
-Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores). Pure
-numpy float64.
+Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores). In
+float64.
 
 What is relevant has no ties: of base rows at one Euclidean distance on the border of a relevance
 set those of lower id are in it, so that every set has its size and all methods are compared by the
@@ -18,6 +18,7 @@ Not responsible for counting (`histograms`) or for what is relevant (`neighbours
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from sigah_jax.retrieval.histograms import Histograms
 
@@ -173,8 +174,5 @@ def _hits(n: np.ndarray, r: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _harmonic(n: np.ndarray) -> np.ndarray:
-    """H_n = Σ_{i=1..n} 1 / i for whole n >= 0: summed to 64, Euler-Maclaurin (to 1e-16) above."""
-    table = np.append(0, np.cumsum(1 / np.arange(1, 65)))
-    x = np.maximum(n, 64.0)
-    series = np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
-    return np.where(n <= 64, table[np.minimum(n, 64).astype(int)], series - 1 / (252 * x**6))
+    """H_n = Σ_{i=1..n} 1 / i for whole n >= 0."""
+    return special.digamma(n + 1.0) + np.euler_gamma

@@ -137,8 +137,8 @@ def nearest(
 
     Args:
         rows: N.
-        compare: `(x [q, d] f32, queries [p] i64, ids [p] i64) -> [p] f32`, the squared distances
-            of x[queries[i]] and base row ids[i]; ids do not fall, p >= 1.
+        compare: `(x [q, d] f32, queries [p] i64, ids [p] i64) -> [p] f32`, the distances of
+            x[queries[i]] and base row ids[i]; ids do not fall, p >= 1.
     """
     xq, candidates = np.asarray(xq), np.asarray(candidates)
     _check(xq, candidates, rows, k)

@@ -19,7 +19,7 @@ from sigah_jax.devices import parallel
 
 BASE_BYTES = 1 << 30  # rows on the devices at once, so that row numbers there fit an int32
 BLOCK_ROWS = 1 << 18  # rows compared at once on a device, at most
-BLOCK_BYTES = 1 << 28  # the same rows, codes as they are unpacked
+BLOCK_BYTES = 1 << 28  # the same rows, each code counted as unpacked to float32
 PAIRS = 1 << 26  # distances at once on a device, 4 bytes each
 RESULTS = 1 << 24  # neighbours found in one pass over the base, about 50 bytes each
 
@@ -91,7 +91,7 @@ def on_devices(
     """
     n = len(parallel.local_devices(devices))
     row_bytes = base.dtype.itemsize * base.shape[1]
-    # a code is unpacked to compare it, a float32 a bit
+    # `asymmetric` unpacks a code to compare it, a float32 a bit
     wide_bytes = 32 * row_bytes if base.dtype == np.uint8 else row_bytes
     rows = -(-min(len(base), max(n, BASE_BYTES // row_bytes)) // n)
     most = min(BLOCK_ROWS, max(1, BLOCK_BYTES // wide_bytes))

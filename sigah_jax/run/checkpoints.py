@@ -28,6 +28,7 @@ import orbax.checkpoint as ocp
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
+from sigah_jax.run import logs
 from sigah_jax.run.rundir import OLD_SEAL, SEAL, saved_steps
 
 LATEST = 2  # kept beside the best
@@ -117,6 +118,20 @@ def facts(workdir: Path, step: int) -> dict:
         raise Gone(f"{path}: no such checkpoint; there are {saved_steps(workdir)}") from e
     except (OSError, ValueError) as e:
         raise BadInput(f"{path}: damaged ({e}); {_DAMAGED}") from e
+
+
+def tell_of_changed_rows(workdir: Path, step: int, log: logs.Log) -> None:
+    """Says so if metrics.jsonl is not what it was when the checkpoint of that step was saved."""
+    if not hosts.first():
+        return
+    path, held = workdir / "metrics.jsonl", None
+    with contextlib.suppress(BadInput):  # none, or damaged: who needs it refuses it
+        held = facts(workdir, step).get("rows_hash")
+    if held not in (None, logs.rows_hash(path)):
+        log.line(
+            f"{path}: is not as it was at step {step}: rows are missing or were changed. Plots "
+            "show the rows that are there"
+        )
 
 
 def best_step(workdir: Path) -> int | None:

@@ -2,7 +2,7 @@
 
 Shapes: Q queries, N base rows, d columns, W packed bytes, K bits.
 
-Not responsible for training; used by it and by `--mode=eval`.
+Not responsible for training.
 """
 
 import functools
@@ -91,9 +91,10 @@ def real_queries(
     Args:
         xq: `[Q, d]`; xb: `[N, d]`; cb: `[N, W] u1`, the codes of xb; truth: as there.
     """
-    u, z, w = h.both_projections(xq), h.query_features(xq), _weights(h, xq)
+    u, z = h.both_projections(xq), h.query_features(xq)
+    w = np.asarray(both.weights(h.both_codes(xq), h.bits))
     z_hat = h.decode(cb)
-    b, squared = _signs(h, cb), np.einsum("np,np->n", z_hat, z_hat)
+    b, squared = np.asarray(codes.signs(cb, h.bits)), np.einsum("np,np->n", z_hat, z_hat)
     first = min(searching.CANDIDATES, len(cb))
 
     def find(x: np.ndarray, k: int) -> np.ndarray:
@@ -115,17 +116,6 @@ def real_queries(
         "sigah_stages": Way(staged, lambda k: find(xq, k)),
     }
     return {name: measure(way, xq, xb, truth) for name, way in ways.items()}
-
-
-def _signs(h: Hasher, packed: np.ndarray) -> np.ndarray:
-    """Codes `[..., W] u1` as `[..., K] f32` of -1 and 1."""
-    return 2 * np.unpackbits(packed, axis=-1, count=h.bits).astype(np.float32) - 1
-
-
-def _weights(h: Hasher, xq: np.ndarray) -> np.ndarray:
-    """w `[Q, K] f32` of which 3 K - w·b is twice the distance of `retrieval.both`."""
-    own, other = _signs(h, h.both_codes(xq)).swapaxes(0, 1)
-    return 2 * own + other
 
 
 def hasher_of(config, params: dict) -> Hasher:

@@ -34,7 +34,7 @@ class Search(NamedTuple):
 
     data: Dataset
     k: int
-    oversample: int  # k times as many rows are re-ranked, at most n
+    oversample: int  # oversample · k rows are re-ranked, at most n
     truth: np.ndarray  # [Q, k], the true k nearest of each query
     engine: str
     block_rows: int  # encoded at once

@@ -1,6 +1,6 @@
 """What a run leaves at its end: the results file, the pictures, the table for people.
 
-Not responsible for computing metrics (`evaluate`) nor for drawing (`report`).
+Not responsible for how metrics are computed (`evaluate`) nor for drawing (`report`).
 """
 
 import platform
@@ -21,8 +21,8 @@ from sigah_jax.files import whole
 from sigah_jax.report import plots, tables
 from sigah_jax.retrieval import codes
 from sigah_jax.retrieval.metric import rows_of
-from sigah_jax.run import logs, rundir
-from sigah_jax.training import evaluate, train
+from sigah_jax.run import checkpoints, logs, rundir
+from sigah_jax.training import evaluate
 
 SHEET_IMAGES = 20
 _REMEDY = "remove it, then the training's command evaluates again"
@@ -43,7 +43,7 @@ def write(
     start, euclidean = time.monotonic(), h.euclidean
     values, curves, parts = evaluate.test(config, cache, data, euclidean)
     seconds = seconds | parts | {"evaluate": round(time.monotonic() - start, 3)}
-    train.check_rows(workdir, first_steps(config, len(data.xt)), log)
+    checkpoints.tell_of_changed_rows(workdir, first_steps(config, len(data.xt)), log)
     draw(config, logs.read_rows(workdir / "metrics.jsonl"), pictures, data, euclidean, curves)
     curves = {method: curve_of(curve) for method, curve in curves.items()}
     made = facts(config, data, seconds)

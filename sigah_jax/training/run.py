@@ -67,7 +67,7 @@ def _train(config, workdir: Path, cache: Path, data: Dataset, log: logs.Log) -> 
         start = time.monotonic()
         latest = _latest_step(stage)
         if latest == stage.training.steps:
-            train.check_rows(stage.directory, latest, log)
+            checkpoints.tell_of_changed_rows(stage.directory, latest, log)
             continue
         state = _state(config, stage, latest, data, log)
         if prepared is None:

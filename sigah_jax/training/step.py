@@ -198,7 +198,7 @@ def gen_update(
             b, b_query = (binarize.straight_through(v, width) for v in (u, u_query))
         else:  # the terms of u and of queries have no weight
             u = b_query = None
-            b = 2.0 * codes.unpack(rows.codes, config.model.bits) - 1.0
+            b = codes.signs(rows.codes, config.model.bits)
         z_hat, s = networks.decode(nets.gen, gen, b)
         terms = {}
         if weights.reconstruction > 0:

@@ -4,7 +4,6 @@ Not responsible for what comes before the first step (`prepare`, `stages`) nor f
 made of (`run`).
 """
 
-import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.errors import NonFinite
 from sigah_jax.process import interrupts
 from sigah_jax.run import checkpoints, logs, rundir, watching
 from sigah_jax.training import batches, evaluate, objective, step
@@ -94,7 +93,7 @@ def _loop(
     report = make_report(stage, log, send)
     metrics_path = stage.directory / "metrics.jsonl"
     logs.drop_rows_after(metrics_path, done)
-    check_rows(stage.directory, done, log)
+    checkpoints.tell_of_changed_rows(stage.directory, done, log)
 
     with parallel.enough_memory(_REMEDY):
         given = next_input(done)
@@ -227,20 +226,6 @@ def make_report(stage: Stage, log: logs.Log, send: Callable[[dict], None]) -> Ca
         log.progress(stage.before + row["step"], stage.of, fields)
 
     return report
-
-
-def check_rows(directory: Path, done: int, log: logs.Log) -> None:
-    """Says so if metrics.jsonl is not what it was when the checkpoint of step `done` was saved."""
-    if not hosts.first():
-        return
-    path, held = directory / "metrics.jsonl", None
-    with contextlib.suppress(BadInput):  # none, or damaged: who needs it refuses it
-        held = checkpoints.facts(directory, done).get("rows_hash")
-    if held not in (None, logs.rows_hash(path)):
-        log.line(
-            f"{path}: is not as it was at step {done}: rows are missing or were changed. Plots "
-            "show the rows that are there"
-        )
 
 
 def mapped_steps(
