@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 
 from experiments import cell
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput, Parser, at_least, command, whole_numbers
 from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import cells, comparison, drawing
 from sigah_jax.report.tables import short_name
@@ -96,17 +96,14 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
-    parser.add_argument("--rows", default="1000,3000,10000,30000", help="numbers of training rows")
+    rows = "1000,3000,10000,30000"
+    parser.add_argument("--rows", type=whole_numbers, default=rows, help="of training, how many")
     parser.add_argument("--bits", type=int, default=64, help="code length")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
+    parser.add_argument("--seeds", type=at_least(1), default=1, help="how many, from 0 on")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/learning_curve"))
     args = parser.parse_args(argv)
-    if not all(k.isdecimal() and int(k) for k in args.rows.split(",")):
-        raise BadInput(f"--rows={args.rows}: expected whole numbers above 0, with commas between")
-    if args.seeds < 1:
-        raise BadInput(f"--seeds={args.seeds}: expected 1 or more")
-    sets, counts = args.datasets.split(","), list(map(int, args.rows.split(",")))
+    sets, counts = args.datasets.split(","), args.rows
     missing = []
     for data, n, method, seed in itertools.product(sets, counts, METHODS, range(args.seeds)):
         root = args.results / "learning_curve" / str(n)

@@ -30,7 +30,7 @@ from experiments.cell import VARIANTS
 from launch import local
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput, Parser, at_least, command, whole_numbers
 from sigah_jax.files import whole
 from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import cells, comparison_plots
@@ -118,8 +118,8 @@ def parse(argv: list[str] | None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
     parser.add_argument("--methods", default="main,real", help="names, main, real or ablation")
-    parser.add_argument("--bits", default=",".join(map(str, pages.BITS)))
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--bits", type=whole_numbers, default=",".join(map(str, pages.BITS)))
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="how many, from 0 on")
     parser.add_argument("--devices", default="", help="GPUs 0,1,…, a process each; default one")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/paper_tables"))
@@ -143,11 +143,6 @@ def parse(argv: list[str] | None):
     unknown = [m for m in args.methods if m not in known]
     if unknown:
         raise BadInput(f"--methods: {unknown[0]!r} is none of {', '.join((*groups, *known))}")
-    if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
-        raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
-    args.bits = list(dict.fromkeys(int(k) for k in args.bits.split(",")))
-    if args.seeds < 1:
-        raise BadInput(f"--seeds={args.seeds}: expected 1 or more")
     args.pages = []
     for flag, default in PAGES.items():
         page = getattr(args, flag)

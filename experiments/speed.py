@@ -39,7 +39,7 @@ from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput, Parser, at_least, command
 from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import (
     approximate,
@@ -293,16 +293,12 @@ def main() -> None:
     """Times one part and prints a line for each side. Exit code: 0, 2 bad input."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dims", type=int, default=960)
-    parser.add_argument("--bits", type=int, default=64, help="for searches a multiple of 8")
-    parser.add_argument("--queries", type=int, default=1_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=at_least(CANDIDATES), default=1_000_000)
+    parser.add_argument("--dims", type=at_least(1), default=960)
+    parser.add_argument("--bits", type=at_least(8), default=64, help="for searches a multiple of 8")
+    parser.add_argument("--queries", type=at_least(1), default=1_000)
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     args = parser.parse_args()
-    least = {"rows": CANDIDATES, "dims": 1, "bits": 8, "queries": 1, "repeats": 1}
-    for name, count in least.items():
-        if getattr(args, name) < count:
-            raise BadInput(f"--{name}={getattr(args, name)}: expected {count} or more")
     if args.part == "itq" and args.bits > args.dims:
         raise BadInput(
             f"--bits={args.bits}: ITQ has a bit of each column, expected --dims or fewer"

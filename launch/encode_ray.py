@@ -28,7 +28,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import argparse
 import contextlib
 import itertools
 import logging
@@ -36,7 +35,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -46,7 +45,7 @@ from launch.ray_encoder import LONGEST, Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
 from sigah_jax.encode import told_of_longer
 from sigah_jax.encoder.hasher import to_bytes
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput, Parser, at_least, command
 from sigah_jax.files import locks, progress, whole
 from sigah_jax.formats.containers import reading_as
 from sigah_jax.run import loading
@@ -225,15 +224,6 @@ def _facts_of(path: Path, fragment: Fragment) -> tuple[int, float]:
     return bad, longest
 
 
-def _at_least(low: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        if int(text) < low:
-            raise argparse.ArgumentTypeError(f"expected {low} or more, got {text}")
-        return int(text)
-
-    return integer
-
-
 @command("the same command resumes where it stopped")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
@@ -249,11 +239,11 @@ def main(argv: list[str] | None = None) -> None:
         action="store_true",
         help="write null for rows without a code (NaN; zeros under cosine)",
     )
-    add("--fragment_rows", type=_at_least(1), default=2**20, help="rows of an output file")
+    add("--fragment_rows", type=at_least(1), default=2**20, help="rows of an output file")
     add("--address", default="local", help="local, auto (the running cluster) or HOST:PORT")
-    add("--concurrency", type=_at_least(1), help="actors; default as many as fit")
-    add("--num_cpus", type=_at_least(1), default=1, help="cores of an actor")
-    add("--num_gpus", type=_at_least(0), default=0, help="GPUs of an actor")
+    add("--concurrency", type=at_least(1), help="actors; default as many as fit")
+    add("--num_cpus", type=at_least(1), default=1, help="cores of an actor")
+    add("--num_gpus", type=at_least(0), default=0, help="GPUs of an actor")
     args = parser.parse_args(argv)
     args.workdir, args.output = (Path(os.path.expanduser(p)) for p in (args.workdir, args.output))
     options = Options(**vars(args))

@@ -32,7 +32,7 @@ from launch import grid, local, sky, slurm
 from sigah_jax import config_file
 from sigah_jax.config import change, fields_of
 from sigah_jax.config_checks import validate
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput, Parser, at_least, command
 from sigah_jax.files import whole
 from sigah_jax.run import rundir
 
@@ -165,7 +165,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry_run", action="store_true", help="print what would be done, and stop")
     parser.add_argument("--only", default=":", help="i:j runs the points from i to j - 1")
     parser.add_argument(
-        "--retries", type=int, default=2, help="new starts of a run that breaks; default 2"
+        "--retries", type=at_least(0), default=2, help="new starts of a run that breaks; default 2"
     )
     parser.add_argument(
         "--devices", default="", help="local: GPUs 0,1,…, one for each run; 0,0: two runs share it"
@@ -190,8 +190,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                 raise BadInput(f"--{name}: is of --executor={executor}; leave it out")
     if args.devices:
         args.given.setdefault("distributed", "off")  # a slot's run is one process, and joins none
-    if args.retries < 0:
-        raise BadInput(f"--retries={args.retries}: expected 0 or more")
     first, colon, end = args.only.partition(":")
     if not colon or not all(part.isdecimal() or not part for part in (first, end)):
         raise BadInput(f"--only={args.only}: expected i:j, as in --only=0:4")

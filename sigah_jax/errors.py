@@ -63,6 +63,26 @@ class Parser(argparse.ArgumentParser):
         raise BadInput(f"{message.removeprefix('argument ')}; see --help")
 
 
+def at_least(low: int) -> Callable[[str], int]:
+    """The `type` of a flag that takes a whole number, `low` or more."""
+
+    def integer(text: str) -> int:
+        if int(text) < low:
+            raise argparse.ArgumentTypeError(f"expected {low} or more, got {text}")
+        return int(text)
+
+    return integer
+
+
+def whole_numbers(text: str) -> list[int]:
+    """The `type` of a flag that takes whole numbers above 0: `64,128`, each once, as given."""
+    if not all(k.isdecimal() and int(k) for k in text.split(",")):
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers above 0, with commas between, got {text}"
+        )
+    return list(dict.fromkeys(map(int, text.split(","))))
+
+
 def printable(text: str) -> str:
     """The text on one line: control characters, line ends and bytes that are not UTF-8 as escapes.
 

@@ -29,7 +29,7 @@ from sigah_jax.config import vectors_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput, Parser, at_least, command, whole_numbers
 from sigah_jax.files import whole
 from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import measured
@@ -155,29 +155,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "needs --queries, a file of other queries of that kind",
     )
     parser.add_argument(
-        "--metric", default="l2", help=f"what is near: one of {', '.join(metric.NAMES)}; default l2"
+        "--metric", default="l2", choices=metric.NAMES, help="what is near; default l2"
     )
-    parser.add_argument("--bits", default="64,128,256", help="code lengths; default 64,128,256")
+    parser.add_argument(
+        "--bits",
+        type=whole_numbers,
+        default="64,128,256",
+        help="code lengths; default 64,128,256",
+    )
     parser.add_argument("--k", type=int, default=10, help="neighbours of a query; default 10")
     parser.add_argument(
-        "--oversample", type=int, default=10, help="re-rank k times this; default 10"
+        "--oversample", type=at_least(1), default=10, help="re-rank k times this; default 10"
     )
     parser.add_argument("--target", type=float, default=0.95, help="recall@k wanted; default .95")
     parser.add_argument("--steps", type=int, help="training steps; default those of preset=best")
     parser.add_argument("--workdir", help="default runs/measure/<name of the input>")
     args = parser.parse_args(argv)
-    if not all(k.isdecimal() and int(k) for k in args.bits.split(",")):
-        raise BadInput(f"--bits={args.bits}: expected whole numbers above 0, with commas between")
     if args.queries_train and not args.queries:
         raise BadInput(
             f"--queries_train={args.queries_train}: codes are measured by other queries of "
             "that kind; give them as --queries"
         )
-    args.bits = list(dict.fromkeys(int(k) for k in args.bits.split(",")))
-    if args.metric not in metric.NAMES:
-        raise BadInput(f"--metric={args.metric}: expected one of {', '.join(metric.NAMES)}")
-    if args.oversample < 1:
-        raise BadInput(f"--oversample={args.oversample}: expected 1 or more")
     if not 0 < args.target <= 1:
         raise BadInput(f"--target={args.target}: expected a share above 0, at most 1")
     default = f"runs/measure/{Path(args.input).stem}"

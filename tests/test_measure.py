@@ -390,10 +390,10 @@ def test_outputs_that_cannot_be_written_are_named(vectors, tmp_path, capsys, mon
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--bits=8,x"], "--bits=8,x"),
+        (["--bits=8,x"], "--bits: expected whole numbers above 0, with commas between, got 8,x"),
         (["--k=0"], "--k=0"),
         (["--k=9999"], "--k=9999"),
-        (["--oversample=0"], "--oversample=0"),
+        (["--oversample=0"], "--oversample: expected 1 or more, got 0"),
         (["--oversample=200"], "--oversample=200: 10 times this are all 2000 base rows"),
         (["--target=2"], "--target=2"),
         (["--steps=7"], "--bits=64 --steps=7: config.train.steps=7"),
