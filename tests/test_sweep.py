@@ -141,7 +141,7 @@ def test_a_point_that_no_run_could_use_is_named_before_anything_starts(body, wor
         ([MNIST, "--only=18:"], "no such point among 18"),
         ([MNIST, "--steps=3"], "--steps=3: no such flag"),
         ([MNIST, "--config.train.steps"], "--config.train.steps: no such flag"),
-        ([MNIST, "--retries=-1"], "--retries=-1"),
+        ([MNIST, "--retries=-1"], "--retries: expected 0 or more, got -1"),
         ([MNIST, "--devices=0,,1"], "--devices=0,,1: name GPUs with commas between"),
         ([MNIST, "--executor=sky"], "--accelerators is missing"),
         ([MNIST, "--devices=0", "--executor=slurm"], "--devices: is of --executor=local"),
