@@ -86,7 +86,7 @@ def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
     if not good.all():
         row = int(good.argmin())
         raise BadInput(f"--{flag}={name}: {why_bad(x[row], numbers[row])}")
-    if kind == "base" and not np.ptp(x, axis=0).any():
+    if kind == "base" and not np.ptp(np.asarray(x, np.float32), axis=0).any():
         raise BadInput(
             f"--{flag}={name}: its rows are all equal, nothing can be compared with them; give "
             "others"

@@ -87,7 +87,7 @@ def range_search(
     packed, missing, subset = checked(h, packed, missing, only)
     if rerank is not None:
         rerank = vectors_of(h, rerank, len(packed))
-        refuse_long(h, queries, 0)
+        refuse_long(h, queries, slice(0, None))
     found = calibrated(h, queries, radius, recall)
     none = np.empty(0, np.int64)
     parts = [(none, none.astype(np.float32), none)]  # numbers of queries, distances, ids

@@ -128,7 +128,7 @@ def search(
                 refuse_bad(queries, chunk.start, have_distances(z))
             distances, found = asymmetric.by_feature(z, packed, found, last, h.decode)
         if rerank is not None:
-            refuse_long(h, queries[chunk], chunk.start)
+            refuse_long(h, queries, chunk)
             with naming("rerank"):
                 distances, found = reranking.rerank(queries[chunk], rerank, found, k, h.metric)
         d[chunk], ids[chunk] = distances, found
@@ -181,14 +181,15 @@ def vectors_of(h: Hasher, rerank: np.ndarray, rows: int) -> np.ndarray:
     return rerank
 
 
-def refuse_long(h: Hasher, queries: np.ndarray, start: int) -> None:
-    """BadInput for a query too long for a distance in float32; the first has number `start`.
+def refuse_long(h: Hasher, queries: np.ndarray, chunk: slice) -> None:
+    """BadInput for a query of the chunk that is too long for a distance in float32.
 
     Cosine compares directions, and inner products are finite for longer queries.
     """
     if h.metric.name == "l2":
         with naming("queries"), np.errstate(over="ignore"):
-            refuse_bad(queries, start, have_distances(np.asarray(queries, np.float32)))
+            good = have_distances(np.asarray(queries[chunk], np.float32))
+            refuse_bad(queries, chunk.start, good)
 
 
 @contextlib.contextmanager
