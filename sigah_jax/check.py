@@ -163,6 +163,11 @@ def advice_by_queries(h: Hasher, queries: np.ndarray, x: np.ndarray) -> tuple[bo
     Of more rows than validation queries searched, as many are taken evenly.
     """
     held_out = h.facts["recall"]
+    if not min(held_out.values()):
+        raise BadInput(
+            "--queries: validation queries of this encoder found none of their nearest rows, with "
+            "which nothing can be compared; leave --queries out"
+        )
     most = max(int(size) for size in held_out)
     x = evenly.of(x, most)
     xq, xb = queries_of(h.metric, queries), base_rows(h.metric, x)

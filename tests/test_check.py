@@ -193,3 +193,12 @@ def test_rows_that_tell_nothing_are_refused_in_one_line(here, monkeypatch, capsy
         assert run(here, *given) == 2
         err = capsys.readouterr().err
         assert err.startswith(f"error: {more}=") and words in err and err.count("\n") == 1
+
+
+def test_an_encoder_whose_validation_queries_found_nothing_is_not_judged_by_queries(here, capsys):
+    h = loading.load(here / "h.npz")
+    facts = h.facts | {"recall": {"100": 0.3, "316": 0.0}}
+    dataclasses.replace(h, facts=facts).save(here / "nothing.npz")
+    queries = f"--queries={here / 'queries.npy'}"
+    assert run(here, "base.npy", queries, workdir="nothing.npz") == 2
+    assert "--queries: validation queries of this encoder found none" in capsys.readouterr().err
