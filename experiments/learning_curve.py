@@ -96,8 +96,12 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input, 3 a loss that is not finite."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", default="mnist", help="experiment names, or NAME=FILE")
-    rows = "1000,3000,10000,30000"
-    parser.add_argument("--rows", type=whole_numbers, default=rows, help="of training, how many")
+    parser.add_argument(
+        "--rows",
+        type=whole_numbers,
+        default="1000,3000,10000,30000",
+        help="numbers of training rows",
+    )
     parser.add_argument("--bits", type=int, default=64, help="code length")
     parser.add_argument("--seeds", type=at_least(1), default=1, help="how many, from 0 on")
     parser.add_argument("--results", type=Path, default=Path("results"))

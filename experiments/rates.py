@@ -90,7 +90,10 @@ class Rate(NamedTuple):
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Median seconds of three calls after one that compiles, or those of the first long one."""
+    """Median seconds of three calls after the one that compiles.
+
+    A call that takes longer than `LONG_SECS` is the last, and its seconds are returned.
+    """
     seconds = []
     while len(seconds) < 4:
         start = time.perf_counter()

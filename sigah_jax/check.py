@@ -165,8 +165,8 @@ def advice_by_queries(h: Hasher, queries: np.ndarray, x: np.ndarray) -> tuple[bo
     held_out = h.facts["recall"]
     if not min(held_out.values()):
         raise BadInput(
-            "--queries: validation queries of this encoder found none of their nearest rows, with "
-            "which nothing can be compared; leave --queries out"
+            "--queries: validation queries of this encoder found none of their nearest rows, so "
+            "nothing can be compared with them; leave --queries out"
         )
     most = max(int(size) for size in held_out)
     x = evenly.of(x, most)

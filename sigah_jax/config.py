@@ -74,7 +74,7 @@ def get_config(arguments: str = "") -> config_dict.ConfigDict:
     c.loss.temperature_synthetic = 0.02  # ours: τ, in squared distance of standardised features
     c.loss.batch_positives = 15  # ours: positives of an anchor from the batch
     c.loss.neighbours = 1  # ours: and from the neighbour graph; several also order one another
-    # ours: the weight of all of these together; a positive from the batch has 1
+    # ours: the weight of an anchor's graph neighbours together; a positive from the batch has 1
     c.loss.neighbour_weight = min(16.0, max(1.0, 32 / bits) ** 2)
     c.loss.batch_positives_synthetic = 8  # ours: of the batch, for synthetic features
     c.loss.reach_share = 0.03  # ours: the nearest share of the columns may be positives

@@ -153,6 +153,9 @@ def test_runs_of_a_set_whose_rows_changed_are_refused(tmp_path, capsys):
     assert f"{runs[0]} and {runs[2]}: are of mnist, but of other rows" in err
     whole.write_json(runs[2] / "data.json", {"hashes": {"xt": "1f"}})
     assert "3 runs finished" in printed(capsys, tmp_path)
+    (runs[2] / "data.json").write_text("{")  # which no command makes again
+    err = refusal(capsys, tmp_path)
+    assert "data.json: damaged" in err and "bring it back, or give other directories" in err
 
 
 def test_a_run_that_is_given_twice_counts_once(tmp_path, capsys):

@@ -106,6 +106,9 @@ def test_harmonic_numbers_are_sums_of_reciprocals():
     n = np.arange(1000)
     expected = np.append(0, np.cumsum(1 / np.arange(1, 1000)))
     np.testing.assert_allclose(metrics._harmonic(n), expected, rtol=0, atol=1e-14)
+    n = 10.0 ** np.arange(3, 12)
+    expected = np.log(n) + np.euler_gamma + 1 / (2 * n) - 1 / (12 * n**2)  # to 1 / (120 n⁴)
+    np.testing.assert_allclose(metrics._harmonic(n), expected, rtol=0, atol=2e-14)
 
 
 def test_precision_and_recall_of_more_rows_than_there_are():
