@@ -435,7 +435,7 @@ def test_measure_keeps_directories_of_other_metrics_apart(tmp_path, capsys):
     rundir.claim(tmp_path / "m" / "bits8", config).close()
     for given, words in (
         ([], "bits8 there is of --metric=cosine, now l2; use another --workdir"),
-        (["--metric=dot"], "--metric=dot: expected one of l2, cosine, ip"),
+        (["--metric=dot"], "--metric: invalid choice: 'dot' (choose from "),
     ):
         assert measure.main([*argv, *given]) == 2
         told = capsys.readouterr().err

@@ -219,7 +219,10 @@ def test_rows_exactly_at_the_radius_are_within():
         ({"h": "plain"}, "radius: this encoder was saved without pairs"),
         ({"queries": np.zeros((3, D + 1))}, "queries: vectors of shape"),
         ({"queries": np.full((3, D), np.nan)}, "queries: vectors: row 0 holds NaN"),
-        ({"packed": np.zeros((9, 4), np.uint8)}, "codes of 4 bytes"),
+        (
+            {"packed": np.zeros((9, 4), np.uint8)},
+            r"codes are uint8 \[9, 4\]: codes of 64 bits are uint8 \[n, 8\]",
+        ),
         ({"missing": [3, 2]}, "missing: expected rising"),
         ({"only": [3, 3]}, "only: holds row 3 twice"),
         ({"rerank": np.zeros((9, D))}, r"rerank: \[9, 24\], but there are 1500 codes of 24"),

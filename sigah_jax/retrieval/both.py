@@ -53,7 +53,7 @@ def distances(cq: jax.Array, cb: jax.Array) -> jax.Array:
 
 
 def weights(cq: jax.Array, bits: int) -> jax.Array:
-    """w `[Q, K] f32` such that 3 K - w·b is 2 D, b of -1 and 1: of both codes `[Q, 2, W] u8`."""
+    """w by which D = (3 K - w·b) / 2, b of -1 and 1: `[Q, 2, W] u8 -> [Q, K] f32`."""
     return 2 * codes.signs(cq[:, 0], bits) + codes.signs(cq[:, 1], bits)
 
 

@@ -3,8 +3,8 @@
 Shapes: Q queries, K bits; `total` and `relevant` are `[Q, K + 1]`, the rows, and the relevant
 rows, at each Hamming distance. A distance is one group of ties, and every value here is the
 mean over all orders inside each group, equally likely (McSherry & Najork 2008, Computing
-Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores). In
-float64.
+Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores). All
+arithmetic is in float64.
 
 What is relevant has no ties: of base rows at one Euclidean distance on the border of a relevance
 set those of lower id are in it, so that every set has its size and all methods are compared by the
