@@ -65,7 +65,7 @@ def job_of(name: str, point: grid.Point, file: str, experiment: ModuleType) -> l
         validate(config, 1)  # how many devices a run will have, it looks itself
         held = fields_of(config)
         fields = {field: held[field] for field in fields}
-        workdir = rundir.run_directory(config, experiment.__name__, fields)
+        workdir = rundir.run_directory(config, Path(file).stem, fields)
         begun = (workdir / "config.json").exists() and rundir.begun(workdir)
         if begun and rundir.read_config(workdir)[1] != rundir.config_hash(config):
             raise BadInput(f"{workdir}: made by another config; move it away, or undo the change")
@@ -73,7 +73,7 @@ def job_of(name: str, point: grid.Point, file: str, experiment: ModuleType) -> l
         raise BadInput(f"point {name}: {e}") from e
     argv = [sys.executable, "-m", "sigah_jax.main", f"--config={file}:{arguments}".rstrip(":")]
     argv += [f"--config.{field}={value}" for field, value in fields.items()]
-    argv += [f"--workdir={workdir}", f"--cache={Path('runs') / experiment.__name__ / 'data'}"]
+    argv += [f"--workdir={workdir}", f"--cache={Path('runs') / Path(file).stem / 'data'}"]
     log = workdir.with_name(f"{workdir.name}.log")
     return local.Job(name, argv, log, workdir / "results.json", workdir / "lock")
 

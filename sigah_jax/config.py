@@ -237,7 +237,8 @@ def change(config, name: str, value) -> None:
         if name not in known:
             group = any(field.startswith(f"{name}.") for field in known)
             raise KeyError("a group of fields; name one of them" if group else "no such field")
-        if value is None:
+        # of Python, True is an int
+        if value is None or isinstance(value, bool) != isinstance(known[name], bool):
             raise TypeError(f"expected {type(known[name]).__name__}")
         if name == "refine.mu" and isinstance(value, int | float):
             value = str(value)

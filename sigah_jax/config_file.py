@@ -6,6 +6,7 @@ Not responsible for the fields of a config and what they may hold (`config`, `co
 import contextlib
 import importlib.util
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,10 @@ from sigah_jax.errors import BadInput
 
 def load(file: str) -> ModuleType:
     """The module of a config file; BadInput if it cannot be run or has no `get_config`."""
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    spec = importlib.util.spec_from_file_location(f"_sigah_config_{Path(file).stem}", file)
     if spec is None or not Path(file).is_file():
         raise BadInput(f"--config={file}: no such Python file")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # as dataclasses need
     with telling(file, "cannot be loaded"):
         spec.loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):

@@ -126,6 +126,14 @@ def test_numbers_of_numpy_are_taken_as_pythons():
         config.change(c, "seed", np.float64(2.5))
 
 
+@pytest.mark.parametrize(
+    "name, value", [("seed", True), ("train.steps", np.True_), ("model.query_head", 1)]
+)
+def test_truths_and_numbers_are_told_apart(name, value):
+    with pytest.raises(BadInput, match=rf"config\.{name}=(True|1): expected (int|bool)"):
+        config.change(config.get_config(), name, value)
+
+
 def test_the_neighbours_weight_follows_the_length():
     weights = [config.get_config(f"bits={k}").loss.neighbour_weight for k in (8, 16, 32, 64)]
     assert weights == [16, 4, 1, 1]

@@ -47,6 +47,15 @@ def test_what_is_no_python_file_is_named(tmp_path, monkeypatch, name):
         config_file.load(name)
 
 
+def test_a_config_file_may_hold_a_dataclass(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\nimport dataclasses\n"
+        "from sigah_jax.config import get_config\n"
+        "@dataclasses.dataclass\nclass Point:\n    bits: int\n"
+    )
+    assert config_file.load(str(tmp_path / "mine.py")).Point(32).bits == 32
+
+
 def test_an_argument_is_refused_in_the_words_of_the_config():
     module = config_file.load(str(ROOT / "experiments" / "mnist.py"))
     assert config_file.config_of(module, "bits=32").model.bits == 32
