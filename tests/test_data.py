@@ -131,6 +131,16 @@ def test_files_of_two_widths_are_refused(tmp_path):
     assert str(tmp_path / "b.npy") in str(e.value)
 
 
+def test_rows_that_memory_cannot_hold_are_not_copied_to_hold_out_queries(tmp_path):
+    name = tmp_path / "large.fbin"
+    n = 2**42 // 4000  # 4 TiB of 1000 columns
+    with name.open("wb") as f:
+        f.write(np.array([n, 1000], np.uint32))
+        f.truncate(8 + n * 4000)
+    with pytest.raises(BadInput, match=rf"{name}: its values need 4096.0 GiB of memory, .* fewer"):
+        datasets.load_files(fields(base=str(name), max_rows=0))
+
+
 def test_an_array_inside_a_file_is_named_after_a_colon(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "my.hdf5", "w") as f:

@@ -8,6 +8,7 @@ Not responsible for ground truth: `retrieval.neighbours`.
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from sigah_jax.data.row_checks import (
 from sigah_jax.data.sources import command_for
 from sigah_jax.errors import BadInput
 from sigah_jax.files.cache import content_hash
+from sigah_jax.files.regular import check_memory
 from sigah_jax.formats.vectors import read_file
 from sigah_jax.retrieval.metric import L2, Metric, base_rows, longest, queries_of
 from sigah_jax.retrieval.metric import of as metric_of
@@ -34,7 +36,8 @@ class Dataset:
     """Four sets of feature vectors, f32, finite as their squared norms are.
 
     They are what `retrieval.metric` makes of the rows that were given: all that is computed of them
-    is Euclidean. Of l2, a base that a raw format holds as float32 stays a memory map.
+    is Euclidean. Of l2, a base that a raw format holds as float32 stays a memory map, unless test
+    queries were held out of it: then it is copied.
     """
 
     xt: np.ndarray  # [nt, d] training set; validation searches it
@@ -58,7 +61,8 @@ def load_dataset(config) -> Dataset:
     """The data set that `config.data` names.
 
     Raises:
-        BadInput: a missing or bad file, rows as in `check_finite` and `check_precision`, too few.
+        BadInput: a missing or bad file, or one to hold queries out of that exceeds memory; rows as
+            in `check_finite` and `check_precision`; too few rows.
     """
     data = config.data
     root = data_directory(data.dir)
@@ -80,6 +84,9 @@ def load_files(data) -> Dataset:
     An array inside an HDF5, MAT or parquet file is named after a colon: `my.hdf5:train`.
     """
     base = read_file(data.base)
+    if not data.queries:  # some rows are held out, and the others copied
+        rows = min(len(base), data.max_rows or len(base))
+        check_memory(Path(data.base), 4 * rows * base.shape[1])
     names = data.queries, data.train, data.queries_train
     queries, learn, asked = others = [read_file(name) if name else None for name in names]
     for name, x in zip(names, others, strict=True):
