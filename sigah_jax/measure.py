@@ -87,7 +87,8 @@ def check_rows(args, config) -> None:
 def check_workdir(args) -> None:
     """Raises BadInput if lengths of other vectors were measured in the directory.
 
-    A file that is spelt in another way is spelt as there, for the configs of runs are compared.
+    A file that is spelt in another way there, as earlier versions did, is spelt as there, for the
+    configs of runs are compared.
     """
     for path in sorted(args.workdir.glob("bits*/config.json")):
         held = rundir.read_config(path.parent)[0].data
@@ -97,7 +98,7 @@ def check_workdir(args) -> None:
             ("queries_train", held.queries_train, args.queries_train),
             ("metric", held.metric, args.metric),
         ):
-            if flag != "metric" and theirs and ours and _absolute(theirs) == _absolute(ours):
+            if flag != "metric" and theirs and _absolute(theirs) == ours:
                 setattr(args, flag, theirs)
             elif theirs != ours:
                 raise BadInput(
@@ -178,6 +179,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         )
     if not 0 < args.target <= 1:
         raise BadInput(f"--target={args.target}: expected a share above 0, at most 1")
+    for flag in ("input", "queries", "queries_train"):  # so that a run means them anywhere
+        if name := getattr(args, flag):
+            setattr(args, flag, _absolute(name))
     default = f"runs/measure/{Path(args.input).stem}"
     args.workdir = Path(os.path.expanduser(args.workdir or default))
     return args

@@ -139,6 +139,7 @@ def test_another_spelling_of_the_file_is_the_same_file_and_a_length_is_measured_
     monkeypatch.chdir(vectors.parent)
     argv = ["--bits=8,8", "--steps=20", "--k=5", f"--workdir={copy}"]
     assert measure.main([f"--input=./{vectors.name}", *argv]) == 0
+    assert json.loads((copy / "measure.json").read_text())["input"] == str(vectors)
     assert (copy / "bits8" / "metrics.jsonl").read_text() == before
     assert [row["method"] for row in rows_of(copy)].count("sigah") == 1
 
