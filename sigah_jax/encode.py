@@ -11,12 +11,12 @@
 that it would have as a base row, see `retrieval.both`.
 The output is a `.npy` file of packed codes `[n, W] uint8` in the bit order of `numpy.packbits`,
 and faiss's binary indexes take them as they are. `codes.npy.json` beside it says what they are:
-the input and a fingerprint of its content, the hash of the encoder, the bits, how codes were
-refined, if they were, whether rows are of the base, queries or may be both, how many there are,
-their CRC-32, and which of them are bad and have no code; of the inner product also the length of
-the longest row, and a line says so if no row of training was that long. `sigah_jax.search` reads
-it, so keep them together. After an interruption or a kill the same command resumes where it
-stopped.
+the input and a fingerprint of its content, the hash of the encoder, its metric, the bits, how
+codes were refined, if they were, whether rows are of the base, queries or may be both, how many
+there are, their CRC-32, and which of them are bad and have no code; of the inner product also the
+length of the longest row, and a line says so if no row of training was that long.
+`sigah_jax.search` reads it, so keep them together. After an interruption or a kill the same
+command resumes where it stopped.
 
 Shapes: n rows, d columns, W packed bytes.
 
@@ -44,12 +44,12 @@ from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import Vectors, as_array, check_unchanged, open_file
-from sigah_jax.retrieval import codes, metric
+from sigah_jax.retrieval import codes, evenly, metric
 from sigah_jax.retrieval.bad_rows import why_bad
 from sigah_jax.run import loading
 
 _SAVE_EVERY_SECS = 2
-_COMPARED = 100  # first rows of an input that is appended, with those of the inputs before it
+_COMPARED = 100  # rows of an input that is appended, with those of the inputs before it
 
 
 class Encoded(NamedTuple):
@@ -92,7 +92,7 @@ def encode_file(
     Raises:
         BadInput: another d; a `path` that is the file of vectors, also by a link; a bad row
             without `skip_bad`, or an input that changed meanwhile, nothing is left then; codes
-            that cannot be appended to; an input whose first rows are those of one whose codes are
+            that cannot be appended to; an input that begins with all rows of one whose codes are
             there; and as `resumable.open_output`.
     """
     v = open_file(name)
@@ -105,7 +105,8 @@ def encode_file(
         raise BadInput(f"{path}: is the file of vectors itself; choose another --output")
     content = fingerprint(v.file)
     source = {"input": os.path.abspath(os.path.expanduser(name)), **content}
-    made = {"encoder": h.describe()["encoder"], "bits": h.bits, "rows_are": kind}
+    told = h.describe()
+    made = {field: told[field] for field in ("encoder", "metric", "bits")} | {"rows_are": kind}
     how = h.refined(refine if kind == "base" else 0)
     alike = not (h.query_head or how.mu or h.metric.added)
     if alike and kind in ("base", "queries"):
@@ -175,9 +176,9 @@ def _appended_to(path: Path, made: dict) -> _Old:
             f"--append: {path}.json is missing, so nothing tells which encoder made {path}; "
             "encode all rows anew"
         )
-    for field in ("encoder", "bits", "rows_are", "refine", "refine_iterations"):
+    for field in ("encoder", "metric", "bits", "rows_are", "refine", "refine_iterations"):
         theirs, ours = facts[field], made.get(field, 0)
-        if theirs != ours:
+        if theirs not in (ours, None):
             raise BadInput(
                 f"--append: {path} holds codes of {field} {theirs}, these would be of {ours}; give "
                 "the encoder and the flags that it was made with, or encode all rows anew"
@@ -186,13 +187,29 @@ def _appended_to(path: Path, made: dict) -> _Old:
 
 
 def _check_new(h: Hasher, v: Vectors, kind: str, refine: float, old: _Old, path: Path) -> None:
-    """Raises BadInput if the first rows of v have the codes with which a part of `old` begins."""
+    """Raises BadInput if v begins with the rows of a part of `old`, as far as their codes tell.
+
+    Compared are the first rows and, where these are equal, others evenly among all of the part.
+    """
     if v.shape[0] < _COMPARED:  # a few rows may be equal by chance
         return
-    first, packed = 0, next(h.encode_blocks(v.read, 0, _COMPARED, kind, refine))[1]
+
+    def codes_of(x: np.ndarray) -> np.ndarray:
+        read = lambda i, j: x[i:j]  # noqa: E731
+        blocks = h.encode_blocks(read, 0, len(x), kind, refine)
+        return np.concatenate([packed for _, packed, _ in blocks])
+
+    def has_all(there: np.ndarray) -> bool:
+        rows = evenly.rows(len(there), _COMPARED)
+        return np.array_equal(
+            codes_of(np.concatenate([v.read(row, row + 1) for row in rows])), there[rows]
+        )
+
+    first, begin = 0, codes_of(v.read(0, _COMPARED))
     for part in old.parts:
-        stop, there = part["rows"], old.packed[first : first + len(packed)]
-        if _COMPARED <= stop - first <= v.shape[0] and np.array_equal(packed, there):
+        stop, there = part["rows"], old.packed[first : part["rows"]]
+        alike = np.array_equal(begin, there[:_COMPARED]) and len(there) <= v.shape[0]
+        if alike and has_all(there):
             raise BadInput(
                 f"{v.path}: begins with the rows whose codes are rows {first} to {stop - 1} of "
                 f"{path}, and would add them again; give a file of the new rows alone"

@@ -23,6 +23,7 @@ def name(tmp_path):
     """Codes of 9 rows in three parts, of 4, 3 and 2."""
     last = part("/c.npy", 9)
     of = source("/c.npy") | {"encoder": "1a", "bits": 16, "rows_are": "base", "refine": 0.5}
+    of |= {"metric": "cosine"}
     state = {"of": of | {"refine_iterations": 3}, "rows": 9, "rows_crc32": last["rows_crc32"]}
     state |= {"bad": [1, 5, 8], "earlier": [part("/a.npy", 4), part("/b.npy", 7)]}
     whole.write_json(tmp_path / "codes.npy.json", state)
@@ -38,7 +39,7 @@ def test_codes_of_the_first_parts_have_the_facts_of_their_rows(name, rows, parts
     ends = {"a": 4, "b": 7, "c": 9}
     assert facts.pop("parts") == [part(f"/{i}.npy", ends[i]) for i in parts]
     made = {"encoder": "1a", "bits": 16, "rows_are": "base", "refine": 0.5, "refine_iterations": 3}
-    assert facts == made | {"longest": 0.0}  # l2 does not ask for it
+    assert facts == made | {"metric": "cosine", "longest": 0.0}  # l2 does not ask for it
 
 
 def test_codes_behind_a_link_have_the_facts_of_their_file(name, tmp_path):

@@ -16,7 +16,7 @@ import sigah_jax.search as search
 from sigah_jax import encode
 from sigah_jax.encoder import radius, search_files
 from sigah_jax.files import resumable
-from sigah_jax.retrieval import topk
+from sigah_jax.retrieval import metric, topk
 from sigah_jax.run import loading
 
 BITS, D = 20, 6  # 3 bytes a code, the last of which is not full
@@ -39,6 +39,7 @@ def made(tmp_path_factory):
     np.save(path / "other.npy", vectors(500, D, 9))
     np.save(path / "wide.npy", np.zeros((500, 4), np.uint8))
     run_directory(path / "more_bits", BITS + 2, D)  # 3 bytes a code too
+    dataclasses.replace(h, metric=metric.Metric("cosine")).save(path / "cosine.npz")
     for run, name, output in (
         ("run", "xb.npy", "encoded.npy"),
         ("run", "xq.npy", "encoded_q.npy"),
@@ -536,6 +537,7 @@ def test_a_directory_without_permission_is_told_as_that(made, tmp_path, monkeypa
         ({"workdir": "another", "codes": "encoded.npy", "by": "projection"}, ENCODER),
         ({"workdir": "another", "codes": "encoded.npy", "by": "both"}, ENCODER),
         ({"workdir": "more_bits", "codes": "encoded.npy"}, "names bits 20, .*more_bits has 22;"),
+        ({"workdir": "cosine.npz", "codes": "encoded.npy"}, "names metric l2, .*npz has cosine;"),
         ({"queries": "gaps_q.npy"}, "--queries=.*gaps_q.npy: row 0 was bad and has no code"),
         ({"queries": "encoded.npy"}, "--queries=.*encoded.npy: are codes of a base; encode"),
         ({"codes": "encoded_q.npy"}, "--codes=.*encoded_q.npy: are codes of queries; encode"),

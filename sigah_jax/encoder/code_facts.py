@@ -37,8 +37,9 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         packed: the codes in it, `[n, W] u1`; all are read, to compare their CRC-32.
 
     Returns:
-        {"encoder": hash, "bits": K, "rows_are": as in `Hasher.encode_blocks`, or "both" where base
-        rows and queries share a hash function, "refine": μ or 0, "refine_iterations": 0 without,
+        {"encoder": hash, "metric": its name, None if an earlier version wrote the facts, "bits": K,
+        "rows_are": as in `Hasher.encode_blocks`, or "both" where base rows and queries share a hash
+        function, "refine": μ or 0, "refine_iterations": 0 without,
         "bad": `[b] i64` rising numbers of the rows without a code, "longest": the length of the
         longest row of all parts where the metric asks for it, else 0, "parts": of each input {the
         fields of `SOURCE`, "rows": behind its last one, "rows_crc32": of all up to there}}.
@@ -55,6 +56,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         of = state["of"]
         facts = {field: of[field] for field in ("encoder", "bits", "rows_are")}
         facts |= {field: of.get(field, 0) for field in ("refine", "refine_iterations")}
+        facts["metric"] = of.get("metric")
         parts = [*state.get("earlier", ()), _part(state)]
         parts = [part for part in parts if part["rows"] <= len(packed)] or parts
         rows, crc32 = parts[-1]["rows"], parts[-1]["rows_crc32"]

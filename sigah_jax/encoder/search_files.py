@@ -172,13 +172,14 @@ def _check_encoder(base: Base, other: str, facts: dict | None) -> str:
 
     Args:
         other: the run directory or the file of the queries.
-        facts: its "bits" and "encoder"; None if they are not known.
+        facts: its "bits", "encoder" and "metric"; None if they are not known.
     """
     if not (base.facts and facts):
         name = other if base.facts else base.name
         return f"\n{name}: no {name}.json names the encoder of these codes; it was not checked"
-    for field in ("bits", "encoder"):
-        if base.facts[field] != facts[field]:
+    for field in ("bits", "encoder", "metric"):
+        # earlier versions wrote no metric
+        if base.facts[field] != facts[field] and None not in (base.facts[field], facts[field]):
             raise BadInput(
                 f"--codes={base.name}: {base.name}.json names {field} {base.facts[field]}, "
                 f"{other} has {facts[field]}; encode both by one run and checkpoint"
