@@ -4,11 +4,11 @@
 
 Trains SiGAH at each length, fits its peers on the same rows, encodes the base and searches it with
 the same queries, by the codes alone and with the nearest re-ranked by the vectors. Rows are grouped
-by what a store must be able to search: bits by Hamming distance (SiGAH, ITQ, LSH, sign bits); codes
-by real-valued queries (SiGAH in the stages of `sigah_jax.search`, quantisers of faiss at equal
-bytes); the vectors. Leaves `measure.json`, which also says what was asked, `measure.md` and
-`measure.png` in the run directory, in place of those of an earlier command, and ends with advice.
-Trainings of SiGAH resume where they were interrupted.
+by what a store must be able to search: bits by Hamming distance (SiGAH, ITQ, generative SGH, LSH,
+sign bits); codes by real-valued queries (SiGAH in the stages of `sigah_jax.search`, quantisers of
+faiss at equal bytes); the vectors. Leaves `measure.json`, which also says what was asked,
+`measure.md` and `measure.png` in the run directory, in place of those of an earlier command, and
+ends with advice. Trainings of SiGAH resume where they were interrupted.
 
 Not responsible for how one method is measured (`training.measurements`) nor for how a table or plot
 looks (`report.measured`).
@@ -59,7 +59,7 @@ def make_config(args, bits: int):
 
 def baselines(bits: int, d: int) -> tuple[str, ...]:
     """The binary baselines that there are at this length; sign bits have one, of d columns."""
-    return ("itq", "lsh") if bits <= d else ("lsh",)
+    return ("itq", "sgen", "lsh") if bits <= d else ("sgen", "lsh")
 
 
 def check_rows(args, config) -> None:

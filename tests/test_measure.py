@@ -72,6 +72,7 @@ def test_all_methods_are_measured_at_their_bytes_by_group(workdir):
         ("bits", "sigah", 1),
         ("codes", "sigah_stages", 1),
         ("bits", "itq", 1),
+        ("bits", "sgen", 1),
         ("bits", "lsh", 1),
         ("codes", "opq", 1),
         ("codes", "rq", 1),
@@ -126,7 +127,7 @@ def test_the_same_command_does_not_train_again(small, vectors, workdir, tmp_path
     # 559 · 5 candidates are all rows but 5: nothing is lost
     rows = rows_of(copy)
     recalls = [row["found"]["reranked"]["recall"] for row in rows[:-1] if row["found"]]
-    assert min(recalls) > 0.999 and len(recalls) == 9
+    assert min(recalls) > 0.999 and len(recalls) == 10
     assert "the 2,795 nearest" in (copy / "measure.md").read_text()
     assert rows[0]["fit_secs"] is rows[1]["fit_secs"] is None  # nothing was trained
 
@@ -206,8 +207,8 @@ def test_queries_to_train_with_reach_the_training_and_mark_its_directory(
 
 
 def test_itq_has_no_more_bits_than_columns():
-    assert measure.baselines(12, 12) == ("itq", "lsh")
-    assert measure.baselines(13, 12) == ("lsh",)
+    assert measure.baselines(12, 12) == ("itq", "sgen", "lsh")
+    assert measure.baselines(13, 12) == ("sgen", "lsh")
 
 
 def test_recall_by_hand():

@@ -91,6 +91,22 @@ def test_the_codes_of_the_tests_tie_at_the_last_place(space):
     assert (near[:, 9] == near[:, 10]).mean() > 0.3
 
 
+def test_itq_and_sign_bits_are_codes_that_find_neighbours(space):
+    rng = np.random.default_rng(0)
+    xb = rng.standard_normal((3000, 72)).astype(np.float32) + 3  # a mean that is not 0
+    xq = xb[:30] + 0.3 * rng.standard_normal((30, 72)).astype(np.float32)
+    np.save("base.npy", xb)
+    np.save("queries.npy", xq)
+    itq = run("itq", space)
+    assert itq["cb"].shape == (3000, 8) and itq["cq"].shape == (30, 8)
+    signs = run("sign bits", dict(itq))
+    assert signs["cb"].shape == (3000, 9) and signs["n"] == 72
+    for codes in (itq, signs):
+        assert 0.4 < np.unpackbits(codes["cb"], axis=1).mean() < 0.6
+        nearest = distances(codes["cq"], codes["cb"]).argmin(axis=1)
+        assert (nearest == np.arange(30)).mean() > 0.9
+
+
 def test_faiss_flat(space):
     run("faiss flat", space)
     check(space)
@@ -339,6 +355,9 @@ def test_pgvector_reranks_by_the_vectors_of_a_table_of_items(space, dsn):
         with db.cursor().copy("COPY items FROM STDIN") as copy:
             for i in rng.permutation(3000):
                 copy.write_row((i, str(xb[i].tolist())))
+    run("pgvector vectors", space)
+    np.testing.assert_array_equal(np.load("base.npy"), xb)
+    np.testing.assert_array_equal(np.load("ids.npy"), np.arange(3000))
     ids = run("pgvector items", space)["I"]
     assert ids.shape == (30, 10)
     true = distances(space["cq"], space["cb"])
