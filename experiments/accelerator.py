@@ -24,8 +24,9 @@ from typing import NamedTuple
 import jax
 
 from experiments import cell, equality, rates, training_rate
+from sigah_jax.command_line import Parser, command
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.report import cells
 

@@ -5,7 +5,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from sigah_jax.errors import Parser, command
+from sigah_jax.command_line import Parser, command
 from sigah_jax.files import whole
 
 PAGE = Path("docs/api.md")

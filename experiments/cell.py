@@ -25,11 +25,12 @@ from ml_collections import config_dict
 
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.command_line import Parser, command
 from sigah_jax.config import as_json, change, decoder_steps, first_steps, get_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, BitsRefused, Parser, command
+from sigah_jax.errors import BadInput, BitsRefused
 from sigah_jax.files import whole
 from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import cells

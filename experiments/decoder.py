@@ -29,9 +29,10 @@ from matplotlib.axes import Axes
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import mannwhitneyu
 
+from sigah_jax.command_line import Parser, command
 from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.model import networks
 from sigah_jax.report import drawing
 from sigah_jax.retrieval import real_queries

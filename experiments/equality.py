@@ -27,10 +27,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sigah_jax import fitting
+from sigah_jax.command_line import Parser, command
 from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hasher
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.retrieval import euclidean, hamming, histograms, neighbours
 from sigah_jax.run import logs

@@ -23,8 +23,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from experiments import cell
+from sigah_jax.command_line import Parser, at_least, command, whole_numbers
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, Parser, at_least, command, whole_numbers
+from sigah_jax.errors import BadInput
 from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import cells, comparison, drawing
 from sigah_jax.report.tables import short_name

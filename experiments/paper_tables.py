@@ -30,7 +30,8 @@ from experiments.cell import VARIANTS
 from launch import local
 from sigah_jax.baselines import quantisers
 from sigah_jax.baselines.methods import METHODS
-from sigah_jax.errors import BadInput, Parser, at_least, command, whole_numbers
+from sigah_jax.command_line import Parser, at_least, command, whole_numbers
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import cells, comparison_plots

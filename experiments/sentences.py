@@ -38,8 +38,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import minilm
+from sigah_jax.command_line import Parser, command
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.formats import raw
 

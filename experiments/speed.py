@@ -34,12 +34,13 @@ import numpy as np
 
 from sigah_jax import fitting
 from sigah_jax.baselines import itq, quantisers
+from sigah_jax.command_line import Parser, at_least, command
 from sigah_jax.config import vectors_config
 from sigah_jax.data.synthetic import make_manifold
 from sigah_jax.devices import parallel
 from sigah_jax.encode import encode_file
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import BadInput, Parser, at_least, command
+from sigah_jax.errors import BadInput
 from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import (
     approximate,

@@ -19,8 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import sigah_jax
+from sigah_jax.command_line import Parser, command
 from sigah_jax.data import mnist
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.report import drawing
 from sigah_jax.retrieval import euclidean
 

@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.sentences import check_hashes, check_output, write_texts
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.command_line import Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.formats import raw
 
 ROWS, COLUMNS = 60_000, 100

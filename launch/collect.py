@@ -25,8 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sigah_jax.baselines.methods import METHODS
+from sigah_jax.command_line import Parser, command
 from sigah_jax.config import as_json, fields_of
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.report import comparison, comparison_plots
 from sigah_jax.report.cells import METRICS, Cell, cell_of, checking

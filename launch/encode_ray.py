@@ -43,9 +43,10 @@ import jax
 from launch import ray_encoder, ray_inputs
 from launch.ray_encoder import LONGEST, Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
+from sigah_jax.command_line import Parser, at_least, command
 from sigah_jax.encode import told_of_longer
 from sigah_jax.encoder.hasher import to_bytes
-from sigah_jax.errors import BadInput, Parser, at_least, command
+from sigah_jax.errors import BadInput, optional
 from sigah_jax.files import locks, progress, whole
 from sigah_jax.formats.containers import reading_as
 from sigah_jax.run import loading
@@ -247,10 +248,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.workdir, args.output = (Path(os.path.expanduser(p)) for p in (args.workdir, args.output))
     options = Options(**vars(args))
-    try:
-        import ray.data  # noqa: F401
-    except ImportError as e:
-        raise BadInput("encode_ray needs Ray; run pip install 'sigah_jax[ray]'") from e
+    optional("ray.data", "encode_ray", "ray")
     print(encode_inputs(options))
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.errors import BadInput
+from sigah_jax.errors import BadInput, optional
 from sigah_jax.files.regular import fingerprint, name_of, open_regular
 from sigah_jax.formats.containers import reading_as
 from sigah_jax.formats.parquet import list_rows, stored_lists
@@ -164,10 +164,7 @@ def _row_groups(v: Vectors, column: str) -> tuple[list[int], Callable[[int, int]
 def _open_lance(path: Path, column: str, version: int | None) -> Source:
     import pyarrow as pa
 
-    try:
-        import lance
-    except ImportError as e:
-        raise BadInput(f"{path}: needs pylance; run pip install 'sigah_jax[ray]'") from e
+    lance = optional("lance", f"{path}: reading it", "ray")
     with reading_as("Lance", path):
         data = lance.dataset(str(path), version=version)
         names = _other_columns(path, data.schema.names, column)

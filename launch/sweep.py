@@ -30,9 +30,10 @@ from typing import Any
 
 from launch import grid, local, sky, slurm
 from sigah_jax import config_file
+from sigah_jax.command_line import Parser, at_least, command
 from sigah_jax.config import change, fields_of
 from sigah_jax.config_checks import validate
-from sigah_jax.errors import BadInput, Parser, at_least, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.run import rundir
 

@@ -24,11 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sigah_jax.command_line import Parser, command
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import drift
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.encoder.inputs import have_distances
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.formats.raw import row_blocks
 from sigah_jax.formats.vectors import open_file
 from sigah_jax.retrieval import evenly

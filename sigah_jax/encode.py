@@ -37,9 +37,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sigah_jax.command_line import Parser, command
 from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import progress, resumable, whole
 from sigah_jax.files.regular import fingerprint
 from sigah_jax.formats.raw import row_blocks

@@ -28,7 +28,6 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import functools
-import importlib
 import io
 import json
 import math
@@ -42,10 +41,11 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+from sigah_jax.command_line import Parser, command
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hash_functions, numpy_encoder, refining
 from sigah_jax.encoder.hasher import Hasher, to_bytes
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput, optional
 from sigah_jax.files import whole
 from sigah_jax.retrieval import codes
 from sigah_jax.retrieval.metric import TINY, Metric, base_rows, queries_of
@@ -54,6 +54,7 @@ from sigah_jax.run import loading, rundir
 MARGIN = 1e-5
 SAMPLE_ROWS = 4096
 PLATFORMS = ("cpu", "cuda", "tpu")
+_ONNX = "--output: an .onnx file", "serve"  # what needs a package, and the extra that has it
 
 # codes [n, W] u1 of base rows, of queries, and projections u [n, K] f32 of queries
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -124,7 +125,7 @@ def to_stablehlo(h: Hasher) -> bytes:
 
 def to_onnx(h: Hasher) -> bytes:
     """A checked ONNX model of `vectors` to `OUTPUTS`."""
-    onnx = _library("onnx")
+    onnx = optional("onnx", *_ONNX)
     helper, kinds = onnx.helper, onnx.TensorProto
     arrays = plain_arrays(h)
     # a matrix that adds up the bits of each byte: bit 0 is 128
@@ -218,7 +219,9 @@ def run_stablehlo(data: bytes) -> Callable[[np.ndarray], Outputs]:
 
 def run_onnx(data: bytes) -> Callable[[np.ndarray], Outputs]:
     """The encoder in bytes of `to_onnx`, on the CPU."""
-    session = _library("onnxruntime").InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = optional("onnxruntime", *_ONNX).InferenceSession(
+        data, providers=["CPUExecutionProvider"]
+    )
     return lambda x: tuple(session.run(OUTPUTS, {"vectors": x}))
 
 
@@ -268,15 +271,6 @@ def compare(h: Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
     largest = max(np.abs(u[d]).max(initial=0) for u, d in zip(us, differ, strict=True))
     differing, drift = sum(int(d.sum()) for d in differ), np.abs(other - us[1]).max()
     return Agreement(2 * x.shape[0] * h.bits, differing, float(largest), float(drift))
-
-
-def _library(name: str):
-    try:
-        return importlib.import_module(name)
-    except ImportError as e:
-        raise BadInput(
-            f"--output: an .onnx file needs {name}; run pip install 'sigah_jax[serve]'"
-        ) from e
 
 
 @command("nothing was written")

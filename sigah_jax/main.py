@@ -19,9 +19,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sigah_jax import config_file
+from sigah_jax.command_line import of_path, out_of_memory, tell
 from sigah_jax.config import check_field
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.errors import BadInput, NonFinite, of_path, out_of_memory, tell
+from sigah_jax.errors import BadInput, NonFinite
 from sigah_jax.process import interrupts
 from sigah_jax.run import rundir
 from sigah_jax.training.experiment import evaluate_only, train_and_evaluate

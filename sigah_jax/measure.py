@@ -25,11 +25,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from sigah_jax.command_line import Parser, at_least, command, whole_numbers
 from sigah_jax.config import vectors_config
 from sigah_jax.config_checks import validate
 from sigah_jax.data.datasets import load_dataset
 from sigah_jax.devices import parallel
-from sigah_jax.errors import BadInput, Parser, at_least, command, whole_numbers
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.formats.vectors import open_file
 from sigah_jax.report import measured

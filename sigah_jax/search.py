@@ -57,10 +57,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sigah_jax.command_line import Parser, command
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import radius, search_files, searching
 from sigah_jax.encoder.hasher import Hasher
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.retrieval import both, gaps, hamming
 from sigah_jax.run import loading, rundir

@@ -658,7 +658,7 @@ def test_without_ray_it_says_what_to_install(workdir, here, capsys, monkeypatch)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     assert run(workdir) == 2
     assert capsys.readouterr().err == (
-        "error: encode_ray needs Ray; run pip install 'sigah_jax[ray]'\n"
+        "error: encode_ray needs ray; run pip install 'sigah_jax[ray]'\n"
     )
 
 

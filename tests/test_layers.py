@@ -30,6 +30,7 @@ LAYERS = [
     "devices",
     "formats",
     "files",
+    "command_line",
     "errors",
     "process",
 ]

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sigah_jax.command_line import Parser, command
 from sigah_jax.data import transfer
 from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
 from sigah_jax.data.sources import SOURCES, File, Way, finals
 from sigah_jax.data.transfer import PATIENCE, Patience, has_size
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import locks, progress, whole
 
 _ELSEWHERE = "choose another directory with --dir or $SIGAH_DATA"

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sigah_jax.command_line import Parser, command
 from sigah_jax.data.benchmarks import BENCHMARKS, STAND_IN, Benchmark
 from sigah_jax.data.directory import data_directory
-from sigah_jax.errors import BadInput, Parser, command
+from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.formats.raw import write_vectors
 

@@ -7,7 +7,6 @@ by file name (`vectors`).
 """
 
 import contextlib
-import importlib
 import math
 import os
 from bisect import bisect_right
@@ -15,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from sigah_jax.errors import BadInput, printable
+from sigah_jax.errors import BadInput, optional, printable
 from sigah_jax.files.regular import check_memory, check_unpacked, name_of
 
 # MATLAB class -> dtype, of arrays of numbers; logical, char, sparse and cell are among the others
@@ -247,10 +247,6 @@ def choose(path: Path, found: dict[str, str], dataset: str, default: str = "") -
     raise BadInput(f"{path}: {wrong}; name one as {path}:NAME, of: {listed}")
 
 
-def library(name: str, path: Path):
-    try:
-        return importlib.import_module(name)
-    except ImportError as e:
-        raise BadInput(
-            f"{path}: reading it needs {name}; run pip install 'sigah_jax[formats]'"
-        ) from e
+def library(name: str, path: Path) -> ModuleType:
+    """A module that reads the file; BadInput if its package is not installed."""
+    return optional(name, f"{path}: reading it", "formats")
