@@ -79,7 +79,7 @@ class Check(NamedTuple):
 
 def inputs(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
     """Queries `[Q, d]` and base rows `[N, d]` f32; every fiftieth row is there twice, for ties."""
-    generator, draw = np.random.default_rng(0), make_manifold(0, sizes.dims)
+    generator, draw = np.random.default_rng(0), make_manifold(sizes.dims)
     xb = draw(generator, sizes.rows)
     xb[1::50] = xb[::50]
     return draw(generator, sizes.queries), xb

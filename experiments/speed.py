@@ -66,7 +66,7 @@ Sides = dict[str, Callable[[], object]]  # the peer first, and what is compared 
 
 def manifold(args) -> tuple[np.ndarray, np.ndarray]:
     """Queries `[Q, d]` and base `[N, d]`, f32."""
-    draw = make_manifold(0, args.dims)
+    draw = make_manifold(args.dims)
     xb = np.empty((args.rows, args.dims), np.float32)
     generator = np.random.default_rng(0)
     for start in range(0, args.rows, 16384):
@@ -240,7 +240,7 @@ def by_synthetic(args) -> Sides:
 
 def itq_fit(args) -> Sides:
     """ITQ's training against faiss's, 50 iterations on all rows."""
-    xt = make_manifold(0, args.dims)(np.random.default_rng(0), args.rows)
+    xt = make_manifold(args.dims)(np.random.default_rng(0), args.rows)
 
     def peer() -> None:
         transform = faiss.ITQTransform(args.dims, args.bits, True)

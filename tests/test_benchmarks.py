@@ -123,7 +123,7 @@ def test_a_stand_in_never_overwrites_real_files(small, tmp_path):
 
 
 def test_a_stand_in_does_not_depend_on_the_block_and_has_low_intrinsic_dimension():
-    draw = synthetic.make_manifold(0, 200)
+    draw = synthetic.make_manifold(200)
     x = np.concatenate(list(synthetic.blocks(draw, [0, 1], 3000, False)))
     assert x.shape == (3000, 200) and x.dtype == np.float32
     variances = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2

@@ -85,13 +85,6 @@ def test_the_last_w_is_nearly_stationary():
     assert turning(last) < 0.1 * turning(first)
 
 
-def test_polar_factor_is_the_nearest_orthonormal_matrix():
-    # A symmetric positive matrix times a rotation has the rotation as polar factor.
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0].astype(np.float32)
-    stretch = np.diag(np.arange(1, 6, dtype=np.float32))
-    np.testing.assert_allclose(och.polar_factor(stretch @ turn), turn, atol=1e-5)
-
-
 def test_fit_lies_in_the_principal_components():
     x = flat_rows(500)
     params = och.fit(jax.random.key(0), x, 8, 50, 5, 4, 3)

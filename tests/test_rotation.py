@@ -8,7 +8,7 @@ import sets
 from scipy.linalg import orthogonal_procrustes
 
 from sigah_jax.model import pca
-from sigah_jax.model.rotation import rotate
+from sigah_jax.model.rotation import polar_factor, rotate
 
 BITS = 32
 
@@ -97,3 +97,10 @@ def test_scale_of_the_components_does_not_move_the_rotation(components):
     rotation, _ = rotate(jax.random.key(0), components, BITS, 5)
     scaled, _ = rotate(jax.random.key(0), 4 * components, BITS, 5)
     np.testing.assert_allclose(rotation, scaled, atol=1e-4)
+
+
+def test_polar_factor_is_the_nearest_orthonormal_matrix():
+    # A symmetric positive matrix times a rotation has the rotation as polar factor.
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0].astype(np.float32)
+    stretch = np.diag(np.arange(1, 6, dtype=np.float32))
+    np.testing.assert_allclose(polar_factor(stretch @ turn), turn, atol=1e-5)

@@ -22,6 +22,7 @@ from sigah_jax.baselines.kmeans import centres_of
 from sigah_jax.baselines.linear import LinearHash
 from sigah_jax.errors import BadInput
 from sigah_jax.model.pca import principal_directions
+from sigah_jax.model.rotation import polar_factor
 
 KMEANS_ROWS = 20_000  # ours: at most, drawn by the key; the authors trained on 5,000 rows in all
 SPREAD = 4.0  # ours: root mean square of the components; 4 and 6 rank best in validation
@@ -166,9 +167,3 @@ def learn(
     first = polar_factor(jax.random.normal(key, (y.shape[1], bits)))
     (w, _), losses = jax.lax.scan(descend, (first, jnp.float32(1)), length=iterations)
     return w, jnp.append(losses, loss(w))
-
-
-def polar_factor(w: jax.Array) -> jax.Array:
-    """The matrix with orthonormal columns, or rows, nearest to w: U Vᵀ of its SVD."""
-    u, _, vt = jnp.linalg.svd(w, full_matrices=False)
-    return jnp.matmul(u, vt, precision="highest")

@@ -21,8 +21,6 @@ SIDE = 28
 MD5 = {
     "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
     "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
-    "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
-    "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
 }
 
 
@@ -30,12 +28,6 @@ def load_images(directory: Path = DIRECTORY) -> np.ndarray:
     """All images, the 60,000 official training images first: `[70000, 784] u1`, 0 to 255."""
     parts = [_load(directory, f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
     return np.concatenate(parts).reshape(-1, SIDE * SIDE)
-
-
-def load_labels(directory: Path = DIRECTORY) -> np.ndarray:
-    """The digit of each image of `load_images`: `[70000] u1`. Training never sees it."""
-    parts = [_load(directory, f"{part}-labels-idx1-ubyte.gz") for part in ("train", "t10k")]
-    return np.concatenate(parts)
 
 
 def _load(directory: Path, name: str) -> np.ndarray:

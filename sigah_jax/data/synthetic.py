@@ -14,7 +14,7 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
     interrupts.begin()
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,13 @@ NOISE = 0.02  # standard deviation of a column, relative to that of the manifold
 BLOCK_ROWS = 16384
 
 
-def make_manifold(seed: int, d: int):
+def make_manifold(d: int) -> Callable[[np.random.Generator, int], np.ndarray]:
     """A function `(generator, rows) -> [rows, d] f32` of points near an m-dimensional manifold.
 
     A Gaussian mixture in m dimensions goes through one random tanh layer: curved, clustered, of
-    low intrinsic dimension, as descriptors are.
+    low intrinsic dimension, as descriptors are. It is the same one at every call.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     centres = generator.standard_normal((CENTRES, INTRINSIC_DIMS), np.float32)
     inner = generator.standard_normal((INTRINSIC_DIMS, 256), np.float32) / 4
     outer = generator.standard_normal((256, d), np.float32) / 16
@@ -75,7 +75,7 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark) -> None:
         raise BadInput(f"{directory}: holds other files; give another --dir for a stand-in")
     whole.check_room(directory, 4 * benchmark.d * sum(sizes), "give another --dir")
     marker.write_text(f"Synthetic stand-in of {name}, made by sigah_jax.data.synthetic.\n", "utf-8")
-    draw = make_manifold(0, benchmark.d)
+    draw = make_manifold(benchmark.d)
     for number, (part, rows) in enumerate(zip(layout, sizes, strict=True)):
         path = directory / part.file
         print(f"{path}: {rows} rows of {benchmark.d}", flush=True)

@@ -20,7 +20,7 @@ def rotate(key: jax.Array, v: jax.Array, bits: int, iterations: int) -> tuple[ja
 
     From the first rows of a uniformly random rotation, alternates the two exact minimisers
         B = sign(V R), with sign(0) = -1 as in a code,
-        R = U Wᵀ, where U S Wᵀ is the thin SVD of Vᵀ B (orthogonal Procrustes),
+        R = the polar factor of Vᵀ B (orthogonal Procrustes),
     so the loss never increases, rounding apart. More bits than columns are ours: ‖V R‖ is that
     of V for every R, so the minimisers stay the same.
 
@@ -42,9 +42,14 @@ def rotate(key: jax.Array, v: jax.Array, bits: int, iterations: int) -> tuple[ja
 
     def alternate(rotation: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         b, loss = quantise(rotation)
-        u, _, wt = jnp.linalg.svd(jnp.matmul(v.T, b, precision="highest"), full_matrices=False)
-        return jnp.matmul(u, wt, precision="highest"), loss
+        return polar_factor(jnp.matmul(v.T, b, precision="highest")), loss
 
     first = jax.random.orthogonal(key, bits)[: v.shape[1]]
     rotation, losses = jax.lax.scan(alternate, first, length=iterations)
     return rotation, jnp.append(losses, quantise(rotation)[1])
+
+
+def polar_factor(w: jax.Array) -> jax.Array:
+    """The matrix with orthonormal columns, or rows, nearest to w: U Vᵀ of its SVD."""
+    u, _, vt = jnp.linalg.svd(w, full_matrices=False)
+    return jnp.matmul(u, vt, precision="highest")
