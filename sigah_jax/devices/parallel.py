@@ -24,6 +24,7 @@ from sigah_jax.errors import BadInput
 from sigah_jax.process import interrupts
 
 AXIS = "data"
+ENGINES = ("cpu", "accelerator")  # of searches: faiss and numpy, JAX
 _FREE = "free the device of other programs"
 
 
@@ -313,6 +314,12 @@ def enough_memory(remedy: str) -> Iterator[None]:
             raise
         reason = str(e).splitlines()[0].partition(": ")[2]
         raise BadInput(f"out of device memory ({reason}); {remedy}") from e
+
+
+def check_engine(engine: str) -> None:
+    """ValueError unless it is one of the two search engines."""
+    if engine not in ENGINES:
+        raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
 
 
 def engine(choice: str) -> str:

@@ -30,7 +30,7 @@ from sigah_jax.retrieval import rerank as reranking
 CANDIDATES = 1000
 OVERSAMPLE = 10
 BY = ("synthetic", "both", "hamming", "projection")
-ENGINES = ("auto", "cpu", "accelerator")
+ENGINES = ("auto", *parallel.ENGINES)
 
 
 @parallel.default_settings()

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigah_jax.devices import parallel
 from sigah_jax.retrieval import codes, hamming, topk
 
 
@@ -35,11 +36,10 @@ def search(
     """
     _check(cq, cb)
     hamming.check_k(k, len(cb))
+    parallel.check_engine(engine)
     if engine == "accelerator":
         d, ids = topk.on_devices(distances, cq, cb, k, devices)
         return d.astype(np.int32), ids
-    if engine != "cpu":
-        raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
     # the distance of Q, Q, S to a base code that stands there three times
     thrice = cq[:, [0, 0, 1]].reshape(len(cq), 3 * cq.shape[2])
     return hamming.search_by_faiss(thrice, cb, k, copies=3)

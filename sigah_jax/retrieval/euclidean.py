@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sigah_jax.devices import parallel
 from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import topk
 from sigah_jax.retrieval.topk import Devices
@@ -105,8 +106,7 @@ def check(xq: np.ndarray, xb: np.ndarray, k: int, most: int, engine: str) -> Non
         raise ValueError(f"rows must be float32; got {xq.dtype} and {xb.dtype}")
     if not 1 <= k <= most:
         raise ValueError(f"k must be from 1 to {most}, the rows to choose from; got {k}")
-    if engine not in ("cpu", "accelerator"):
-        raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
+    parallel.check_engine(engine)
 
 
 def _chunks(rows: int, candidates: int, engine: str) -> Iterable[slice]:

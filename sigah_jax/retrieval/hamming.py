@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
 from sigah_jax.process.blas import faiss
 from sigah_jax.retrieval import topk
@@ -41,11 +42,10 @@ def search(
     """
     check(cq, cb)
     check_k(k, len(cb))
+    parallel.check_engine(engine)
     if engine == "accelerator":
         d, ids = topk.on_devices(distances, cq, cb, k, devices)
         return d.astype(np.int32), ids
-    if engine != "cpu":
-        raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
     return search_by_faiss(cq, cb, k)
 
 

@@ -64,12 +64,11 @@ def distance_histograms(
         ValueError: shapes, widths, ids or sizes that do not fit one another.
     """
     _check(cq, cb, neighbours, sizes, bits)
-    if engine == "cpu":
-        total = _total_cpu(hamming.distances, bits + 1, cq, cb, block_rows)
-    elif engine == "accelerator":
+    parallel.check_engine(engine)
+    if engine == "accelerator":
         total = _total_devices(cq, cb, bits, block_rows, parallel.local_devices(devices))
     else:
-        raise ValueError(f'engine must be "cpu" or "accelerator"; got {engine!r}')
+        total = _total_cpu(hamming.distances, bits + 1, cq, cb, block_rows)
     return Histograms(total, _relevant(hamming.distances, bits + 1, cq, cb, neighbours, sizes))
 
 
