@@ -54,7 +54,7 @@ def vectors_of(data: bytes, rows: int) -> tuple[list[str], np.ndarray]:
     """The first words of the file, which are the most frequent, and their vectors `[rows, 100]`."""
     held = json.loads(data)
     words = held["words"][:rows]
-    # behind its columns a vector holds its length and the word's place
+    # after its columns a vector holds its length and the word's place
     return words, np.array([held["vectors"][word][:COLUMNS] for word in words], np.float32)
 
 

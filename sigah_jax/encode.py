@@ -5,7 +5,7 @@
 
     python -m sigah_jax.encode --workdir=runs/… --input=more.npy --output=codes.npy --append
 
-`--append` adds the codes of new rows behind those that are there; see `encode_file`.
+`--append` adds the codes of new rows after those that are there; see `encode_file`.
 `--queries` makes codes of queries, to be compared with those of the base: see `hasher`.
 `--queries=both` writes both codes of a query beside one another, `[n, 2 W]`: its own, and the one
 that it would have as a base row, see `retrieval.both`.
@@ -57,7 +57,7 @@ class Encoded(NamedTuple):
     """What `encode_file` did."""
 
     first: int  # the row number of the first code in the output
-    stop: int  # behind the last
+    stop: int  # one past the last
     bad: int  # rows among them that are bad
     before: bool  # the codes of this input were there, and nothing was written
 
@@ -226,7 +226,7 @@ def _copy(packed: np.ndarray, out: resumable.Output) -> None:
 
 
 def _append_codes(h: Hasher, v: Vectors, kind: str, first: int, out: resumable.Output) -> None:
-    """Writes the codes of v that are not there yet, behind the `first`; saves now and then."""
+    """Writes the codes of v that are not there yet, after the `first`; saves now and then."""
     begun, n, saved = out.state["rows"] - first, v.shape[0], time.monotonic()
 
     def read(start: int, stop: int) -> np.ndarray:

@@ -85,7 +85,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """
     try:
         given, (program, *rest) = _given_config(argv), argv
-        if given is None:  # fields can be set behind --config
+        if given is None:  # fields can be set after --config
             rest = [f"--config={_MNIST}", *rest]
         else:
             file, colon, arguments = given.partition(":")

@@ -242,7 +242,7 @@ def test_missing_files_directories_and_needless_datasets_are_named(tmp_path):
         open_vectors(put(tmp_path / "a.bvecs", BVECS), "train")
     with pytest.raises(BadInput, match=r"no:such\.npy: cannot be read \(No such file"):
         open_file(f"{tmp_path}/no:such.npy")
-    with pytest.raises(BadInput, match=r"a\.bvecs:: names no array behind the colon"):
+    with pytest.raises(BadInput, match=r"a\.bvecs:: names no array after the colon"):
         open_file(f"{tmp_path}/a.bvecs:")
 
 

@@ -3,11 +3,11 @@
 A name and a number of bytes give a key of faiss's `index_factory`. All that is stored of a row
 counts, the two factors of RaBitQ too. Each is used as its makers use it:
 
-* `opq`, `opq_all`: product quantiser behind a learned rotation, of 8 columns a byte or of all;
+* `opq`, `opq_all`: product quantiser after a learned rotation, of 8 columns a byte or of all;
 * `rq`: residual quantiser, whose rows are decoded and searched exactly, since tables of it take
   more bytes than its codes;
 * `rabitq`, `sqtqmse1`, `sqtqmse2`: RaBitQ, queries of 8 bits, and the codes of TurboQuant, one and
-  two bits a column, behind PCA and a random rotation, or a random rotation to more columns;
+  two bits a column, after PCA and a random rotation, or a random rotation to more columns;
 * `sq8`: int8 of the leading principal components, a byte each.
 
 Rows are centred, and divided by the root of their mean squared norm: TurboQuant's levels are those

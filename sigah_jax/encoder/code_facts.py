@@ -42,7 +42,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         function, "refine": μ or 0, "refine_iterations": 0 without,
         "bad": `[b] i64` rising numbers of the rows without a code, "longest": the length of the
         longest row of all parts where the metric asks for it, else 0, "parts": of each input {the
-        fields of `SOURCE`, "rows": behind its last one, "rows_crc32": of all up to there}}.
+        fields of `SOURCE`, "rows": one past its last, "rows_crc32": of all up to there}}.
 
     Raises:
         BadInput: `<name>.json` is damaged or is about other codes.
@@ -97,7 +97,7 @@ def _part(state: dict) -> dict:
 
 
 def rows_of(parts: list[dict], source: dict) -> tuple[int, int] | None:
-    """The first row of the part whose input is `source`, and the one behind its last; or None."""
+    """The first row of the part whose input is `source`, and one past its last; or None."""
     first = 0
     for part in parts:
         if all(part.get(field) == source[field] for field in SOURCE):

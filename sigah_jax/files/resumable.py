@@ -195,7 +195,7 @@ def _begun(path: Path, f: BinaryIO, of: dict, header: bytes, width: int) -> dict
 
 
 def _rows_crc32_in(f: BinaryIO, header: bytes, size: int) -> int | None:
-    """The CRC-32 of `size` bytes behind the header, None if the header or some are not there."""
+    """The CRC-32 of `size` bytes after the header, None if the header or some are not there."""
     f.seek(0)
     if f.read(len(header)) != header:
         return None

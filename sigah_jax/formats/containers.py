@@ -138,7 +138,7 @@ def _about_matrix(h5py, item, of_matlab: bool) -> str:
 
 
 def _follow(h5py, path: Path, file, name: str):
-    """What an HDF5 file calls by a name, behind soft links too; None if there is nothing.
+    """What an HDF5 file calls by a name, through soft links too; None if there is nothing.
 
     Raises:
         BadInput: the name leads into another file.

@@ -158,7 +158,7 @@ def check_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def _record(d: int, dtype: np.dtype, numbered: bool) -> np.dtype:
-    """One row: its values "x", behind its dimension "d" if numbered."""
+    """One row: its values "x", after its dimension "d" if numbered."""
     return np.dtype([("d", "<i4")] * numbered + [("x", dtype, (d,))])
 
 

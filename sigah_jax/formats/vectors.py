@@ -103,7 +103,7 @@ def open_file(name: str) -> Vectors:
         path = path.rpartition(":")[0]
     path = path if Path(path).exists() else name
     if name[len(path) :] == ":":
-        raise BadInput(f"{name}: names no array behind the colon; name one, or leave the colon out")
+        raise BadInput(f"{name}: names no array after the colon; name one, or leave the colon out")
     return open_vectors(Path(path), name[len(path) + 1 :])
 
 

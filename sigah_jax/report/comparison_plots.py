@@ -52,9 +52,11 @@ def over_length(
     unit: str,
     always: Sequence[str] = (),
 ) -> None:
-    """Draws one metric over code length in `UNITS`, with the standard deviation over seeds.
+    """Draws one metric over code length, with the standard deviation over seeds.
 
-    Bytes are for codes by Hamming distance and by real-valued queries alike.
+    Args:
+        unit: of the axis, "bits" or "bytes"; bytes suit codes by real-valued queries too.
+        always: as in `draw`.
     """
     places = {k: k // UNITS[unit] for k in bits}
 

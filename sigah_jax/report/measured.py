@@ -70,7 +70,7 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
 def advice(rows: Sequence[Row], k: int, candidates: int, target: float) -> str:
     """The smallest code of any method that reaches the target, and the smallest of bits.
 
-    Others of the same sizes that reach it are named behind them, since they may take less time to
+    Others of the same sizes that reach it are named after them, since they may take less time to
     train. Where no code does, the best there is.
     """
     vectors = next(row for row in rows if row.group == "vectors")

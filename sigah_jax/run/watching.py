@@ -70,7 +70,7 @@ def profiling(config, workdir: Path) -> Iterator[Callable]:
     The devices have finished the steps up to `finished`, and have those up to `given` or get them
     next. One `jax.profiler` trace in `workdir/profile` lasts from before the steps asked for are
     given until they are finished, or training stops. Open it with TensorBoard's profile plugin, or
-    in Perfetto. A run that resumes behind the first of these steps makes none.
+    in Perfetto. A run that resumes after the first of these steps makes none.
     """
     wanted = config.profile.steps if hosts.first() else ""
     first, last = map(int, wanted.split(":")) if wanted else (0, 0)

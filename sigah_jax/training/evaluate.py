@@ -85,7 +85,7 @@ def real_queries(
     """What `retrieval.real_queries.measure` finds of queries that stay real.
 
     By both projections; by synthetic features, for which the base is decoded in each search; and
-    in the stages of `searching.search`, behind whose candidates the other rows are ranked by both
+    in the stages of `searching.search`, after whose candidates the other rows are ranked by both
     codes.
 
     Args:
