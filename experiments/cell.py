@@ -32,7 +32,6 @@ from sigah_jax.data.datasets import Dataset, load_dataset
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput, BitsRefused
 from sigah_jax.files import whole
-from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import cells
 from sigah_jax.retrieval import real_queries
 from sigah_jax.run import rundir
@@ -228,7 +227,7 @@ def run_baseline(config, method: str, cache: Path) -> dict:
     dataset, bits = load_dataset(config), config.model.bits
     start = time.monotonic()
     try:
-        params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), dataset.xt, bits)
+        params = evaluate.fit_baseline(config, method, dataset.xt, bits)
     except BitsRefused as e:
         return {"not_applicable": str(e)}
     seconds = {"fit": round(time.monotonic() - start, 3)}
@@ -244,7 +243,7 @@ def run_baseline(config, method: str, cache: Path) -> dict:
 
 
 def run_quantiser(config, method: str, cache: Path) -> dict:
-    """The same of a quantiser, by real-valued queries."""
+    """Trains a quantiser, encodes with it and measures it by real-valued queries; as above."""
     dataset = load_dataset(config)
     start = time.monotonic()
     try:

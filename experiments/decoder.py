@@ -140,7 +140,7 @@ def load_common(workdirs: list[Path]) -> Dataset:
     return load_dataset(configs[0])
 
 
-@command("the same command resumes")
+@command("the same command starts again")
 @parallel.default_settings()
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""

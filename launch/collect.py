@@ -148,7 +148,7 @@ def methods_of(cells: Sequence[Cell]) -> list[str]:
     return [*sorted(found - METHODS.keys(), key=str.lower), *(m for m in METHODS if m in found)]
 
 
-@command("the same command resumes")
+@command("the same command starts again")
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = Parser(description=__doc__.splitlines()[0])

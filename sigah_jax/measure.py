@@ -38,6 +38,7 @@ from sigah_jax.retrieval import metric, neighbours
 from sigah_jax.run import rundir
 from sigah_jax.training import measurements, prepare
 
+BASELINES = ("itq", "sgen", "lsh")  # and sign bits, which have one length
 PEERS = ("rq", "rabitq", "sqtqmse1", "sqtqmse2")  # and OPQ
 
 
@@ -56,11 +57,6 @@ def make_config(args, bits: int):
         steps = f" --steps={args.steps}" if args.steps is not None else ""
         raise BadInput(f"--bits={bits}{steps}: {e}") from e
     return config
-
-
-def baselines(bits: int, d: int) -> tuple[str, ...]:
-    """The binary baselines that there are at this length; sign bits have one, of d columns."""
-    return ("itq", "sgen", "lsh") if bits <= d else ("sgen", "lsh")
 
 
 def check_rows(args, config) -> None:
@@ -137,7 +133,7 @@ def rows(args, print_line: Callable[[str], None]) -> list[measured.Row]:
         print_line(f"{bits} bits")
         found += measurements.sigah(config, args.workdir / f"bits{bits}", cache, search)
         print_line(f"{bits} bits: peers")
-        found += [measurements.baseline(name, config, bits, search) for name in baselines(bits, d)]
+        found += [measurements.baseline(name, config, bits, search) for name in BASELINES]
         found += [measurements.opq(config, bits, search)]
         found += [measurements.quantiser(name, config, bits, search) for name in PEERS]
     if not data.metric.added:  # the signs of lifted rows are not those that a store takes

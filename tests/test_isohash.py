@@ -119,7 +119,7 @@ def test_rows_do_not_depend_on_their_block(block_rows):
 
 
 def test_more_bits_than_columns_are_refused():
-    with pytest.raises(BadInput, match=r"IsoHash .* 8 columns; got 16 bits, use at most 8"):
+    with pytest.raises(BadInput, match=r"IsoHash: .* 8 columns; got 16 bits, use at most 8"):
         isohash.fit(KEY, np.ones((30, 8), np.float32), 16, 50)
 
 

@@ -51,5 +51,5 @@ def test_training_starts_at_the_codes_of_itq(mnist):
 
 def test_more_bits_than_columns_are_refused():
     xt = np.ones((30, 8), np.float32)
-    with pytest.raises(BitsRefused, match=r"ITQ .* 8 columns; got 16 bits, use at most 8"):
+    with pytest.raises(BitsRefused, match=r"ITQ: .* 8 columns; got 16 bits, use at most 8"):
         itq.fit(jax.random.key(0), xt, 16, 50)

@@ -172,5 +172,5 @@ def test_bits_that_do_not_fit_are_refused():
         kmh.fit(jax.random.key(0), x, 18, 4, 60, 1, 10.0)
     with pytest.raises(BadInput, match="with subspaces of 1 to 8 bits"):
         kmh.fit(jax.random.key(0), x, 18, 9, 60, 1, 10.0)
-    with pytest.raises(BadInput, match=r"KMH .* 40 columns; got 64 bits, use at most 40"):
+    with pytest.raises(BadInput, match=r"KMH: .* 40 columns; got 64 bits, use at most 40"):
         kmh.fit(jax.random.key(0), x, 64, 4, 60, 1, 10.0)

@@ -15,5 +15,5 @@ def test_project_by_hand():
 
 def test_as_many_bits_as_components_are_taken_and_more_refused():
     linear.check_bits("ITQ", 8, 8)
-    with pytest.raises(BitsRefused, match=r"ITQ .* 8 columns; got 9 bits, use at most 8"):
+    with pytest.raises(BitsRefused, match=r"ITQ: .* 8 columns; got 9 bits, use at most 8"):
         linear.check_bits("ITQ", 9, 8)

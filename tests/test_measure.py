@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import hashers
 import numpy as np
@@ -99,6 +100,15 @@ def test_vectors_know_more_than_codes_and_what_does_not_exist_says_why(workdir):
     assert imread(workdir / "measure.png").std() > 0.01
 
 
+def test_itq_has_no_more_bits_than_columns_and_the_table_says_so():
+    search = SimpleNamespace(data=SimpleNamespace(xt=np.zeros((30, 12), np.float32)))
+    row = measurements.baseline("itq", measure.vectors_config("bits=16"), 16, search)
+    assert not row.found and row.code_bytes == 2
+    text = measured.table([row], 10, 100)
+    note = "n/a: ITQ, takes principal components, one a bit, and the data has 12 columns."
+    assert text.splitlines()[-1] == note
+
+
 def test_of_opq_the_better_form_is_measured(monkeypatch):
     recalls = {"opq": 0.3, "opq_all": 0.4}
 
@@ -183,7 +193,7 @@ def test_queries_to_train_with_reach_the_training_and_mark_its_directory(
     for name, part in (("x", slice(1500)), ("q", slice(1500, 1600)), ("t", slice(1600, 2600))):
         np.save(tmp_path / f"{name}.npy", x[part])
     monkeypatch.setattr(measure, "PEERS", ())  # which take longer
-    monkeypatch.setattr(measure, "baselines", lambda *_: ())
+    monkeypatch.setattr(measure, "BASELINES", ())
     monkeypatch.setattr(measurements, "opq", lambda *_: NONE)
     flags = {name: f"--{name}={tmp_path}/{file}.npy" for name, file in FILES.items()}
     more = ["--bits=8", "--steps=20", f"--workdir={tmp_path}/run"]
@@ -204,11 +214,6 @@ def test_queries_to_train_with_reach_the_training_and_mark_its_directory(
     np.save(tmp_path / "x.npy", x[:64])
     assert measure.main([*flags.values(), *more]) == 2
     assert "64 rows, expected at least 65: 65 for training\n" in capsys.readouterr().err
-
-
-def test_itq_has_no_more_bits_than_columns():
-    assert measure.baselines(12, 12) == ("itq", "sgen", "lsh")
-    assert measure.baselines(13, 12) == ("sgen", "lsh")
 
 
 def test_recall_by_hand():

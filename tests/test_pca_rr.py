@@ -36,5 +36,5 @@ def test_keys_draw_different_rotations_and_repeat():
 
 
 def test_more_bits_than_columns_are_refused():
-    with pytest.raises(BitsRefused, match=r"PCA-RR .* 8 columns; got 16 bits, use at most 8"):
+    with pytest.raises(BitsRefused, match=r"PCA-RR: .* 8 columns; got 16 bits, use at most 8"):
         pca_rr.fit(jax.random.key(0), np.ones((30, 8), np.float32), 16)

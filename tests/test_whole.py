@@ -98,13 +98,15 @@ def test_no_flipped_bit_of_a_json_file_gives_another_value(tmp_path):
 def test_what_a_dead_process_left_of_a_file_is_removed(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait(20)
-    left = tmp_path / f"a.txt.partial-{socket.gethostname()}-{dead.pid}"
-    living = tmp_path / f"a.txt.partial-{socket.gethostname()}-{os.getppid()}"
-    elsewhere = tmp_path / "a.txt.partial-other-1"
-    for path in (left, living, elsewhere):
+    left = tmp_path / f"a.txt.partial-{socket.gethostname()}-7-{dead.pid}"
+    living = tmp_path / f"a.txt.partial-{socket.gethostname()}-7-{os.getppid()}"
+    elsewhere = tmp_path / f"a.txt.partial-other-7-{dead.pid}"
+    begins_alike = tmp_path / f"a.txt.partial-{socket.gethostname()}-2-7-{dead.pid}"
+    for path in (left, living, elsewhere, begins_alike):
         path.touch()
     whole.write_text(tmp_path / "a.txt", "x")
-    assert {p.name for p in tmp_path.iterdir()} == {"a.txt", living.name, elsewhere.name}
+    kept = {living.name, elsewhere.name, begins_alike.name}
+    assert {p.name for p in tmp_path.iterdir()} == {"a.txt", *kept}
 
 
 def test_threads_that_write_one_file_leave_one_that_is_whole(tmp_path):

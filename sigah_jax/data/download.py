@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sigah_jax.command_line import Parser, command
+from sigah_jax.command_line import Parser, command, of_path
 from sigah_jax.data import transfer
 from sigah_jax.data.archives import extract
 from sigah_jax.data.directory import data_directory
@@ -95,13 +95,14 @@ def run(
     patience: Patience = PATIENCE,
 ) -> None:
     """The command. Exit code: 0, 2 for whatever went wrong, 130 interrupted."""
+    names, directory = _arguments(argv, sources)
     try:
-        names, directory = _arguments(argv, sources)
         for name in names:
             get_set(name, sources[name], directory, patience)
     except OSError as e:  # a disk that fails between the writes that are watched
-        print(f"error: {e}", file=sys.stderr)
-        return BadInput.exit_code
+        if of_path(e):
+            raise
+        raise BadInput(f"{e}; the same command continues") from e
 
 
 def _arguments(argv: list[str] | None, sources) -> tuple[list[str], Path]:

@@ -83,7 +83,7 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark) -> None:
         write_vectors(path, (rows, benchmark.d), np.float32, made)
 
 
-@command("the same command resumes")
+@command("the same command starts again")
 def main() -> None:
     """Exit code: 0, or 2 for bad input."""
     parser = Parser(description=__doc__.splitlines()[0])

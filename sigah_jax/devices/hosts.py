@@ -91,12 +91,14 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
     if processes is None and choice == "auto":
         return
     processes = processes or {}
-    address = processes.get("coordinator_address", "the first host of the job")
+    coordinator = processes.get("coordinator_address")  # None: JAX asks the cluster
+    address = coordinator or "the first host of the job"
     # SIGTERM is noted by `train`, which saves first; JAX's own service would swallow it
     jax.config.update("jax_enable_preemption_service", False)
     late = f"{address}: not all processes of this run were there after {timeout_secs:.0f} s; check "
     taken = f"{address}: is in use by another program; free the port, or try again"
-    if processes.get("process_id") == 0 and _in_use(address):  # in which JAX may crash
+    starts = processes.get("process_id") == 0
+    if coordinator and starts and _in_use(coordinator):  # in which JAX may crash
         _give_up(taken)
     timer = threading.Timer(timeout_secs, _give_up, [late + "the address, and start all at once"])
     timer.daemon = True
@@ -109,7 +111,7 @@ def join(choice: str, timeout_secs: float = JOIN_SECS) -> None:
         )
     except (ValueError, TypeError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
-        if "RPC server" in reason and _in_use(address):
+        if coordinator and "RPC server" in reason and _in_use(coordinator):
             _give_up(taken)
         raise BadInput(
             f"config.distributed={choice}: {reason} Set JAX_COORDINATOR_ADDRESS, "

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import threading
@@ -66,9 +67,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """
     partial = path.with_name(f"{path.name}.partial-{this_thread()}")
     with naming(path):
-        name = glob.escape(f"{path.name}.partial-{socket.gethostname()}-")
-        for left in path.parent.glob(f"{name}*"):
-            if _is_dead(left):
+        ours = f"{path.name}.partial-{socket.gethostname()}-"
+        for left in path.parent.glob(f"{glob.escape(ours)}*"):
+            if _is_dead(left.name.removeprefix(ours)):
                 left.unlink(missing_ok=True)
         f = create(partial)
         try:
@@ -190,13 +191,17 @@ def _digest_of(value: dict) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _is_dead(partial: Path) -> bool:
-    """Whether the process of this host that a partial file is named after has ended."""
-    process = partial.name.rpartition("-")[2]
+def _is_dead(maker: str) -> bool:
+    """Whether the process of this host that made a file, `<thread>-<process>`, has ended.
+
+    False if it is not one of this host: of hosts `a` and `a-2`, a's names begin as a-2's do.
+    """
+    if not re.fullmatch("[0-9]+-[0-9]+", maker):
+        return False
     try:
-        os.kill(int(process), 0)
+        os.kill(int(maker.partition("-")[2]), 0)
     except ProcessLookupError:
         return True
-    except (PermissionError, OverflowError, ValueError):
-        pass  # it lives, or the name is not one of ours
+    except (PermissionError, OverflowError):
+        pass  # it lives
     return False

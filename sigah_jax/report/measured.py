@@ -61,8 +61,10 @@ def table(rows: Sequence[Row], k: int, candidates: int) -> str:
         f"recall@{k}: of the code alone. Re-ranked: the {candidates:,} nearest by the code, "
         "ordered by the vectors, which must be at hand; ms a query is the time of this search."
     ]
-    reasons = ((row, row.why.partition(": ")[2]) for row in rows if row.why)  # after its name
-    notes += [f"{MISSING}: {short_name(row.method)}, {reason}." for row, reason in reasons]
+    for row in rows:
+        if row.why:  # after the method's name, before what to do
+            reason = row.why.partition(": ")[2].partition("; ")[0]
+            notes.append(f"{MISSING}: {short_name(row.method)}, {reason}.")
     text = "\n".join(f"| {' | '.join(line)} |" for line in padded)
     return "\n\n".join([text, *notes])
 

@@ -9,6 +9,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import config_dict
@@ -130,6 +131,11 @@ def validation(h: Hasher, data: Dataset, truth: np.ndarray, engine: str) -> dict
     return {f"eval/{name}": value for name, value in values.items()}
 
 
+def fit_baseline(config, method: str, xt: np.ndarray, bits: int) -> Any:
+    """The parameters of a baseline, fitted on the rows; BitsRefused if it has no such codes."""
+    return METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), xt, bits)
+
+
 def encode_baseline(
     params, method: str, data: Dataset, block_rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +194,7 @@ def test(config, cache: Path, data: Dataset, hasher: Hasher) -> tuple[dict, dict
     for method in config.eval.baselines:
         start = time.monotonic()
         try:
-            params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), data.xt, bits)
+            params = fit_baseline(config, method, data.xt, bits)
         except BitsRefused:
             values[method] = {}
             continue

@@ -21,9 +21,8 @@ from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import searching
 from sigah_jax.errors import BitsRefused
-from sigah_jax.model.keys import Purpose, key_for
 from sigah_jax.report import measured
-from sigah_jax.retrieval import euclidean, hamming, neighbours, rerank
+from sigah_jax.retrieval import codes, euclidean, hamming, neighbours, rerank
 from sigah_jax.run import rundir
 from sigah_jax.training import evaluate
 from sigah_jax.training.run import run
@@ -116,9 +115,12 @@ def sigah(config, workdir: Path, cache: Path, search: Search) -> list[measured.R
 
 
 def baseline(method: str, config, bits: int, search: Search) -> measured.Row:
-    """A baseline by Hamming distance."""
+    """A baseline by Hamming distance; without values where it cannot have so many bits."""
     start = time.monotonic()
-    params = METHODS[method].fit(key_for(config.seed, Purpose.BASELINE), search.data.xt, bits)
+    try:
+        params = evaluate.fit_baseline(config, method, search.data.xt, bits)
+    except BitsRefused as e:
+        return measured.Row("bits", method, codes.packed_bytes(bits), None, 0.0, {}, str(e))
     fit_secs = time.monotonic() - start
     packed = evaluate.packed(METHODS[method].project)
     encode = functools.partial(parallel.map_rows(packed, config.eval.block_rows), params)
@@ -137,7 +139,7 @@ def quantiser(method: str, config, bits: int, search: Search) -> measured.Row:
     try:
         trained = quantisers.fit(method, config.seed, search.data.xt, bits)
     except BitsRefused as e:
-        return measured.Row("codes", method, -(-bits // 8), None, 0.0, {}, str(e))
+        return measured.Row("codes", method, codes.packed_bytes(bits), None, 0.0, {}, str(e))
     fit_secs, start = time.monotonic() - start, time.monotonic()
     quantisers.add(trained, search.data.xb)
     encode_secs = time.monotonic() - start

@@ -87,6 +87,8 @@ def _loop(
     devices = parallel.all_devices()
     rows = step.Rows(prepared.z_train, packed, prepared.z_queries)
     on_host = gathers_on_host(config, rows, devices)
+    if on_host and config.train.gather == "auto":
+        log.line("the host gathers the rows of each batch, since all are too many for a device")
     train_steps = mapped_steps(config, stage, data, prepared, devices, on_host)
     next_input = make_inputs(config, steps, data, prepared, rows, devices, on_host)
     read = make_read(config, stage.directory, prepared.neighbours, profile)
