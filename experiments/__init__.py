@@ -1,1 +1,1 @@
-"""Experiment files: each has `get_config(arguments)` for `--config=FILE:arguments`."""
+"""Config files, whose `get_config(arguments)` serves `--config=FILE:arguments`; tables; timings."""

@@ -38,7 +38,7 @@ from sigah_jax.run import logs
 
 
 class Sizes(NamedTuple):
-    """Of the inputs, and of the encoder that is trained on them."""
+    """Sizes of the inputs, and of the encoder that is trained on them."""
 
     rows: int
     queries: int
@@ -86,7 +86,7 @@ def inputs(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def config_of(sizes: Sizes) -> dict:
-    """Of the short training: full float32, so that only the order of sums differs.
+    """The changes that make a short training, in full float32: only the order of sums differs.
 
     A steep loss would enlarge the differences, so neighbours that stand apart get no weight of
     their own here.
@@ -242,7 +242,7 @@ def _of_codes(name: str, u: np.ndarray, want: np.ndarray, found: np.ndarray) -> 
 
 
 def _of_synthetic(want: dict, found: dict) -> Check:
-    """Only of rows whose codes are equal."""
+    """Compares synthetic features of the rows whose codes are equal."""
     same = (want["codes"] == found["codes"]).all(axis=1)
     apart = np.abs(want["synthetic"][same] - found["synthetic"][same]) > FEATURE
     different = int(apart.sum())

@@ -85,7 +85,7 @@ class Rate(NamedTuple):
     peer: str
     peer_rate: float | None
     bound: str
-    bound_rate: float | None
+    bound_rate: float
     peak_bytes: int | None  # of the fullest device, of all that the process has done so far
 
 

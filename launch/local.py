@@ -5,7 +5,8 @@ launcher takes the lock and the process inherits it, whatever becomes of the lau
 queue with the same jobs leaves a locked one alone, takes another, and at last waits for what the
 first one left or did not finish; in the same way for a run directory that any process uses.
 
-Not responsible for what a command does: one that is stopped is given again, and resumes by itself.
+Not responsible for what a command does: one that is stopped is started again and resumes by
+itself.
 """
 
 import contextlib
@@ -86,8 +87,8 @@ def run_jobs(
 
     Args:
         slots: what a process of each slot has in its environment beside ours.
-        retries: how often a job that ends otherwise than by `FINAL` is given again. One that
-            was terminated (SIGTERM) is given again up to `MAX_TERMINATIONS` times beside these.
+        retries: how often a job that ends otherwise than by `FINAL` is started again. One that
+            was terminated (SIGTERM) is started again up to `MAX_TERMINATIONS` times beside these.
 
     A job that cannot be started, for instance because the disk of its log is full, has failed.
 

@@ -57,7 +57,7 @@ def sample(flag: str, name: str, h: Hasher, kind: str = "base") -> np.ndarray:
     """Rows of a file, `[n, d]`: all, or `MOST_ROWS` of them.
 
     Args:
-        kind: of `Hasher.encode_blocks`.
+        kind: as in `Hasher.encode_blocks`.
 
     Raises:
         BadInput: another d, fewer than `LEAST_ROWS`, a row that cannot be encoded, rows of the

@@ -30,7 +30,7 @@ LEARNING_RATE = 5e-4
 class BinaryEncoder(NamedTuple):
     """The standardiser and the hash network; the decoder serves training alone."""
 
-    standardiser: dict  # of `init_standardiser`
+    standardiser: dict  # returned by `init_standardiser`
     hash: dict  # parameters of HashNetwork with a linear path
 
 

@@ -107,7 +107,7 @@ def ordinal_loss(w: jax.Array, y: jax.Array, near: jax.Array, farther: jax.Array
     Args:
         w: [p, K] f32.
         y: [L, p] f32, components of the landmarks.
-        near, farther: of `relations`.
+        near, farther: returned by `relations`.
     """
     h = jnp.tanh(jnp.matmul(y, w, precision="highest"))
     inner = jnp.matmul(h, h.T, precision="highest")
@@ -132,7 +132,7 @@ def learn(
 
     Args:
         y: [L, p] f32.
-        near, farther: of `relations`.
+        near, farther: returned by `relations`.
         bits: K.
         iterations: steps.
 

@@ -46,7 +46,7 @@ class Dataset:
     xq: np.ndarray  # [nq, d] test queries: looked at once, at the end
     image_shape: tuple[int, ...]  # (height, width) if rows are grey images, else ()
     origin: str  # where it came from and what was carved, for people
-    warning: str = ""  # of `warn_of_outliers` among the training rows
+    warning: str = ""  # returned by `warn_of_outliers` for the training rows
     metric: Metric = L2  # which these rows went through
     xa: np.ndarray | None = None  # [na, d] training queries, if they are not the rows of xt
 

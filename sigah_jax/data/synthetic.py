@@ -52,10 +52,10 @@ def make_manifold(d: int) -> Callable[[np.random.Generator, int], np.ndarray]:
     return draw
 
 
-def blocks(draw, key: list[int], rows: int, unit_length: bool) -> Iterator[np.ndarray]:
-    """Blocks of `rows` rows in all, a pure function of `key`."""
+def blocks(draw, part: int, rows: int, unit_length: bool) -> Iterator[np.ndarray]:
+    """Blocks of `rows` rows in all, a pure function of the number of the file."""
     for i, start in enumerate(range(0, rows, BLOCK_ROWS)):
-        x = draw(np.random.default_rng([*key, i]), min(BLOCK_ROWS, rows - start))
+        x = draw(np.random.default_rng([0, part, i]), min(BLOCK_ROWS, rows - start))
         if unit_length:  # as Deep1B is
             x /= np.linalg.norm(x, axis=1, keepdims=True)
         yield x
@@ -76,10 +76,10 @@ def write_stand_in(name: str, directory: Path, benchmark: Benchmark) -> None:
     whole.check_room(directory, 4 * benchmark.d * sum(sizes), "give another --dir")
     marker.write_text(f"Synthetic stand-in of {name}, made by sigah_jax.data.synthetic.\n", "utf-8")
     draw = make_manifold(benchmark.d)
-    for number, (part, rows) in enumerate(zip(layout, sizes, strict=True)):
+    for number, (part, rows) in enumerate(zip(layout, sizes, strict=True), 1):
         path = directory / part.file
         print(f"{path}: {rows} rows of {benchmark.d}", flush=True)
-        made = blocks(draw, [0, number + 1], rows, name == "deep1m")
+        made = blocks(draw, number, rows, name == "deep1m")
         write_vectors(path, (rows, benchmark.d), np.float32, made)
 
 

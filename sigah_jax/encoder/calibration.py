@@ -24,7 +24,7 @@ LEAST_QUERIES = 20  # that must have a row within the radius
 
 
 class Pairs(NamedTuple):
-    """Of queries and rows that stand for all rows."""
+    """Distances between queries and rows that stand for all rows."""
 
     true: np.ndarray  # [V, c] f32 squared distances of points
     synthetic: np.ndarray  # [V, c] f32, ‖β z - ẑ‖² of the same pairs

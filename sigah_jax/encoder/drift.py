@@ -25,14 +25,14 @@ USUAL = 0.99  # the share of held-out rows whose r is at most `Figures.limit`
 FAR = 1.5  # a row is far if r is more than this many times the limit
 MOST_FAR = 0.05  # of the rows; of held-out rows nearly none is
 MOST_LOST = 1.5  # times the share of variance that codes of held-out rows lose
-EQUAL = 1e-12  # variance, in units of s², of rows that float32 does not tell apart
+EQUAL = 1e-12  # variance, in units of a², of rows that float32 does not tell apart
 NEAREST = 10  # neighbours of a query that are searched
 SIZES = (100, 316, 1000, 3162, 10_000)  # rows among which; recall falls evenly in their logarithm
 LEAST_RECALL = 0.9  # times that of validation queries among training rows
 
 
 class Figures(NamedTuple):
-    """Of some rows and their codes. Squared lengths are in units of s², E‖x - μ‖² in training."""
+    """Figures of some rows and their codes; squared lengths in units of a², that of training."""
 
     rows: int  # n
     error: float  # mean ‖z - ẑ‖²
@@ -61,8 +61,8 @@ def figures(h: Hasher, x: np.ndarray, held_out: Figures | None = None) -> Figure
     packed, plain = h.encode(x), h.encode(x, refine=0)
     z, z_hat = (a.astype(np.float64) for a in (h.features(x), h.decode(packed)))
     mean, projection = (h.params["standardiser"][name] for name in ("mean", "projection"))
-    s2 = 1 / np.mean(np.sum(np.asarray(projection, np.float64) ** 2, axis=0))
-    distances = np.sum((np.asarray(x, np.float64) - mean) ** 2, axis=1) / s2
+    a2 = 1 / np.mean(np.sum(np.asarray(projection, np.float64) ** 2, axis=0))
+    distances = np.sum((np.asarray(x, np.float64) - mean) ** 2, axis=1) / a2
     outside = np.maximum(distances - np.sum(z**2, axis=1), 0)  # not negative by rounding
     if z.shape[1] == h.d:
         outside[:] = 0

@@ -33,8 +33,8 @@ def projections(
 
 def _pack(u: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
     good &= jnp.isfinite(u).all(range(1, u.ndim))
-    zeros = good.reshape(-1, *[1] * (u.ndim - 1))
-    return jnp.where(zeros, codes.pack(u > 0), 0), good
+    kept = good.reshape(-1, *[1] * (u.ndim - 1))
+    return jnp.where(kept, codes.pack(u > 0), 0), good
 
 
 def encode(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -46,7 +46,7 @@ def encode(nets: networks.Generator, params: dict, x: jax.Array) -> tuple[jax.Ar
 def encode_queries(
     nets: networks.Generator, params: dict, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The same of queries: `[n, d] -> codes [n, W] u1, good [n] bool`."""
+    """Packed codes of queries, zeros in a bad one: `[n, d] -> codes [n, W] u1, good [n] bool`."""
     _, query, good = projections(nets, params, x)
     return _pack(query, good)
 

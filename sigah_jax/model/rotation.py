@@ -13,6 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from sigah_jax.model import binarize
+
 
 @partial(jax.jit, static_argnames=("bits", "iterations"))
 def rotate(key: jax.Array, v: jax.Array, bits: int, iterations: int) -> tuple[jax.Array, jax.Array]:
@@ -37,7 +39,7 @@ def rotate(key: jax.Array, v: jax.Array, bits: int, iterations: int) -> tuple[ja
 
     def quantise(rotation: jax.Array) -> tuple[jax.Array, jax.Array]:
         rotated = jnp.matmul(v, rotation, precision="highest")
-        b = jnp.where(rotated > 0, 1.0, -1.0)
+        b = binarize.sign(rotated)
         return b, jnp.mean(jnp.sum((b - rotated) ** 2, axis=1))
 
     def alternate(rotation: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:

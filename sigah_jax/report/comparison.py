@@ -57,15 +57,14 @@ def grid(
     title: str,
     columns: Sequence[str],
     rows: Mapping[str, Sequence[list[float] | str]],
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str],
 ) -> Grid:
     """A table before its style, a row for each method; columns of `COSTS` have no best.
 
     Args:
-        metrics: those of the columns, if not all of them are shares.
+        metrics: those of the columns.
     """
     texts = [[text_of(v) for v in values] for values in rows.values()]
-    metrics = metrics or columns
     marked = [
         [0] * len(texts) if metric in COSTS else ranks(column)
         for metric, column in zip(metrics, zip(*texts, strict=True), strict=True)

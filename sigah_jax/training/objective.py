@@ -22,7 +22,7 @@ from sigah_jax.training.batches import Batch
 
 
 class Weights(NamedTuple):
-    """Of the terms of the generator's loss: `config.WEIGHTS`."""
+    """Weights of the terms of the generator's loss: `config.WEIGHTS`."""
 
     ordinal: float
     ordinal_synthetic: float
