@@ -43,7 +43,7 @@ import jax
 from launch import ray_encoder, ray_inputs
 from launch.ray_encoder import LONGEST, Encoder, Options
 from launch.ray_inputs import Fragment, list_inputs, open_source, plan
-from sigah_jax.command_line import Parser, at_least, command
+from sigah_jax.command_line import Parser, add_encoder, at_least, command
 from sigah_jax.encode import told_of_longer
 from sigah_jax.encoder.hasher import to_bytes
 from sigah_jax.errors import BadInput, optional
@@ -230,11 +230,10 @@ def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = Parser(description="Encodes many vectors on a Ray cluster.")
     add = parser.add_argument
-    add("--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file")
+    add_encoder(parser)
     add("--input", required=True, nargs="+", help="files, or directories of files")
     add("--column", default="", help="column of vectors, in Parquet and Lance")
     add("--output", required=True, type=Path, help="directory to write")
-    add("--checkpoint", help="of the run: best, latest or a step; default: its finished encoder")
     add(
         "--skip_bad",
         action="store_true",

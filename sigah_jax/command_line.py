@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from sigah_jax.errors import BadInput, NonFinite, printable
 from sigah_jax.process import interrupts
@@ -34,6 +35,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise BadInput(f"{message.removeprefix('argument ')}; see --help")
+
+
+def add_encoder(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The flags that name an encoder: `--workdir` and `--checkpoint`."""
+    parser.add_argument(
+        "--workdir", required=required, type=Path, help="run directory, or an encoder's .npz file"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        help="of the run: best, latest or a step; default: the encoder of a finished training",
+    )
 
 
 def at_least(low: int) -> Callable[[str], int]:

@@ -187,12 +187,16 @@ def decoder_stages(config, rows: int) -> dict[str, int]:
     return {name: n for name, n in zip(DECODER_STAGES, steps, strict=True) if n}
 
 
+def batch_rows(train) -> int:
+    """How many training rows a step takes in their order: anchors, and the others beside them."""
+    return train.anchors * (1 + train.others)
+
+
 def _steps(train, epochs: float, rows: int) -> int:
     """`train.steps`, or whole calls of the device up to so many passes over the rows, unless 0."""
     if not epochs:
         return train.steps
-    batch = train.anchors * (1 + train.others)
-    calls = math.ceil(epochs * rows / (batch * train.steps_per_call))
+    calls = math.ceil(epochs * rows / (batch_rows(train) * train.steps_per_call))
     return min(train.steps, calls * train.steps_per_call)
 
 

@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.command_line import Parser, command
+from sigah_jax.command_line import Parser, add_encoder, command
 from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput
@@ -115,7 +115,7 @@ def encode_file(
     if how.mu:
         made |= {"refine": how.mu, "refine_iterations": how.iterations}
     of = {**source, **made, "skip_bad": skip_bad}
-    width = codes.packed_bytes(h.bits) * (1 + (kind == "both codes of queries"))
+    width = codes.row_bytes(h.bits, kind)
     first, old, ended = 0, None, resumable.ended(path)
     if append:
         old = _appended_to(path, made)
@@ -269,15 +269,9 @@ def told_of_longer(h: Hasher, path: Path, longest: float) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input or a full disk, 130 interrupted."""
     parser = Parser(description="Writes the codes of a file of vectors.")
-    parser.add_argument(
-        "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
-    )
+    add_encoder(parser)
     parser.add_argument("--input", required=True, help="file of vectors, or FILE.hdf5:NAME")
     parser.add_argument("--output", required=True, type=Path, help="a .npy file to write")
-    parser.add_argument(
-        "--checkpoint",
-        help="of the run: best, latest or a step; default: the encoder of a finished training",
-    )
     parser.add_argument(
         "--queries",
         nargs="?",
@@ -315,7 +309,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.refine is not None and (args.queries or not 0 <= args.refine < np.inf):
         raise BadInput(f"--refine={args.refine}: expected μ, 0 or more, and no --queries")
     h = loading.load(args.workdir, args.checkpoint)
-    kinds = {None: "base", "own": "queries", "both": "both codes of queries"}
+    kinds = {None: "base", "own": "queries", "both": codes.BOTH}
     how = args.overwrite, args.skip_bad, kinds[args.queries], args.refine, args.append
     done = encode_file(h, args.input, args.output, *how)
     n = done.stop - done.first

@@ -41,7 +41,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from sigah_jax.command_line import Parser, command
+from sigah_jax.command_line import Parser, add_encoder, command
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import hash_functions, numpy_encoder, refining
 from sigah_jax.encoder.hasher import Hasher, to_bytes
@@ -278,14 +278,8 @@ def compare(h: Hasher, run: Callable[[np.ndarray], Outputs]) -> Agreement:
 def main(argv: list[str] | None = None) -> None:
     """Exit code: 0, 2 bad input."""
     parser = Parser(description="Writes the trained encoder for other places.")
-    parser.add_argument(
-        "--workdir", required=True, type=Path, help="run directory, or an encoder's .npz file"
-    )
+    add_encoder(parser)
     parser.add_argument("--output", required=True, type=Path, help="*.onnx, *.stablehlo or *.npz")
-    parser.add_argument(
-        "--checkpoint",
-        help="of the run: best, latest or a step; default: the encoder of a finished training",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     args = parser.parse_args(argv)
     args.output = Path(os.path.expanduser(args.output))

@@ -57,7 +57,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sigah_jax.command_line import Parser, command
+from sigah_jax.command_line import Parser, add_encoder, command
 from sigah_jax.devices import parallel
 from sigah_jax.encoder import radius, search_files, searching
 from sigah_jax.encoder.hasher import Hasher
@@ -189,13 +189,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help=f"the share of the rows within --radius to find; default {radius.RECALL}",
     )
     parser.add_argument("--output", required=True, type=Path, help="an .npz file to write")
-    parser.add_argument(
-        "--workdir", type=Path, help="run directory, or encoder.npz, that made the codes"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        help="of the run: best, latest or a step; default: the encoder of a finished training",
-    )
+    add_encoder(parser, required=False)
     parser.add_argument(
         "--by",
         choices=BY,

@@ -63,9 +63,7 @@ def read_facts(name: str, packed: np.ndarray) -> dict | None:
         bad = state["bad"] if rows == state["rows"] else [i for i in state["bad"] if i < rows]
         facts["bad"] = _row_numbers(bad, rows)
         facts["longest"] = float(state.get("longest", 0.0))
-        width = codes.packed_bytes(facts["bits"])
-        twice = facts["rows_are"] == "both codes of queries"
-        shape = (rows, 2 * width if twice else width)
+        shape = (rows, codes.row_bytes(facts["bits"], facts["rows_are"]))
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise BadInput(
             f"{path}: cannot be read as what `encode` leaves beside {name} ({e}); encode anew"

@@ -39,7 +39,7 @@ _GREATEST = float(np.finfo(np.float32).max)  # μ
 _OF_KIND = {  # of `encode_blocks`
     "base": hash_functions.encode,
     "queries": hash_functions.encode_queries,
-    "both codes of queries": hash_functions.both_codes,
+    codes.BOTH: hash_functions.both_codes,
 }
 
 
@@ -236,7 +236,7 @@ class Hasher:
         Raises:
             BadInput: as `encode`.
         """
-        return self._encoded(x, None, "both codes of queries").reshape(-1, 2, self._code_bytes)
+        return self._encoded(x, None, codes.BOTH).reshape(-1, 2, self._code_bytes)
 
     def both_projections(self, x: np.ndarray | jax.Array) -> np.ndarray:
         """Both real projections of rows, `[n, d] -> 2 u_query + u [n, K] f32`.
@@ -344,9 +344,8 @@ class Hasher:
     ) -> np.ndarray:
         """The codes of `encode_blocks`, in `out` if given; BadInput for a bad row."""
         x = self.check(x)
-        width = self._code_bytes * (1 + (kind == "both codes of queries"))
         if out is None:
-            out = np.empty((len(x), width), np.uint8)
+            out = np.empty((len(x), codes.row_bytes(self.bits, kind)), np.uint8)
         else:
             inputs.check_out(out, len(x), self.bits)
         return _filled(out, self.encode_blocks(lambda i, j: x[i:j], 0, len(x), kind, refine), x)

@@ -11,10 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+BOTH = "both codes of queries"  # in a row, its own and that which it would have as a base row
+
 
 def packed_bytes(bits: int) -> int:
     """W, the bytes of a code of `bits` bits."""
     return -(-bits // 8)
+
+
+def row_bytes(bits: int, kind: str) -> int:
+    """The bytes of a row of codes of a kind: W, of `BOTH` 2 W."""
+    return packed_bytes(bits) * (1 + (kind == BOTH))
 
 
 def pack(bits: jax.Array | np.ndarray) -> jax.Array:

@@ -22,7 +22,7 @@ from sigah_jax.devices import parallel
 from sigah_jax.encoder import searching
 from sigah_jax.errors import BitsRefused
 from sigah_jax.report import measured
-from sigah_jax.retrieval import codes, euclidean, hamming, neighbours, rerank
+from sigah_jax.retrieval import codes, euclidean, hamming, neighbours, real_queries, rerank
 from sigah_jax.run import rundir
 from sigah_jax.training import evaluate
 from sigah_jax.training.run import run
@@ -37,14 +37,6 @@ class Search(NamedTuple):
     truth: np.ndarray  # [Q, k], the true k nearest of each query
     engine: str
     block_rows: int  # encoded at once
-
-
-def timed(find: Callable[[], np.ndarray], search: Search) -> tuple[np.ndarray, float]:
-    """What a search returns, and its milliseconds a query without compilation."""
-    find()
-    start = time.monotonic()
-    ids = find()
-    return ids, 1000 * (time.monotonic() - start) / len(search.data.xq)
 
 
 def encoded(encode: Callable[[np.ndarray], np.ndarray], search: Search) -> tuple[np.ndarray, float]:
@@ -66,7 +58,7 @@ def found_by(
     """
     found = {}
     for name, find in (("alone", lambda: alone(search.k)), ("reranked", reranked)):
-        ids, milliseconds = timed(find, search)
+        ids, milliseconds = real_queries.timed(find, len(search.data.xq))
         share = neighbours.recall(search.data.xq, search.data.xb, ids, search.truth)
         found[name] = measured.Found(share, milliseconds)
     return found
@@ -85,7 +77,7 @@ def exact(search: Search) -> measured.Row:
     """The vectors themselves as float32, searched one by one: what codes are compared with."""
     data = search.data
     find = lambda: euclidean.knn(data.xq, data.xb, search.k, search.engine)  # noqa: E731
-    found = {"alone": measured.Found(1.0, timed(find, search)[1])}
+    found = {"alone": measured.Found(1.0, real_queries.timed(find, len(search.data.xq))[1])}
     row_bytes = 4 * (data.xb.shape[1] - data.metric.added)
     return measured.Row("vectors", "vectors", row_bytes, 0.0, 0.0, found)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sigah_jax.config import batch_rows
 from sigah_jax.data.datasets import Dataset
 from sigah_jax.devices import hosts, parallel
 from sigah_jax.errors import BadInput
@@ -48,7 +49,7 @@ class Prepared(NamedTuple):
 def pool_rows(config) -> int:
     """How many rows there must be at least for training, and for validation queries among them."""
     t, queries = config.train, config.data.val_queries
-    batch = max(t.anchors * (1 + t.others), t.graph_neighbours + 1)
+    batch = max(batch_rows(t), t.graph_neighbours + 1)
     if config.data.queries_train:
         return batch
     return queries + max(queries, batch)
@@ -74,7 +75,7 @@ def check_data(config, data: Dataset, log: logs.Log) -> None:
     log.line(f"metric: {metric_line(data)}")
     if data.warning:
         log.line(f"warning: {data.warning}")
-    per_step = config.train.anchors * (1 + config.train.others)
+    per_step = batch_rows(config.train)
     if per_step > nt:
         raise BadInput(
             f"config.train: a batch of {per_step} rows from a training set of {nt}; lower anchors"
