@@ -48,7 +48,7 @@ from sigah_jax.encode import told_of_longer
 from sigah_jax.encoder.hasher import to_bytes
 from sigah_jax.errors import BadInput, optional
 from sigah_jax.files import locks, progress, whole
-from sigah_jax.formats.containers import reading_as
+from sigah_jax.formats.opened import reading_as
 from sigah_jax.run import loading
 
 MANIFEST = "_manifest.json"  # readers of Parquet pass over names that begin so

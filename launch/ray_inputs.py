@@ -18,7 +18,7 @@ import numpy as np
 
 from sigah_jax.errors import BadInput, optional
 from sigah_jax.files.regular import fingerprint, name_of, open_regular
-from sigah_jax.formats.containers import reading_as
+from sigah_jax.formats.opened import reading_as
 from sigah_jax.formats.parquet import list_rows, stored_lists
 from sigah_jax.formats.vectors import Vectors, check_unchanged, open_vectors
 

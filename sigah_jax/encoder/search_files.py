@@ -20,7 +20,7 @@ from sigah_jax.encoder import code_facts
 from sigah_jax.encoder.hasher import Hasher
 from sigah_jax.errors import BadInput
 from sigah_jax.files.regular import open_regular
-from sigah_jax.formats.containers import reading_as
+from sigah_jax.formats.opened import reading_as
 from sigah_jax.formats.vectors import read_file
 from sigah_jax.retrieval import codes, evenly, gaps
 

@@ -2,7 +2,7 @@
 
 Whatever happens to its path meanwhile, an open file keeps the content that it was opened with.
 
-Not responsible for formats (`raw`, `containers`, `idx`).
+Not responsible for formats (`raw`, `hdf5`, `idx`).
 """
 
 import hashlib

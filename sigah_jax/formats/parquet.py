@@ -12,7 +12,7 @@ import numpy as np
 
 from sigah_jax.errors import BadInput
 from sigah_jax.files.regular import check_memory, name_of
-from sigah_jax.formats.containers import Opened, by_piece, choose, library, reading_as
+from sigah_jax.formats.opened import Opened, by_piece, choose, library, reading_as
 
 
 def open_parquet(f: BinaryIO, path: Path, dataset: str) -> Opened:

@@ -4,8 +4,8 @@
 
 Shapes: n rows, d columns.
 
-Not responsible for formats that need a library (`containers`) nor for which format a file to be
-read has (`vectors`).
+Not responsible for formats that need a library (`hdf5`, `parquet`) nor for which format a file
+that is read has (`vectors`).
 """
 
 import os
@@ -21,7 +21,7 @@ from ml_dtypes import bfloat16
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
 from sigah_jax.files.regular import read_into
-from sigah_jax.formats.containers import Opened, reading_as
+from sigah_jax.formats.opened import Opened, reading_as
 
 # every row: i32 d, then d values
 VECS = {".fvecs": "<f4", ".ivecs": "<i4", ".bvecs": "u1"}

@@ -1,11 +1,11 @@
 """Files of feature vectors: rows of an `[n, d]` array, read as they are asked for.
 
-The format follows from the name, in upper or lower case: those of `raw`, of `containers`, Parquet,
-or idx (`-ubyte`, `.idx`, both also `.gz`).
+The format follows from the name, in upper or lower case: one of `raw`, HDF5, MAT, Parquet, or idx
+(`-ubyte`, `.idx`, both also `.gz`).
 
 Shapes: n rows, d columns.
 
-Not responsible for the bytes of a format (`raw`, `containers`, `parquet`, `idx`), NaN
+Not responsible for the bytes of a format (`raw`, `hdf5`, `parquet`, `idx`), NaN
 (`data.row_checks`) nor for what the rows are used for.
 """
 
@@ -19,8 +19,9 @@ import numpy as np
 
 from sigah_jax.errors import BadInput
 from sigah_jax.files.regular import check_memory, fingerprint, open_regular
-from sigah_jax.formats import containers, raw
+from sigah_jax.formats import hdf5, raw
 from sigah_jax.formats.idx import parse_idx, read_bytes
+from sigah_jax.formats.opened import in_memory
 from sigah_jax.formats.parquet import open_parquet
 from sigah_jax.formats.raw import BINS, VECS, check_array, extension, row_blocks
 
@@ -70,15 +71,15 @@ def open_vectors(path: Path, dataset: str = "") -> Vectors:
     elif kind == ".npy":
         opened = raw.open_npy(f, path)
     elif kind == ".mat":
-        opened = containers.open_mat(f, path, dataset)
+        opened = hdf5.open_mat(f, path, dataset)
     elif kind == ".parquet":
         opened = open_parquet(f, path, dataset)
     elif kind in CONTAINERS:
-        opened = containers.open_hdf5(f, path, dataset)
+        opened = hdf5.open_hdf5(f, path, dataset)
     else:
         x = parse_idx(read_bytes(f, path), path)
         # labels have rank 1, no rows have no d: the check below refuses both
-        opened = containers.in_memory(x.reshape(len(x), -1) if x.ndim > 1 and x.size else x)
+        opened = in_memory(x.reshape(len(x), -1) if x.ndim > 1 and x.size else x)
     shape, dtype, read, view = opened
     check_array(path, shape, dtype)
 
