@@ -145,12 +145,13 @@ def of_other_settings(line: cells.Line) -> bool:
     return any(was.get(group, {}) != now[group] for group in GROUPS if group not in unused)
 
 
-def of_other_file(line: cells.Line, data: str) -> bool:
-    """Whether the line is there and of a file with another name than `data` gives, or of none."""
+def check_file(line: cells.Line, data: str) -> None:
+    """BadInput if the line is there, and of a file with another name than `data` gives."""
     held = line.read()
     if held is None or "not_applicable" in held:
-        return False
-    return Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name
+        return
+    if Path(held["config"]["data"]["base"]).name != Path(data.partition("=")[2]).name:
+        raise BadInput(f"--datasets={data}: {line} is of another file; use another name")
 
 
 def lines_of(root: Path, data: str, method: str, bits: int, seed: int) -> list[cells.Line]:

@@ -113,8 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     for data, n, method, seed in itertools.product(sets, counts, METHODS, range(args.seeds)):
         root = args.results / "learning_curve" / str(n)
         line = cell.line_of(root, data, method, args.bits, seed)
-        if cell.of_other_file(line, data):
-            raise BadInput(f"--datasets={data}: {line} is of another file; use another name")
+        cell.check_file(line, data)
         if not line.exists():
             check_rows(data, n)
             missing.append((line, data, method, args.bits, seed, root, n))

@@ -54,11 +54,10 @@ def declare(args) -> list[tuple[str, cells.Line]]:
         random |= method in METHODS and METHODS[method].random
         for seed in range(args.seeds if random else 1):
             cell.make_config(data, method, bits, seed)
-            for line in cell.lines_of(args.results, data, method, bits, seed):  # its own is last
-                if cell.of_other_file(line, data):
-                    raise BadInput(
-                        f"--datasets={data}: {line} is of another file; use another name"
-                    )
+            lines = cell.lines_of(args.results, data, method, bits, seed)
+            for line in lines:
+                cell.check_file(line, data)
+            line = lines[-1]  # the method's own
             if cell.of_other_settings(line):
                 raise BadInput(
                     f"{line}: trained with other settings than now; remove the line and its run, "

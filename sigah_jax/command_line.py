@@ -68,8 +68,18 @@ def whole_numbers(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, text.split(","))))
 
 
-def tell(e: BadInput | NonFinite) -> int:
-    """Prints what a command says of a failure, one line on stderr; gives its exit code."""
+def tell(e: Exception) -> int | None:
+    """Prints, on one line of stderr, what a command says of a failure by its user's doing.
+
+    Returns:
+        Its exit code, or None of any other exception, a bug of ours, of which nothing is said.
+    """
+    if isinstance(e, OSError):
+        e = of_path(e) or e
+    elif isinstance(e, MemoryError):
+        e = out_of_memory(e)
+    if not isinstance(e, BadInput | NonFinite):
+        return None
     print(f"error: {printable(str(e))}", file=sys.stderr)
     return e.exit_code
 
@@ -117,17 +127,13 @@ def command(interrupted: str) -> Callable:
             interrupts.say(interrupted)
             try:
                 return main(*args, **kwargs) or 0
-            except (BadInput, NonFinite) as e:
-                return tell(e)
-            except OSError as e:
-                if (bad := of_path(e)) is None:
-                    raise
-                return tell(bad)
-            except MemoryError as e:
-                return tell(out_of_memory(e))
             except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
                 print(f"interrupted; {interrupted}", file=sys.stderr)
                 return interrupts.CODES[signal.SIGINT]
+            except Exception as e:
+                if (code := tell(e)) is None:
+                    raise
+                return code
 
         return run
 

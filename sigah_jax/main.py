@@ -19,10 +19,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sigah_jax import config_file
-from sigah_jax.command_line import of_path, out_of_memory, tell
+from sigah_jax.command_line import tell
 from sigah_jax.config import check_field
 from sigah_jax.devices import hosts, parallel
-from sigah_jax.errors import BadInput, NonFinite
+from sigah_jax.errors import BadInput
 from sigah_jax.process import interrupts
 from sigah_jax.run import rundir
 from sigah_jax.training.experiment import evaluate_only, train_and_evaluate
@@ -122,18 +122,14 @@ def run(argv: list[str] | None = None) -> int:
     interrupts.say(_RESUMES)
     try:
         app.run(main, argv=argv, flags_parser=parse_flags)
-    except (BadInput, NonFinite) as e:
-        return hosts.quit_with(tell(e))
     except SystemExit as e:
         return hosts.quit_with(e.code) if e.code else 0
-    except MemoryError as e:
-        return hosts.quit_with(tell(out_of_memory(e)))
     except KeyboardInterrupt:  # of a caller that did not `interrupts.begin`
         print(f"interrupted; {_RESUMES}", file=sys.stderr)
         return hosts.quit_with(interrupts.CODES[signal.SIGINT])
     except Exception as e:
-        if isinstance(e, OSError) and (bad := of_path(e)):
-            return hosts.quit_with(tell(bad))
+        if (code := tell(e)) is not None:
+            return hosts.quit_with(code)
         line = hosts.lost(e)
         print(f"error: {line}" if line else traceback.format_exc(), file=sys.stderr)
         return hosts.quit_with(hosts.LOST if line else 1)

@@ -147,7 +147,7 @@ def split(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None)
     return spread(cut(tree, axis, devices), devices)
 
 
-def cut(tree: Any, axis: int = 0, devices: Sequence[jax.Device] | None = None) -> Any:
+def cut(tree: Any, axis: int, devices: Sequence[jax.Device] | None) -> Any:
     """Cuts `axis` of every array of the host into one slice a device, brought to the front.
 
     `[..., n·B, ...]` becomes `[n, ..., B, ...]`. The length must be a multiple of n. Of devices of

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from sigah_jax.devices import hosts
 from sigah_jax.errors import BadInput
 from sigah_jax.files import whole
+from sigah_jax.files.progress import LINE_EVERY_SECS
 from sigah_jax.process import streams
 
 
@@ -92,7 +93,7 @@ class Log:
             streams.show(text)
 
     def progress(self, step: int, steps: int, fields: dict[str, str]) -> None:
-        """Shows where training is; at most a line every ten seconds without a terminal.
+        """Shows where training is; without a terminal, a line now and then.
 
         The time left is that of the steps to come, of all stages, at the pace of this one.
         """
@@ -105,7 +106,7 @@ class Log:
                 self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
             self.bar.n = step
             self.bar.set_postfix(fields)
-        elif now - self.said > 10 or step == steps:
+        elif now - self.said > LINE_EVERY_SECS or step == steps:
             self.said = now
             spent, made = now - self.first[0], step - self.first[1]
             left = f"{spent / made * (steps - step):.0f} s" if made else "?"
