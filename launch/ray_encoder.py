@@ -129,7 +129,7 @@ class Encoder:
         elif jax.default_backend() == "cpu":
             raise BadInput(
                 f"--num_gpus={self.options.num_gpus}: JAX finds no accelerator on "
-                f"{socket.gethostname()}; install jax[cuda12] there, or leave the flag out"
+                f"{socket.gethostname()}; install sigah_jax[cuda] there, or leave the flag out"
             )
         return hasher.unpacked(self.encoder)
 

@@ -31,7 +31,7 @@ file_mounts:
     mode: MOUNT_CACHED
 {data}setup: |
   ~/.local/bin/uv venv --allow-existing --python 3.12 ~/sigah
-  ~/.local/bin/uv pip install --python ~/sigah/bin/python -e . 'jax[{extra}]'
+  ~/.local/bin/uv pip install --python ~/sigah/bin/python -e '.[{extra}]'
   ln -sfn /sweep runs
 run: |
   {command}
@@ -63,6 +63,6 @@ def task(name: str, job: Job, args: Namespace) -> str:
         terminated=TERMINATED,
         bucket=json.dumps(args.bucket),
         data=_DATA.format(bucket=json.dumps(args.data_bucket)) if args.data_bucket else "",
-        extra="tpu" if args.accelerators.startswith("tpu") else "cuda12",
+        extra="tpu" if args.accelerators.startswith("tpu") else "cuda",
         command=f"~/sigah/bin/python {shlex.join(job.argv[1:])}",
     )

@@ -36,7 +36,7 @@ if [ "$1" != follow ]; then
   setup="if $running; then echo 'error: a run is there; give follow or stop' >&2; exit 2; fi"
   setup+="; mkdir -p sigah && tar -xzf sigah.tar.gz -C sigah && cd sigah"
   setup+=" && python3 -m pip install -q --user uv && ~/.local/bin/uv venv --allow-existing --python 3.12"
-  setup+=" && ~/.local/bin/uv pip install -q -e . 'jax[tpu]'"
+  setup+=" && ~/.local/bin/uv pip install -q -e '.[tpu]'"
   run gcloud compute tpus tpu-vm scp "$code/sigah.tar.gz" "$name:sigah.tar.gz" "${where[@]}"
   on_all_hosts "$setup"
   on_all_hosts "cd sigah && rm -f run.code && { setsid bash -c '\"\$@\"; echo \$? >run.code' - \
