@@ -10,7 +10,6 @@ Not responsible for training (`training_rate`), equality (`equality`) nor for wh
 (`accelerator`). The parts of `speed` compare sides of equal work; here the sides differ in size.
 """
 
-import argparse
 import functools
 import statistics
 import time
@@ -108,10 +107,6 @@ def peak_bytes() -> int | None:
     return watching.memory().get("memory/peak_bytes")
 
 
-def manifold(rows: int, dims: int, queries: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    return speed.manifold(argparse.Namespace(rows=rows, dims=dims, queries=queries))
-
-
 def bounds(sizes: Sizes) -> dict[str, float]:
     """What one device can do: float32 products by precision in FLOP/s, and copies in bytes/s."""
     side, found = sizes.matrix, {}
@@ -160,7 +155,7 @@ def hamming_search(sizes: Sizes, rows: int, bits: int) -> list[Rate]:
 
 def ground_truth(sizes: Sizes, dims: int, limits: dict[str, float]) -> list[Rate]:
     """The certified top 1,000 and top 2 %, as `speed ground_truth`."""
-    xq, xb = manifold(sizes.rows, dims, sizes.queries)
+    xq, xb = speed.manifold(sizes.rows, dims, sizes.queries)
     wanted = metrics.relevance_sizes(len(xb))
     seconds = timed(lambda: neighbours.nearest_sets(xq, xb, wanted, "accelerator"))
     peak = peak_bytes()
@@ -174,7 +169,7 @@ def ground_truth(sizes: Sizes, dims: int, limits: dict[str, float]) -> list[Rate
 
 def graph(sizes: Sizes, dims: int, limits: dict[str, float]) -> list[Rate]:
     """The neighbour graph of all rows, beside faiss's search of some."""
-    xb = manifold(sizes.rows, dims)[1]
+    xb = speed.manifold(sizes.rows, dims, 0)[1]
     seconds = timed(lambda: euclidean.neighbour_graph(xb, GRAPH_K, "accelerator"))
     peak = peak_bytes()
     few = xb[: max(1, min(len(xb), sizes.peer_pairs // len(xb) // 10))]
@@ -194,7 +189,7 @@ def _of_pairs(what, rate, peer, peer_rate, dims: int, limits: dict, peak: int | 
 
 def encoding(sizes: Sizes, dims: int, limits: dict[str, float], encoder: Path) -> Iterator[Rate]:
     """Codes of base rows, plain and refined, by the encoder that `training` left."""
-    h, xb = hasher.read(encoder, "remove it"), manifold(sizes.encoded_rows[dims], dims)[1]
+    h, xb = hasher.read(encoder, "remove it"), speed.manifold(sizes.encoded_rows[dims], dims, 0)[1]
     devices = len(parallel.local_devices())
     few = xb[: max(1, len(xb) // 10)]
     seconds = timed(lambda: h.encode(xb, refine=0))

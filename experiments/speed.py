@@ -64,14 +64,14 @@ MUS = (0.03, 0.003)  # of `refine`
 Sides = dict[str, Callable[[], object]]  # the peer first, and what is compared with it
 
 
-def manifold(args) -> tuple[np.ndarray, np.ndarray]:
+def manifold(rows: int, dims: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
     """Queries `[Q, d]` and base `[N, d]`, f32."""
-    draw = make_manifold(args.dims)
-    xb = np.empty((args.rows, args.dims), np.float32)
+    draw = make_manifold(dims)
+    xb = np.empty((rows, dims), np.float32)
     generator = np.random.default_rng(0)
-    for start in range(0, args.rows, 16384):
-        xb[start : start + 16384] = draw(generator, min(16384, args.rows - start))
-    return draw(generator, args.queries), xb
+    for start in range(0, rows, 16384):
+        xb[start : start + 16384] = draw(generator, min(16384, rows - start))
+    return draw(generator, queries), xb
 
 
 def trained(xb: np.ndarray, args) -> Hasher:
@@ -115,7 +115,7 @@ def pipeline(args) -> Sides:
 
     As many codes are re-ranked as give recall@10 of `RECALL`, chosen on other queries.
     """
-    xq, xb = manifold(args)
+    xq, xb = manifold(args.rows, args.dims, args.queries)
     engine, half = parallel.engine("auto"), len(xq) // 2
     h = trained(xb, args)
     cb = h.encode(xb)
@@ -173,7 +173,7 @@ def _searches(cb: np.ndarray, cq: np.ndarray) -> Sides:
 
 def encode(args) -> Sides:
     """Encoding against the bare matrix products of the encoder."""
-    xb = manifold(args)[1]
+    xb = manifold(args.rows, args.dims, 0)[1]
     h = trained(xb, args)
     return {
         "numpy float32 matrix products": lambda: bare_encoder(h, xb),
@@ -183,7 +183,7 @@ def encode(args) -> Sides:
 
 def encode_from_file(args) -> Sides:
     """The command's work, file to file, against reading the file for the bare products."""
-    xb = manifold(args)[1]
+    xb = manifold(args.rows, args.dims, 0)[1]
     h, path = trained(xb, args), args.directory / "x.npy"
     np.save(path, xb)
     del xb
@@ -196,7 +196,7 @@ def encode_from_file(args) -> Sides:
 
 def by_originals(args) -> Sides:
     """Re-ranking of random candidates against their bare distances, unsorted rows, no ranking."""
-    xq, xb = manifold(args)
+    xq, xb = manifold(args.rows, args.dims, args.queries)
     generator = np.random.default_rng(3)
     ids = np.stack([generator.choice(args.rows, CANDIDATES, False) for _ in range(args.queries)])
 
@@ -213,7 +213,7 @@ def by_originals(args) -> Sides:
 
 def refine(args) -> Sides:
     """Codes, plain and refined, against those of a residual quantiser of equal bytes."""
-    _, xb = manifold(args)
+    _, xb = manifold(args.rows, args.dims, 0)
     h, quantiser = trained(xb, args), quantisers.fit("rq", 0, xb[:FIT_ROWS], args.bits)
 
     def peer() -> None:
@@ -226,7 +226,7 @@ def refine(args) -> Sides:
 
 def by_synthetic(args) -> Sides:
     """Re-ranking by synthetic features against the bare matrix products of its decoder."""
-    xq, xb = manifold(args)
+    xq, xb = manifold(args.rows, args.dims, args.queries)
     h = trained(xb, args)
     cb, cq = h.encode(xb), h.encode_queries(xq)
     ids = hamming.search(cq, cb, CANDIDATES, parallel.engine("auto"))[1]
@@ -254,7 +254,7 @@ def itq_fit(args) -> Sides:
 
 def ground_truth(args) -> Sides:
     """Certified top 1,000 and top 2 % against the bare float32 matrix product."""
-    xq, xb = manifold(args)
+    xq, xb = manifold(args.rows, args.dims, args.queries)
     sizes, engine = metrics.relevance_sizes(args.rows), parallel.engine("auto")
     return {
         "numpy float32 matrix product": lambda: bare_product(xq, xb),
@@ -264,7 +264,7 @@ def ground_truth(args) -> Sides:
 
 def graph(args) -> Sides:
     """The approximate neighbour graph of training rows against the exact one."""
-    xb = manifold(args)[1]
+    xb = manifold(args.rows, args.dims, 0)[1]
     engine, config = parallel.engine("auto"), vectors_config().train
     k, probes = config.graph_neighbours, config.graph_probes
     of = k, probes, prepare.LEAST_RECALL, engine

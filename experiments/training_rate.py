@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import rates
+from experiments import rates, speed
 from sigah_jax import fitting
 from sigah_jax.data.datasets import assemble
 from sigah_jax.devices import parallel
@@ -29,7 +29,7 @@ def training(
         (rates, {"step_ms" by the clock of the loop, "device_step_ms" of steps that nothing waits
         for, "idle_share" of the device by the trace, None if that names no device}).
     """
-    x = rates.manifold(sizes.train_rows, dims)[1]
+    x = speed.manifold(sizes.train_rows, dims, 0)[1]
     changes = {
         "train.steps": sizes.steps,
         "eval.every_steps": sizes.steps,

@@ -159,10 +159,8 @@ def add(line: dict, root: Path) -> None:
     lock = root / f"{path.name}.lock"
     while True:
         with locks.open_file(lock) as f:
-            if not locks.take(
-                f, lock, wait=True
-            ):  # the file was removed meanwhile: take the new one
-                continue
+            if not locks.take(f, lock, wait=True):
+                continue  # the file was removed meanwhile: the new one is taken
             lines = read_lines(path) | {(cell.method, cell.bits, cell.seed): line}
             texts = [whole.dumps(line) for _, line in sorted(lines.items())]
             whole.write_text(path, "".join(f"{text}\n" for text in texts))
