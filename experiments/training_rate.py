@@ -15,7 +15,7 @@ from sigah_jax import fitting
 from sigah_jax.data.datasets import assemble
 from sigah_jax.devices import parallel
 from sigah_jax.run import logs
-from sigah_jax.training import batches, prepare, stages, step, train
+from sigah_jax.training import prepare, stages, step, train
 
 CALL = 20  # steps in one call of the device, as `train.steps_per_call`
 
@@ -93,16 +93,13 @@ def _bare_step_secs(config, workdir: Path, x: np.ndarray) -> float:
     none, devices = x[:0], parallel.all_devices()
     data = assemble(none, none, x, config.data, config.data.base)
     stage = stages.stages(config, workdir, data)[0]
-    state, t, loss = stage.begin(), config.train, config.loss
+    state, t = stage.begin(), config.train
     with logs.Log(workdir / "log.txt") as log:  # what the run has prepared is read
         standardiser = parallel.fetch(state.standardiser)
         prepared = prepare.prepare(config, workdir / "data", data, standardiser, log)
-    n, draws = len(prepared.z_train), loss.batch_positives + loss.batch_positives_synthetic
-    shape = {"n": n, "anchors": t.anchors, "others": t.others, "draws": draws}
-    shape["neighbours"] = prepared.neighbours
-    batch = batches.batches(0, 0, CALL, **shape, graph=prepared.graph)
-    batch = parallel.split(batch, axis=1, devices=devices)
-    rows = parallel.replicate(step.Rows(prepared.z_train, None))
+    rows = step.Rows(prepared.z_train, None)
+    inputs = train.make_inputs(config, t.steps, data, prepared, rows, devices, on_host=False)
+    rows, batch = inputs(0)
     train_steps = train.mapped_steps(config, stage, data, prepared, devices, gathered=False)
     calls = max(1, t.steps // CALL // 4)
 
