@@ -105,7 +105,7 @@ def test_itq_has_no_more_bits_than_columns_and_the_table_says_so():
     row = measurements.baseline("itq", measure.vectors_config("bits=16"), 16, search)
     assert not row.found and row.code_bytes == 2
     text = measured.table([row], 10, 100)
-    note = "n/a: ITQ, takes principal components, one a bit, and the data has 12 columns."
+    note = "n/a: ITQ, one bit takes one principal component, and the data has 12 columns."
     assert text.splitlines()[-1] == note
 
 

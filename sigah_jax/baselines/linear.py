@@ -25,6 +25,6 @@ def check_bits(method: str, bits: int, d: int) -> None:
     """Raises BitsRefused if there are more bits than the d principal components of the data."""
     if bits > d:
         raise BitsRefused(
-            f"{method}: takes principal components, one a bit, and the data has {d} columns; "
+            f"{method}: one bit takes one principal component, and the data has {d} columns; "
             f"got {bits} bits, use at most {d} or leave {method} out"
         )
