@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from sigah_jax import measure
+from sigah_jax.baselines import sgen
 from sigah_jax.config import change
 from sigah_jax.files import whole
 from sigah_jax.report import measured
@@ -40,6 +42,8 @@ def make_small(patch):
         return config
 
     patch.setattr(measure, "vectors_config", config_of)
+    few = functools.partial(sgen.fit, steps=20)
+    patch.setitem(measurements.METHODS, "sgen", measurements.METHODS["sgen"]._replace(fit=few))
 
 
 @pytest.fixture
