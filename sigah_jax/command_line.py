@@ -72,7 +72,7 @@ def tell(e: Exception) -> int | None:
     """Prints, on one line of stderr, what a command says of a failure by its user's doing.
 
     Returns:
-        Its exit code, or None of any other exception, a bug of ours, of which nothing is said.
+        Its exit code; None for any other exception, a bug of ours, of which nothing is printed.
     """
     if isinstance(e, OSError):
         e = of_path(e) or e

@@ -124,6 +124,7 @@ def test_the_host_gathers_if_all_rows_take_more_than_half_of_a_device(
     monkeypatch.setattr(step, "make_train_steps", lambda *a: seen.append(a[-1]) or make(*a))
     fit(tmp_path, monkeypatch)
     assert seen == [gathered]
+    assert ("the host gathers the rows" in (tmp_path / "log.txt").read_text()) == gathered
 
 
 @pytest.mark.optimised
