@@ -244,7 +244,7 @@ def run_baseline(config, method: str, cache: Path) -> dict:
 
 
 def run_quantiser(config, method: str, cache: Path) -> dict:
-    """Trains a quantiser, encodes with it and measures it by real-valued queries; as above."""
+    """Trains, adds and measures a quantiser; `{"not_applicable": why}` without such a code."""
     dataset = load_dataset(config)
     start = time.monotonic()
     try:
